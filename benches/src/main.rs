@@ -1,0 +1,3 @@
+//! Benchmarks of `cairn` beside casync and desync.
+
+fn main() {}

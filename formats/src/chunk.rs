@@ -1,0 +1,194 @@
+//! A chunk in its three states: plain and proven, encoded and not looked at, encoded and proven.
+
+use bytes::Bytes;
+
+use crate::{ChunkId, DigestAlgorithm, FrameError, Level, compress_frame, decompress_frame};
+
+/// Plain bytes known to hash to `id`. Only [`EncodedChunk::open`] and [`Chunk::from_plain`] build one: holding it is the proof.
+#[derive(Clone, Debug)]
+pub struct Chunk {
+    id: ChunkId,
+    plain: Bytes,
+}
+
+/// How the bytes of a stored chunk relate to its plain bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum ChunkForm {
+    /// A compressed stream, file name ending `.cacnk`.
+    Compressed,
+    /// The plain bytes, file name without ending.
+    Plain,
+}
+
+/// Bytes that a store holds under `id`. Nothing about them has been checked.
+#[derive(Clone, Debug)]
+pub struct EncodedChunk {
+    /// The name it is stored under.
+    pub id: ChunkId,
+    /// How `bytes` are to be read.
+    pub form: ChunkForm,
+    /// The stored bytes.
+    pub bytes: Bytes,
+}
+
+/// Encoded bytes proven to open to `id`: what a store takes.
+#[derive(Clone, Debug)]
+pub struct StorableChunk {
+    encoded: EncodedChunk,
+    plain_len: usize,
+}
+
+/// Why stored bytes are not the chunk that their name promises.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum ChunkError {
+    /// The bytes do not decode.
+    #[error("chunk {id}: {source}")]
+    Frame {
+        /// The chunk's name.
+        id: ChunkId,
+        /// What is wrong with the frame.
+        source: FrameError,
+    },
+    /// The plain bytes have another digest.
+    #[error("chunk {id}: its bytes have digest {found}")]
+    Digest {
+        /// The chunk's name.
+        id: ChunkId,
+        /// The digest found.
+        found: ChunkId,
+    },
+}
+
+impl Chunk {
+    /// Names plain bytes by their digest.
+    pub fn from_plain(algorithm: DigestAlgorithm, plain: Bytes) -> Self {
+        Self {
+            id: algorithm.id(&plain),
+            plain,
+        }
+    }
+
+    /// Names many plain pieces at once, in order.
+    pub fn from_plain_many(algorithm: DigestAlgorithm, plains: Vec<Bytes>) -> Vec<Self> {
+        let slices: Vec<&[u8]> = plains.iter().map(|plain| &plain[..]).collect();
+        let ids = algorithm.id_many(&slices);
+        ids.into_iter()
+            .zip(plains)
+            .map(|(id, plain)| Self { id, plain })
+            .collect()
+    }
+
+    /// The chunk's name.
+    pub fn id(&self) -> ChunkId {
+        self.id
+    }
+
+    /// The plain bytes.
+    pub fn plain(&self) -> &Bytes {
+        &self.plain
+    }
+
+    /// The plain bytes, without the name.
+    pub fn into_plain(self) -> Bytes {
+        self.plain
+    }
+
+    /// The chunk in the form in which a store keeps it.
+    pub fn encode(&self, form: ChunkForm, level: Level) -> StorableChunk {
+        let bytes = match form {
+            ChunkForm::Compressed => Bytes::from(compress_frame(&self.plain, level)),
+            ChunkForm::Plain => self.plain.clone(),
+        };
+        StorableChunk {
+            encoded: EncodedChunk {
+                id: self.id,
+                form,
+                bytes,
+            },
+            plain_len: self.plain.len(),
+        }
+    }
+}
+
+impl EncodedChunk {
+    /// Decodes and proves a chunk.
+    ///
+    /// - `plain_len_max`: the most plain bytes it may have; from the index, else [`crate::CHUNK_LEN_MAX`].
+    /// - Errors: [`ChunkError::Frame`] when it does not decode within the bound, [`ChunkError::Digest`] when it is another chunk.
+    pub fn open(&self, algorithm: DigestAlgorithm, plain_len_max: usize) -> Result<Chunk, ChunkError> {
+        let plain = self.decode(plain_len_max)?;
+        let found = algorithm.id(&plain);
+        if found != self.id {
+            return Err(ChunkError::Digest { id: self.id, found });
+        }
+        Ok(Chunk { id: found, plain })
+    }
+
+    /// [`EncodedChunk::open`] of many, hashed together; one answer per chunk, in order.
+    pub fn open_many(
+        chunks: &[Self],
+        algorithm: DigestAlgorithm,
+        plain_len_max: usize,
+    ) -> Vec<Result<Chunk, ChunkError>> {
+        let plains: Vec<Result<Bytes, ChunkError>> = chunks.iter().map(|chunk| chunk.decode(plain_len_max)).collect();
+        let slices: Vec<&[u8]> = plains.iter().flatten().map(|plain| &plain[..]).collect();
+        let mut found = algorithm.id_many(&slices).into_iter();
+        chunks
+            .iter()
+            .zip(plains)
+            .map(|(chunk, plain)| {
+                let plain = plain?;
+                let found = found.next().expect("one digest per decoded chunk");
+                if found != chunk.id {
+                    return Err(ChunkError::Digest { id: chunk.id, found });
+                }
+                Ok(Chunk { id: found, plain })
+            })
+            .collect()
+    }
+
+    /// Proves a chunk and keeps its bytes as they are when a store may hold them verbatim; anything else is encoded anew.
+    ///
+    /// Errors: as [`EncodedChunk::open`].
+    pub fn verify(self, algorithm: DigestAlgorithm, plain_len_max: usize) -> Result<StorableChunk, ChunkError> {
+        let plain = self.open(algorithm, plain_len_max)?;
+        Ok(StorableChunk {
+            plain_len: plain.plain.len(),
+            encoded: self,
+        })
+    }
+
+    fn decode(&self, plain_len_max: usize) -> Result<Bytes, ChunkError> {
+        let frame = |source| ChunkError::Frame { id: self.id, source };
+        match self.form {
+            ChunkForm::Compressed => Ok(Bytes::from(
+                decompress_frame(&self.bytes, plain_len_max).map_err(frame)?,
+            )),
+            ChunkForm::Plain if self.bytes.len() > plain_len_max => Err(frame(FrameError::TooLong { plain_len_max })),
+            ChunkForm::Plain => Ok(self.bytes.clone()),
+        }
+    }
+}
+
+impl StorableChunk {
+    /// The chunk's name.
+    pub fn id(&self) -> ChunkId {
+        self.encoded.id
+    }
+
+    /// How the bytes are encoded.
+    pub fn form(&self) -> ChunkForm {
+        self.encoded.form
+    }
+
+    /// The bytes to store.
+    pub fn bytes(&self) -> &Bytes {
+        &self.encoded.bytes
+    }
+
+    /// Length of the plain bytes.
+    pub fn plain_len(&self) -> usize {
+        self.plain_len
+    }
+}

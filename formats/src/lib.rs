@@ -1,0 +1,19 @@
+//! Bytes to values and back: digests, the chunker, chunk indexes and chunk frames of the casync family.
+//!
+//! Sans-IO: nothing here opens a file, a socket or a clock; randomness and time are arguments. Every count and length
+//! from outside is bounded before memory is taken for it, and every error names the offset and the rule that was broken.
+//! The byte tables are in `formats/FORMATS.md`.
+
+mod chunk;
+mod chunker;
+mod digest;
+mod frame;
+mod id;
+mod index;
+
+pub use chunk::{Chunk, ChunkError, ChunkForm, EncodedChunk, StorableChunk};
+pub use chunker::{CHUNK_LEN_MAX, ChunkSizes, ChunkSizesError, Chunker, Dialect};
+pub use digest::DigestAlgorithm;
+pub use frame::{FrameError, Level, compress_frame, decompress_frame};
+pub use id::{ChunkId, ParseChunkIdError};
+pub use index::{ChunkIndex, ChunkSpan, FeatureFlags, IndexEncoder, IndexError};

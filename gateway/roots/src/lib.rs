@@ -1,0 +1,1 @@
+//! HTTP chunk and index roots.

@@ -1,0 +1,3 @@
+//! The `cairnd` server.
+
+fn main() {}

@@ -1,0 +1,80 @@
+//! Chunks at rest: one trait, one file a backend (`backend/`), one file a wrapper (`wrapper/`).
+//!
+//! The trait is blocking and batch-first: concurrency inside a store is the store's own business, callers hand over batches.
+//! Not here: serving HTTP, buckets, users (other crates); deciding what may be deleted (`index`, later).
+
+mod error;
+mod flat;
+
+use std::fmt;
+use std::sync::Arc;
+
+use cairn_formats::{ChunkId, EncodedChunk, StorableChunk};
+
+pub use error::{BoxError, Error};
+pub use flat::{FlatOptions, FlatStore, SyncPolicy};
+
+/// Result of a store operation.
+pub type Result<T> = std::result::Result<T, Error>;
+
+/// What people call a store: its location without secrets.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct StoreName(Arc<str>);
+
+impl StoreName {
+    /// A name for messages and metrics. The caller leaves passwords and tokens out.
+    pub fn new(name: impl Into<Arc<str>>) -> Self {
+        Self(name.into())
+    }
+}
+
+impl fmt::Display for StoreName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// A place that holds chunks by id. Every call may block; every operation is idempotent.
+///
+/// "Missing" is only ever a definite answer: a store that could not look answers with an error.
+pub trait ChunkStore: Send + Sync + fmt::Debug {
+    /// What people call it.
+    fn name(&self) -> &StoreName;
+
+    /// Which of these chunks are there, durable and visible; one answer per id, in order.
+    fn has_many(&self, ids: &[ChunkId]) -> Result<Vec<bool>>;
+
+    /// The stored bytes of these chunks, unverified; one answer per id, in order. The caller bounds the batch.
+    fn get_many(&self, ids: &[ChunkId]) -> Vec<Result<EncodedChunk>>;
+
+    /// Takes chunks. They are durable and visible once a later [`ChunkStore::flush`] has returned (a store may do it sooner).
+    /// A chunk that is already there is left as it is.
+    fn put_many(&self, chunks: &[StorableChunk]) -> Result<()>;
+
+    /// Makes everything that was put before this call durable and visible. An error means: none of it may be relied on.
+    fn flush(&self) -> Result<()>;
+}
+
+/// One-chunk conveniences.
+pub trait ChunkStoreExt: ChunkStore {
+    /// [`ChunkStore::has_many`] of one.
+    fn has(&self, id: ChunkId) -> Result<bool> {
+        Ok(self.has_many(&[id])?[0])
+    }
+
+    /// [`ChunkStore::get_many`] of one.
+    fn get(&self, id: ChunkId) -> Result<EncodedChunk> {
+        self.get_many(&[id]).pop().expect("one answer per id")
+    }
+}
+
+impl<S: ChunkStore + ?Sized> ChunkStoreExt for S {}
+
+/// Stores whose chunks can be counted and deleted.
+pub trait Prune: ChunkStore {
+    /// Calls `visit` for each chunk that is there, in no order, until it answers an error, which is returned.
+    fn for_each_id(&self, visit: &mut dyn FnMut(ChunkId) -> Result<()>) -> Result<()>;
+
+    /// Deletes chunks; those that are not there are passed over.
+    fn remove_many(&self, ids: &[ChunkId]) -> Result<()>;
+}
