@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 
-use crate::{ChunkId, DigestAlgorithm, FrameError, Level, compress_frame, decompress_frame};
+use crate::{ChunkId, DigestAlgorithm, FrameError, Level, compress_frame, decompress_frame, decompress_frame_into};
 
 /// Plain bytes known to hash to `id`. Only [`EncodedChunk::open`] and [`Chunk::from_plain`] build one: holding it is the proof.
 #[derive(Clone, Debug)]
@@ -57,6 +57,16 @@ pub enum ChunkError {
         id: ChunkId,
         /// The digest found.
         found: ChunkId,
+    },
+    /// The chunk is whole but not of the length that an index gives it.
+    #[error("chunk {id}: it has {found} bytes, the index says {expected}")]
+    Length {
+        /// The chunk's name.
+        id: ChunkId,
+        /// Length by the index.
+        expected: usize,
+        /// Plain bytes found.
+        found: usize,
     },
 }
 
@@ -148,6 +158,38 @@ impl EncodedChunk {
             .collect()
     }
 
+    /// Decodes and proves many chunks, each into a slot of exactly its length; one answer per chunk, in order.
+    ///
+    /// - `slots`: as many as `chunks`. After an error a slot's bytes mean nothing.
+    /// - Errors: as [`EncodedChunk::open`], and [`ChunkError::Length`] for a chunk shorter than its slot (a longer one does
+    ///   not decode within the bound).
+    pub fn open_into_many(
+        chunks: &[Self],
+        algorithm: DigestAlgorithm,
+        slots: &mut [&mut [u8]],
+    ) -> Vec<Result<(), ChunkError>> {
+        assert_eq!(chunks.len(), slots.len(), "one slot per chunk");
+        let mut results: Vec<_> = chunks
+            .iter()
+            .zip(slots.iter_mut())
+            .map(|(chunk, slot)| chunk.decode_into(slot))
+            .collect();
+        let decoded: Vec<&[u8]> = results
+            .iter()
+            .zip(slots.iter())
+            .filter(|(result, _)| result.is_ok())
+            .map(|(_, slot)| &**slot)
+            .collect();
+        let mut found = algorithm.id_many(&decoded).into_iter();
+        for (result, chunk) in results.iter_mut().zip(chunks).filter(|(result, _)| result.is_ok()) {
+            let found = found.next().expect("one digest per decoded chunk");
+            if found != chunk.id {
+                *result = Err(ChunkError::Digest { id: chunk.id, found });
+            }
+        }
+        results
+    }
+
     /// Proves a chunk and keeps its bytes as they are when a store may hold them verbatim; anything else is encoded anew.
     ///
     /// Errors: as [`EncodedChunk::open`].
@@ -156,6 +198,27 @@ impl EncodedChunk {
         Ok(StorableChunk {
             plain_len: plain.plain.len(),
             encoded: self,
+        })
+    }
+
+    fn decode_into(&self, slot: &mut [u8]) -> Result<(), ChunkError> {
+        let found = match self.form {
+            ChunkForm::Compressed => {
+                decompress_frame_into(&self.bytes, slot).map_err(|source| ChunkError::Frame { id: self.id, source })?
+            }
+            ChunkForm::Plain => {
+                let len = self.bytes.len().min(slot.len());
+                slot[..len].copy_from_slice(&self.bytes[..len]);
+                self.bytes.len()
+            }
+        };
+        if found == slot.len() {
+            return Ok(());
+        }
+        Err(ChunkError::Length {
+            id: self.id,
+            expected: slot.len(),
+            found,
         })
     }
 

@@ -36,6 +36,7 @@ impl Level {
 
 thread_local! {
     static COMPRESSOR: RefCell<zstd_safe::CCtx<'static>> = RefCell::new(zstd_safe::CCtx::create());
+    static DECOMPRESSOR: RefCell<zstd_safe::DCtx<'static>> = RefCell::new(zstd_safe::DCtx::create());
 }
 
 /// One zstd frame with content size, without checksum (the chunk id is one).
@@ -45,6 +46,15 @@ pub fn compress_frame(plain: &[u8], level: Level) -> Vec<u8> {
         .with_borrow_mut(|context| context.compress(&mut frame, plain, level.0))
         .expect("the output has the size that zstd asks for");
     frame
+}
+
+/// Decodes a compressed chunk into `plain`, which is also the bound; how many bytes it has.
+pub fn decompress_frame_into(frame: &[u8], plain: &mut [u8]) -> Result<usize, FrameError> {
+    DECOMPRESSOR
+        .with_borrow_mut(|context| context.decompress(plain, frame))
+        .map_err(|code| FrameError::Zstd {
+            reason: zstd_safe::get_error_name(code),
+        })
 }
 
 /// The plain bytes of a compressed chunk, at most `plain_len_max` of them.

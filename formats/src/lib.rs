@@ -14,6 +14,6 @@ mod index;
 pub use chunk::{Chunk, ChunkError, ChunkForm, EncodedChunk, StorableChunk};
 pub use chunker::{CHUNK_LEN_MAX, ChunkSizes, ChunkSizesError, Chunker, Dialect};
 pub use digest::DigestAlgorithm;
-pub use frame::{FrameError, Level, compress_frame, decompress_frame};
+pub use frame::{FrameError, Level, compress_frame, decompress_frame, decompress_frame_into};
 pub use id::{ChunkId, ParseChunkIdError};
 pub use index::{ChunkIndex, ChunkSpan, FeatureFlags, IndexEncoder, IndexError};

@@ -1,6 +1,6 @@
 //! The `cairn` tool.
 
-#[allow(dead_code)] // wired by the verbs in the next commits
+#[allow(dead_code, unused_imports)] // wired by the verbs in the next commits
 mod engine;
 
 fn main() {}

@@ -3,6 +3,27 @@
 //! Threads and bounded channels, no async; knows nothing of arguments, terminals or JSON. A caller hands in stores and options,
 //! watches a [`Progress`] and gets a report or an [`Error`].
 
+mod buffer;
+mod error;
+mod extract;
+mod fetch;
+mod make;
+mod position;
 mod progress;
+mod reflink;
+mod verify;
 
-pub use progress::{Cancelled, Progress};
+pub(crate) use error::{Error, Result};
+pub(crate) use extract::{ExtractOptions, ExtractReport, Seed, extract};
+pub(crate) use fetch::cat;
+pub(crate) use make::{MakeOptions, MakeReport, chop, make};
+pub(crate) use progress::{Cancelled, Progress};
+pub(crate) use verify::{BadSpan, verify_blob};
+
+/// Worker threads when nobody says otherwise: one per core.
+pub(crate) fn default_workers() -> usize {
+    std::thread::available_parallelism().map_or(2, std::num::NonZero::get)
+}
+
+#[cfg(test)]
+mod tests;

@@ -4,7 +4,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 /// Counters of one piece of long work, shared between the threads that do it and the one that draws a bar.
 #[derive(Debug, Default)]
-pub struct Progress {
+pub(crate) struct Progress {
     total: AtomicU64,
     done: AtomicU64,
     cancelled: AtomicBool,
@@ -13,36 +13,36 @@ pub struct Progress {
 /// The work was told to stop (Ctrl-C).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("interrupted")]
-pub struct Cancelled;
+pub(crate) struct Cancelled;
 
 impl Progress {
     /// Sets how much there is to do, in bytes (or items where the verb says so); 0 while unknown.
-    pub fn set_total(&self, total: u64) {
+    pub(crate) fn set_total(&self, total: u64) {
         self.total.store(total, Ordering::Relaxed);
     }
 
     /// Counts work that is done.
-    pub fn advance(&self, by: u64) {
+    pub(crate) fn advance(&self, by: u64) {
         self.done.fetch_add(by, Ordering::Relaxed);
     }
 
     /// Work done so far.
-    pub fn done(&self) -> u64 {
+    pub(crate) fn done(&self) -> u64 {
         self.done.load(Ordering::Relaxed)
     }
 
     /// How much there is to do; 0 while unknown.
-    pub fn total(&self) -> u64 {
+    pub(crate) fn total(&self) -> u64 {
         self.total.load(Ordering::Relaxed)
     }
 
     /// Tells the work to stop at the next chunk and to leave nothing half written.
-    pub fn cancel(&self) {
+    pub(crate) fn cancel(&self) {
         self.cancelled.store(true, Ordering::Relaxed);
     }
 
     /// Errors once [`Progress::cancel`] was called; long loops ask at each batch.
-    pub fn check(&self) -> Result<(), Cancelled> {
+    pub(crate) fn check(&self) -> Result<(), Cancelled> {
         if self.cancelled.load(Ordering::Relaxed) {
             Err(Cancelled)
         } else {
