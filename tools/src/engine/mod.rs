@@ -18,7 +18,7 @@ pub(crate) use extract::{ExtractOptions, ExtractReport, Seed, extract};
 pub(crate) use fetch::cat;
 pub(crate) use make::{MakeOptions, MakeReport, chop, make};
 pub(crate) use progress::{Cancelled, Progress};
-pub(crate) use verify::{BadSpan, verify_blob};
+pub(crate) use verify::{BadSpan, StoreCheck, verify_blob, verify_store};
 
 /// Worker threads when nobody says otherwise: one per core.
 pub(crate) fn default_workers() -> usize {

@@ -6,7 +6,8 @@ use std::path::Path;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use cairn_formats::{ChunkId, ChunkIndex};
+use cairn_formats::{CHUNK_LEN_MAX, ChunkError, ChunkId, ChunkIndex, DigestAlgorithm, EncodedChunk};
+use cairn_store::Prune;
 
 use super::buffer::BufferPool;
 use super::error::file;
@@ -110,3 +111,128 @@ pub(crate) fn verify_blob(
 
 /// Bad chunks that a report lists at most; a file that is another one altogether has millions.
 pub(crate) const BAD_SPANS_MAX: usize = 10_000;
+
+/// What checking a store found.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct StoreCheck {
+    /// Chunks looked at.
+    pub(crate) chunks: u64,
+    /// Their stored bytes.
+    pub(crate) bytes: u64,
+    /// Their plain bytes, bad ones left out.
+    pub(crate) bytes_plain: u64,
+    /// Bad chunks.
+    pub(crate) bad: u64,
+    /// Bad chunks that were removed.
+    pub(crate) removed: u64,
+}
+
+/// Checks every chunk of a store against its name.
+///
+/// - `digest`: what names this store's chunks.
+/// - `remove`: delete what is bad, so that it is fetched or stored anew.
+/// - `on_bad`: hears of each bad chunk, in no order.
+/// - Errors: the store could not be listed or read; a bad chunk is no error.
+pub(crate) fn verify_store(
+    store: &dyn Prune,
+    digest: DigestAlgorithm,
+    remove: bool,
+    workers: usize,
+    progress: &Progress,
+    on_bad: &(dyn Fn(&ChunkError) + Sync),
+) -> Result<StoreCheck> {
+    let (sender, receiver) = crossbeam_channel::bounded::<Vec<ChunkId>>(workers.max(1));
+    let total = Mutex::new(StoreCheck::default());
+    std::thread::scope(|scope| {
+        let threads: Vec<_> = (0..workers.max(1))
+            .map(|_| {
+                let (receiver, total) = (receiver.clone(), &total);
+                scope.spawn(move || -> Result<()> {
+                    for ids in receiver {
+                        progress.check()?;
+                        let check = verify_chunks(store, digest, &ids, remove, on_bad)?;
+                        lock(total).add(&check);
+                        progress.advance(ids.len() as u64);
+                    }
+                    Ok(())
+                })
+            })
+            .collect();
+        drop(receiver);
+        let mut batch = Vec::with_capacity(VERIFY_CHUNKS);
+        let mut receivers_left = true;
+        let listed = store.for_each_id(&mut |id| {
+            batch.push(id);
+            if batch.len() == VERIFY_CHUNKS && receivers_left {
+                // Nobody receives once every worker has met an error, which is then the one to report.
+                receivers_left = sender
+                    .send(std::mem::replace(&mut batch, Vec::with_capacity(VERIFY_CHUNKS)))
+                    .is_ok();
+            }
+            Ok(())
+        });
+        let _ = sender.send(batch);
+        drop(sender);
+        for thread in threads {
+            match thread.join() {
+                Ok(result) => result?,
+                Err(panic) => std::panic::resume_unwind(panic),
+            }
+        }
+        Ok::<(), Error>(listed?)
+    })?;
+    Ok(total.into_inner().unwrap_or_else(std::sync::PoisonError::into_inner))
+}
+
+/// Chunks read and hashed together.
+const VERIFY_CHUNKS: usize = 32;
+
+fn verify_chunks(
+    store: &dyn Prune,
+    digest: DigestAlgorithm,
+    ids: &[ChunkId],
+    remove: bool,
+    on_bad: &(dyn Fn(&ChunkError) + Sync),
+) -> Result<StoreCheck> {
+    let mut check = StoreCheck::default();
+    let mut encoded = Vec::with_capacity(ids.len());
+    for chunk in store.get_many(ids) {
+        match chunk {
+            Ok(chunk) => encoded.push(chunk),
+            // Pruned by somebody else since it was listed.
+            Err(cairn_store::Error::Missing { .. }) => {}
+            Err(error) => return Err(error.into()),
+        }
+    }
+    let mut bad = Vec::new();
+    for (chunk, opened) in encoded
+        .iter()
+        .zip(EncodedChunk::open_many(&encoded, digest, CHUNK_LEN_MAX))
+    {
+        check.chunks += 1;
+        check.bytes += chunk.bytes.len() as u64;
+        match opened {
+            Ok(opened) => check.bytes_plain += opened.plain().len() as u64,
+            Err(error) => {
+                on_bad(&error);
+                bad.push(chunk.id);
+            }
+        }
+    }
+    check.bad = bad.len() as u64;
+    if remove && !bad.is_empty() {
+        store.remove_many(&bad)?;
+        check.removed = check.bad;
+    }
+    Ok(check)
+}
+
+impl StoreCheck {
+    fn add(&mut self, other: &Self) {
+        self.chunks += other.chunks;
+        self.bytes += other.bytes;
+        self.bytes_plain += other.bytes_plain;
+        self.bad += other.bad;
+        self.removed += other.removed;
+    }
+}
