@@ -8,7 +8,8 @@ use std::path::{Path, PathBuf};
 
 use cairn_formats::{ChunkForm, ChunkId, EncodedChunk, StorableChunk};
 
-use crate::{ChunkStore, Error, Result, StoreName};
+use crate::resident::ResidentReader;
+use crate::{ChunkStat, ChunkStore, Error, Result, StoreName};
 
 /// When written chunks become durable.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
@@ -49,6 +50,7 @@ pub struct FlatStore {
     name: StoreName,
     root: PathBuf,
     options: FlatOptions,
+    resident: Option<ResidentReader>,
 }
 
 impl FlatStore {
@@ -61,6 +63,7 @@ impl FlatStore {
             Ok(meta) if meta.is_dir() => Ok(Self {
                 name,
                 root: root.to_owned(),
+                resident: ResidentReader::open(root).ok(),
                 options,
             }),
             Ok(_) => Err(Error::Refused {
@@ -159,5 +162,29 @@ impl ChunkStore for FlatStore {
 
     fn flush(&self) -> Result<()> {
         Ok(())
+    }
+
+    fn stat(&self, id: ChunkId, form: ChunkForm) -> Result<Option<ChunkStat>> {
+        let other = match form {
+            ChunkForm::Compressed => ChunkForm::Plain,
+            ChunkForm::Plain => ChunkForm::Compressed,
+        };
+        for form in [form, other] {
+            match fs::metadata(self.path(id, form)) {
+                Ok(meta) if meta.is_file() => {
+                    return Ok(Some(ChunkStat {
+                        stored: Some((form, meta.len())),
+                    }));
+                }
+                Ok(_) => {}
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                Err(source) => return Err(self.unavailable("look for a chunk", source)),
+            }
+        }
+        Ok(None)
+    }
+
+    fn get_resident(&self, id: ChunkId, form: ChunkForm) -> Option<EncodedChunk> {
+        self.resident.as_ref()?.get(id, form)
     }
 }

@@ -5,11 +5,12 @@
 
 mod error;
 mod flat;
+mod resident;
 
 use std::fmt;
 use std::sync::Arc;
 
-use cairn_formats::{ChunkId, EncodedChunk, StorableChunk};
+use cairn_formats::{ChunkForm, ChunkId, EncodedChunk, StorableChunk};
 
 pub use error::{BoxError, Error};
 pub use flat::{FlatOptions, FlatStore, SyncPolicy};
@@ -53,6 +54,26 @@ pub trait ChunkStore: Send + Sync + fmt::Debug {
 
     /// Makes everything that was put before this call durable and visible. An error means: none of it may be relied on.
     fn flush(&self) -> Result<()>;
+
+    /// Whether a chunk is there and, where the store can tell without reading it, how it is stored.
+    ///
+    /// - `form`: the form looked for first.
+    fn stat(&self, id: ChunkId, _form: ChunkForm) -> Result<Option<ChunkStat>> {
+        Ok(self.has_many(&[id])?[0].then_some(ChunkStat { stored: None }))
+    }
+
+    /// The stored bytes of a chunk in exactly this form, unverified, if they can be had without waiting for a disk or a
+    /// network. `None` says nothing about the chunk: ask [`ChunkStore::get_many`].
+    fn get_resident(&self, _id: ChunkId, _form: ChunkForm) -> Option<EncodedChunk> {
+        None
+    }
+}
+
+/// What a store can tell of a chunk that it holds, without reading it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ChunkStat {
+    /// Form and length in bytes of the stored bytes, where known.
+    pub stored: Option<(ChunkForm, u64)>,
 }
 
 /// One-chunk conveniences.
