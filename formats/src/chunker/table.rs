@@ -2,7 +2,7 @@
 
 /// Random word of each byte value.
 #[rustfmt::skip]
-pub(super) const TABLE: [u32; 256] = [
+pub(super) static TABLE: [u32; 256] = [
     0x458be752, 0xc10748cc, 0xfbbcdbb8, 0x6ded5b68, 0xb10a82b5, 0x20d75648, 0xdfc5665f, 0xa8428801,
     0x7ebf5191, 0x841135c7, 0x65cc53b3, 0x280a597c, 0x16f60255, 0xc78cbc3e, 0x294415f5, 0xb938d494,
     0xec85c4e6, 0xb7d33edc, 0xe549b544, 0xfdeda5aa, 0x882bf287, 0x3116737c, 0x05569956, 0xe8cc1f68,
@@ -36,3 +36,14 @@ pub(super) const TABLE: [u32; 256] = [
     0x329e5388, 0x91dd236b, 0x2ecb0d93, 0xf4d82a3d, 0x35b5c03f, 0xe4e606f0, 0x05b21843, 0x37b45964,
     0x5eff22f4, 0x6027f4cc, 0x77178b3c, 0xae507131, 0x7bf7cabc, 0xf9c18d66, 0x593ade65, 0xd95ddf11,
 ];
+
+/// [`TABLE`] rotated by the window's length: what a leaving byte still adds to the hash (48 modulo 32 is 16).
+pub(super) static TABLE_LEAVING: [u32; 256] = {
+    let mut rotated = TABLE;
+    let mut at = 0;
+    while at < rotated.len() {
+        rotated[at] = rotated[at].rotate_left(16);
+        at += 1;
+    }
+    rotated
+};

@@ -1,0 +1,303 @@
+//! What all forms of the chunker have to agree on: known answers, and the byte-by-byte reference on awkward data.
+
+use sha2::{Digest, Sha256};
+
+use super::*;
+
+/// Streams on which chunkers go wrong, of `len` bytes each.
+pub(super) fn awkward_streams(len: usize, seed: u64) -> Vec<(String, Vec<u8>)> {
+    let mut random = fastrand::Rng::with_seed(seed);
+    let mut noise = vec![0; len];
+    random.fill(&mut noise);
+    let mut streams = vec![
+        ("zeros".to_owned(), vec![0; len]),
+        ("0xff".to_owned(), vec![0xff; len]),
+        (
+            "two symbols".to_owned(),
+            noise.iter().map(|byte| b'a' + (byte & 1)).collect(),
+        ),
+        (
+            "half zero".to_owned(),
+            noise
+                .iter()
+                .enumerate()
+                .map(|(at, &byte)| if at / 1500 % 2 == 0 { 0 } else { byte })
+                .collect(),
+        ),
+        (
+            "ends in zeros".to_owned(),
+            noise
+                .iter()
+                .enumerate()
+                .map(|(at, &b)| if at < len / 3 { b } else { 0 })
+                .collect(),
+        ),
+    ];
+    for period in [2, 3, 7, 31, 48, 49, 64, 1000] {
+        let cycle = noise.iter().copied().take(period).collect::<Vec<_>>();
+        streams.push((
+            format!("period {period}"),
+            cycle.iter().copied().cycle().take(len).collect(),
+        ));
+    }
+    // Runs of every length around the window and the jump's block, with other bytes between.
+    let mut runs = Vec::new();
+    while runs.len() < len {
+        let value = random.u8(..);
+        runs.extend(std::iter::repeat_n(value, random.usize(1..400)));
+        runs.extend((0..random.usize(0..60)).map(|_| random.u8(..)));
+    }
+    runs.truncate(len);
+    streams.push(("runs".to_owned(), runs));
+    streams.push(("noise".to_owned(), noise));
+    streams
+}
+
+/// Size triples: those of casync's known answers, cuts at min, clamped divisors, tiny, fixed, zeros as candidates.
+pub(super) fn size_triples() -> Vec<(ChunkSizes, Dialect)> {
+    let triples = [
+        (16384, 65536, 262_144),
+        (4096, 16384, 65536),
+        (1024, 4096, 16384),
+        (4096, 4096, 16384),
+        (64, 256, 1024),
+        (60, 65, 70),
+        (48, 48, 49),
+        (1, 1, 100),
+        (10, 20, 48),
+        (10, 100, 1000),
+        (48, 100, 1000),
+        (60000, 65536, 70000),
+        (1000, 1000, 1000),
+        (1, 1, 1),
+        // D = 3943, a prime factor of the zero window's hash + 1: by the formula and by the clamp.
+        (1000, 5251, 20000),
+        (3943, 3943, 20000),
+        (673_487, 673_487, 700_000),
+        (512 << 10, 2 << 20, 8 << 20),
+        (1 << 20, 16 << 20, 32 << 20),
+    ];
+    let mut all = Vec::new();
+    for (min, avg, max) in triples {
+        let sizes = ChunkSizes::new(min, avg, max).unwrap();
+        for dialect in [Dialect::Casync, Dialect::Desync] {
+            if sizes.check(dialect).is_ok() {
+                all.push((sizes, dialect));
+            }
+        }
+    }
+    all
+}
+
+/// Ends of all chunks, with the stream pushed in pieces whose lengths `piece` chooses.
+fn pushed_cuts(mut chunker: Chunker, data: &[u8], mut piece: impl FnMut() -> usize) -> Vec<usize> {
+    let mut ends = Vec::new();
+    let mut at = 0;
+    while at < data.len() {
+        let end = data.len().min(at + piece());
+        while let Some(len) = chunker.cut(&data[at..end]) {
+            at += len;
+            ends.push(at);
+        }
+        at = end;
+    }
+    if chunker.open_len() > 0 {
+        ends.push(data.len());
+    }
+    ends
+}
+
+#[test]
+fn sequential_form_equals_the_reference() {
+    let mut random = fastrand::Rng::with_seed(7);
+    for (sizes, dialect) in size_triples() {
+        for (name, data) in awkward_streams(100_000, sizes.min() as u64) {
+            let expected = reference::cuts(&data, sizes, dialect);
+            for &kernel in Kernel::available() {
+                let chunker = Chunker::new(sizes, dialect).with_kernel(kernel);
+                let what = || format!("{name}, {sizes:?}, {dialect:?}, {}", kernel.name());
+                assert_eq!(
+                    pushed_cuts(chunker.clone(), &data, || usize::MAX / 2),
+                    expected,
+                    "{}",
+                    what()
+                );
+                assert_eq!(
+                    pushed_cuts(chunker.clone(), &data, || random.usize(0..120)),
+                    expected,
+                    "{}",
+                    what()
+                );
+                assert_eq!(
+                    pushed_cuts(chunker, &data, || random.usize(0..9000)),
+                    expected,
+                    "{}",
+                    what()
+                );
+            }
+        }
+    }
+}
+
+#[test]
+fn single_byte_pushes_give_the_same_cuts() {
+    let sizes = ChunkSizes::new(64, 256, 1024).unwrap();
+    for (name, data) in awkward_streams(5000, 3) {
+        let expected = reference::cuts(&data, sizes, Dialect::Casync);
+        assert_eq!(
+            pushed_cuts(Chunker::new(sizes, Dialect::Casync), &data, || 1),
+            expected,
+            "{name}"
+        );
+    }
+}
+
+/// The stream V of the known answers: SHA-256("vector" ‖ LE64(i)) for i = 0, 1, …
+fn known_stream() -> Vec<u8> {
+    let mut stream = Vec::new();
+    for i in 0u64.. {
+        if stream.len() >= 400_000 {
+            break;
+        }
+        stream.extend_from_slice(
+            &Sha256::new()
+                .chain_update("vector")
+                .chain_update(i.to_le_bytes())
+                .finalize(),
+        );
+    }
+    stream.truncate(400_000);
+    stream
+}
+
+/// Cuts that the real casync made of stream V.
+#[test]
+fn known_answers_of_casync() {
+    let stream = known_stream();
+    let known: [(_, usize, &[usize], &str); 5] = [
+        (
+            (16384, 65536, 262_144),
+            7,
+            &[39339, 152_757, 265_282, 288_380, 322_599, 385_522, 400_000],
+            "21f341ebea94fda9623c059fd881f413",
+        ),
+        (
+            (4096, 16384, 65536),
+            27,
+            &[15120, 19821, 27711, 45151, 58741, 68451],
+            "ae66f109e040f7c7dd00aefbfbce2eca",
+        ),
+        (
+            (1024, 4096, 16384),
+            100,
+            &[2032, 18416, 19542, 21242, 25280, 28928],
+            "a37c3d748f44052fc10742a0af405d6b",
+        ),
+        (
+            (4096, 4096, 16384),
+            53,
+            &[4524, 14426, 21332, 29417, 39317, 47132],
+            "665b6c7114b9bc08fafa41c62f0ca8fe",
+        ),
+        (
+            (64, 256, 1024),
+            1525,
+            &[108, 393, 542, 730, 1208, 1826],
+            "273254b704b53629b9a55387f3d30517",
+        ),
+    ];
+    for ((min, avg, max), count, firsts, digest) in known {
+        let chunker = Chunker::new(ChunkSizes::new(min, avg, max).unwrap(), Dialect::Casync);
+        let ends = pushed_cuts(chunker, &stream, || usize::MAX / 2);
+        assert_eq!(ends.len(), count);
+        assert_eq!(&ends[..firsts.len()], firsts);
+        let bytes = ends
+            .iter()
+            .flat_map(|&end| (end as u64).to_le_bytes())
+            .collect::<Vec<_>>();
+        let found = Sha256::digest(&bytes)[..16]
+            .iter()
+            .map(|byte| format!("{byte:02x}"))
+            .collect::<String>();
+        assert_eq!(found, digest);
+    }
+}
+
+#[test]
+fn known_window_hashes() {
+    let counting = (0..=0x30).collect::<Vec<u8>>();
+    assert_eq!(kernel::hash(&counting[..48]), 0x6b67_dec6);
+    assert_eq!(kernel::hash(&counting[1..]), 0xa3fc_25f1);
+    assert_eq!(kernel::hash(&[0; 48]), 0x9e48_9e48);
+    assert_eq!(kernel::hash(&[0xff; 48]), 0xfdc4_023b);
+    assert_eq!(kernel::hash(&[b'a'; 48]), 0x0d7c_0d7c);
+}
+
+#[test]
+fn known_divisors() {
+    let divisor = |avg: u64, dialect| {
+        ChunkSizes::new(48, avg, CHUNK_LEN_MAX as u64)
+            .unwrap()
+            .discriminator(dialect)
+    };
+    for (avg, expected) in [
+        (1024, 768),
+        (4096, 3075),
+        (8192, 6153),
+        (16384, 12318),
+        (32768, 24680),
+        (65536, 49535),
+        (131_072, 99777),
+        (262_144, 202_440),
+        (1 << 20, 886_711),
+        (2 << 20, 2_030_716),
+        (4 << 20, 5_721_670),
+        (8 << 20, 62_724_856),
+    ] {
+        assert_eq!(divisor(avg, Dialect::Casync), expected);
+        assert_eq!(divisor(avg, Dialect::Desync), expected);
+    }
+    // Behind the formula's pole casync ends at max.
+    for avg in [9_324_556, 16 << 20, CHUNK_LEN_MAX as u64] {
+        assert_eq!(divisor(avg, Dialect::Casync), CHUNK_LEN_MAX as u32);
+    }
+}
+
+#[test]
+fn sizes_that_the_dialects_tool_refuses() {
+    let check = |min, avg, max, dialect| {
+        ChunkSizes::new(min, avg, max)
+            .unwrap()
+            .check(dialect)
+            .map_err(|e| e.rule)
+    };
+    assert_eq!(
+        check(10, 20, 40, Dialect::Casync),
+        Err("max >= 48 unless all three are equal")
+    );
+    assert_eq!(check(40, 40, 40, Dialect::Casync), Ok(()));
+    assert_eq!(check(10, 20, 48, Dialect::Casync), Ok(()));
+    assert_eq!(
+        check(47, 64, 1024, Dialect::Desync),
+        Err("min >= 48 in desync's dialect")
+    );
+    assert_eq!(check(48, 64, 1024, Dialect::Desync), Ok(()));
+    assert!(ChunkSizes::new(0, 1, 2).is_err());
+    assert!(ChunkSizes::new(3, 2, 4).is_err());
+    assert!(ChunkSizes::new(1, 5, 4).is_err());
+    assert!(ChunkSizes::new(1, 1, CHUNK_LEN_MAX as u64 + 1).is_err());
+}
+
+#[test]
+fn every_average_terminates() {
+    let data = vec![1; 100_000];
+    let mut random = fastrand::Rng::with_seed(11);
+    for _ in 0..2000 {
+        let avg = random.u64(1..=CHUNK_LEN_MAX as u64);
+        let sizes = ChunkSizes::new(random.u64(1..=avg), avg, random.u64(avg..=CHUNK_LEN_MAX as u64)).unwrap();
+        for dialect in [Dialect::Casync, Dialect::Desync] {
+            let ends = pushed_cuts(Chunker::new(sizes, dialect), &data, || 30_000);
+            assert_eq!(ends.last(), Some(&data.len()));
+        }
+    }
+}
