@@ -12,7 +12,7 @@ mod id;
 mod index;
 
 pub use chunk::{Chunk, ChunkError, ChunkForm, EncodedChunk, StorableChunk};
-pub use chunker::{CHUNK_LEN_MAX, ChunkSizes, ChunkSizesError, Chunker, CutRule, Dialect, Kernel};
+pub use chunker::{CHUNK_LEN_MAX, Candidates, ChunkSizes, ChunkSizesError, Chunker, CutRule, Dialect, Kernel, Sweep};
 pub use digest::DigestAlgorithm;
 pub use frame::{FrameError, Level, compress_frame, decompress_frame, decompress_frame_into};
 pub use id::{ChunkId, ParseChunkIdError};

@@ -26,9 +26,16 @@
 //! # The forms
 //!
 //! - [`Chunker`]: sequential, pushed in pieces, skips what cannot hold a cut.
+//! - [`CutRule::candidates`] and [`Sweep`]: exact and parallel. Blocks are searched anywhere, in any order; the sweep over the
+//!   few positions found is the rule above, word for word.
+//! - [`CutRule::first_certified_cut`]: a cut that every chunking has to share, whatever came before, so that parts of a stream
+//!   can be cut before their neighbours are known.
+//!
+//! All give the same cuts, with every [`Kernel`].
 
 mod cut_test;
 mod kernel;
+mod parallel;
 #[cfg(test)]
 mod reference;
 mod rule;
@@ -39,6 +46,7 @@ mod table;
 mod tests;
 
 pub use kernel::Kernel;
+pub use parallel::{Candidates, Sweep};
 pub use rule::CutRule;
 pub use sequential::Chunker;
 pub use sizes::{CHUNK_LEN_MAX, ChunkSizes, ChunkSizesError, Dialect};

@@ -34,7 +34,7 @@ pub(super) fn cuts(data: &[u8], sizes: ChunkSizes, dialect: Dialect) -> Vec<usiz
     let hashes = hashes(data);
     let mut ends = Vec::new();
     let mut start = 0;
-    for end in 1..=data.len() {
+    for (end, &hash) in hashes.iter().enumerate().skip(1) {
         let len = end - start;
         let tested = match dialect {
             Dialect::Casync => len >= sizes.min(),
@@ -44,7 +44,7 @@ pub(super) fn cuts(data: &[u8], sizes: ChunkSizes, dialect: Dialect) -> Vec<usiz
             && tested
             && len >= WINDOW_LEN + usize::from(dialect == Dialect::Desync && sizes.min() < WINDOW_LEN)
             && divisor != 0
-            && hashes[end] % divisor == divisor - 1;
+            && hash % divisor == divisor - 1;
         if hit || len == sizes.max() || end == data.len() {
             ends.push(end);
             start = end;

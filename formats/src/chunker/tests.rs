@@ -301,3 +301,219 @@ fn every_average_terminates() {
         }
     }
 }
+
+/// Ends of all chunks, found by searching blocks of `block_len` bytes on their own.
+fn swept_cuts(rule: CutRule, data: &[u8], mut block_len: impl FnMut() -> usize) -> Vec<usize> {
+    let mut blocks = Vec::new();
+    let mut start = 0;
+    while start < data.len() {
+        let end = data.len().min(start + block_len());
+        blocks.push((start, end));
+        start = end;
+    }
+    // Searched last to first: no block may depend on another.
+    let mut candidates = blocks
+        .iter()
+        .rev()
+        .map(|&(start, end)| {
+            let pre_roll = start.min(47);
+            rule.candidates(&data[start - pre_roll..end], pre_roll, start as u64)
+        })
+        .collect::<Vec<_>>();
+    candidates.reverse();
+    let mut sweep = Sweep::new(rule);
+    let mut ends = Vec::new();
+    for block in &candidates {
+        while let Some(end) = sweep.cut(block) {
+            ends.push(end as usize);
+        }
+    }
+    ends.extend(sweep.finish().map(|end| end as usize));
+    ends
+}
+
+#[test]
+fn parallel_form_equals_the_reference() {
+    let mut random = fastrand::Rng::with_seed(8);
+    for (sizes, dialect) in size_triples() {
+        for (name, data) in awkward_streams(100_000, sizes.max() as u64) {
+            let expected = reference::cuts(&data, sizes, dialect);
+            for &kernel in Kernel::available() {
+                let rule = CutRule::new(sizes, dialect).unwrap().with_kernel(kernel);
+                let what = || format!("{name}, {sizes:?}, {dialect:?}, {}", kernel.name());
+                assert_eq!(swept_cuts(rule, &data, || usize::MAX / 2), expected, "{}", what());
+                assert_eq!(swept_cuts(rule, &data, || random.usize(1..200)), expected, "{}", what());
+                assert_eq!(
+                    swept_cuts(rule, &data, || random.usize(1..30_000)),
+                    expected,
+                    "{}",
+                    what()
+                );
+            }
+        }
+    }
+}
+
+#[test]
+fn candidates_equal_the_reference_and_stay_small() {
+    for (sizes, dialect) in size_triples().into_iter().filter(|(sizes, _)| !sizes.is_fixed()) {
+        for (name, data) in awkward_streams(60_000, sizes.avg() as u64) {
+            let expected = reference::candidates(&data, sizes, dialect);
+            for &kernel in Kernel::available() {
+                let rule = CutRule::new(sizes, dialect).unwrap().with_kernel(kernel);
+                let found = rule.candidates(&data, 0, 0);
+                let mut positions = Vec::new();
+                let mut at = 0;
+                while let Some(position) = found.first(at, data.len() as u64) {
+                    positions.push(position as usize);
+                    at = position + 1;
+                }
+                assert_eq!(positions, expected, "{name}, {sizes:?}, {dialect:?}, {}", kernel.name());
+                assert_eq!(found.count(), expected.len());
+                assert!(found.heap_len() <= data.len() / 8 + 16, "{name}, {sizes:?}");
+            }
+        }
+    }
+}
+
+/// Cuts each part of a stream from its first certified cut on, and joins the parts as parallel workers would.
+fn certified_cuts(rule: CutRule, data: &[u8], parts: &[usize]) -> Vec<usize> {
+    let starts = std::iter::once(0)
+        .chain(
+            parts
+                .iter()
+                .filter_map(|&part| rule.first_certified_cut(&data[part..]).map(|cut| part + cut)),
+        )
+        .collect::<Vec<_>>();
+    let mut ends = Vec::new();
+    for (at, &start) in starts.iter().enumerate() {
+        // A part's certified cut can lie behind that of the next.
+        let stop = starts[at + 1..].iter().copied().min().unwrap_or(data.len());
+        if start >= stop {
+            continue;
+        }
+        let part_ends = pushed_cuts(rule.into(), &data[start..], || usize::MAX / 2);
+        let part_ends = part_ends
+            .into_iter()
+            .map(|end| start + end)
+            .take_while(|&end| end <= stop)
+            .collect::<Vec<_>>();
+        assert_eq!(
+            part_ends.last(),
+            Some(&stop),
+            "the next part's certified cut is hit exactly"
+        );
+        ends.extend(part_ends);
+    }
+    ends
+}
+
+#[test]
+fn certified_form_equals_the_reference() {
+    let mut random = fastrand::Rng::with_seed(9);
+    let mut certified = 0;
+    for (sizes, dialect) in size_triples() {
+        for (name, data) in awkward_streams(100_000, sizes.avg() as u64 + 1) {
+            let expected = reference::cuts(&data, sizes, dialect);
+            for &kernel in Kernel::available() {
+                let rule = CutRule::new(sizes, dialect).unwrap().with_kernel(kernel);
+                let mut parts = (0..6).map(|_| random.usize(1..data.len())).collect::<Vec<_>>();
+                parts.sort_unstable();
+                let what = || format!("{name}, {sizes:?}, {dialect:?}, {}", kernel.name());
+                assert_eq!(certified_cuts(rule, &data, &parts), expected, "{}", what());
+                certified += parts
+                    .iter()
+                    .filter(|&&part| rule.first_certified_cut(&data[part..]).is_some())
+                    .count();
+            }
+        }
+    }
+    assert!(
+        certified > 300,
+        "only {certified} certified cuts: the test shows too little"
+    );
+}
+
+#[test]
+fn certified_cut_does_not_depend_on_where_the_chunking_began() {
+    let mut random = fastrand::Rng::with_seed(10);
+    let sizes = ChunkSizes::new(64, 256, 1024).unwrap();
+    for dialect in [Dialect::Casync, Dialect::Desync] {
+        let rule = CutRule::new(sizes, dialect).unwrap();
+        for _ in 0..300 {
+            let data = (0..6000).map(|_| random.u8(..)).collect::<Vec<_>>();
+            let part = random.usize(0..3000);
+            let Some(cut) = rule.first_certified_cut(&data[part..]) else {
+                continue;
+            };
+            for began in (0..=part + 48).step_by(7) {
+                let ends = pushed_cuts(rule.into(), &data[began..], || usize::MAX / 2);
+                assert!(
+                    ends.contains(&(part + cut - began)),
+                    "began at {began}, part at {part}, cut {cut}"
+                );
+            }
+        }
+    }
+}
+
+#[test]
+fn fixed_sizes_have_no_certified_cut() {
+    let data = awkward_streams(50_000, 1).pop().unwrap().1;
+    for (min, avg, max) in [(1000, 1000, 1000), (600, 700, 1000)] {
+        let rule = CutRule::new(ChunkSizes::new(min, avg, max).unwrap(), Dialect::Casync).unwrap();
+        assert_eq!(rule.first_certified_cut(&data), None);
+    }
+}
+
+mod properties {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    /// Bytes with structure: pieces of noise, runs, short periods and few symbols.
+    fn stream() -> impl Strategy<Value = Vec<u8>> {
+        let piece = prop_oneof![
+            prop::collection::vec(any::<u8>(), 0..1500),
+            prop::collection::vec(0u8..2, 0..1500),
+            (any::<u8>(), 0usize..3000).prop_map(|(value, len)| vec![value; len]),
+            (0usize..3000).prop_map(|len| vec![0; len]),
+            (prop::collection::vec(any::<u8>(), 1..60), 0usize..3000).prop_map(|(cycle, len)| cycle
+                .into_iter()
+                .cycle()
+                .take(len)
+                .collect()),
+        ];
+        prop::collection::vec(piece, 0..8).prop_map(|pieces| pieces.concat())
+    }
+
+    fn rule() -> impl Strategy<Value = (ChunkSizes, Dialect)> {
+        let dialect = prop_oneof![Just(Dialect::Casync), Just(Dialect::Desync)];
+        (1u64..600, 0u64..600, 0u64..2000, dialect).prop_map(|(min, more, most, dialect)| {
+            let min = if dialect == Dialect::Desync { min.max(48) } else { min };
+            let max = (min + more + most).max(48);
+            (ChunkSizes::new(min, min + more, max).unwrap(), dialect)
+        })
+    }
+
+    proptest! {
+        #[test]
+        fn all_forms_and_kernels_agree(
+            data in stream(),
+            (sizes, dialect) in rule(),
+            pieces in prop::collection::vec(1usize..700, 1..10),
+        ) {
+            let expected = reference::cuts(&data, sizes, dialect);
+            for &kernel in Kernel::available() {
+                let rule = CutRule::new(sizes, dialect).unwrap().with_kernel(kernel);
+                let mut piece = pieces.iter().copied().cycle();
+                let mut next = || piece.next().unwrap();
+                prop_assert_eq!(&pushed_cuts(rule.into(), &data, &mut next), &expected);
+                prop_assert_eq!(&swept_cuts(rule, &data, &mut next), &expected);
+                let parts = pieces.iter().scan(0, |at, &piece| { *at += piece; Some(*at) });
+                let parts = parts.filter(|&at| at < data.len()).collect::<Vec<_>>();
+                prop_assert_eq!(&certified_cuts(rule, &data, &parts), &expected);
+            }
+        }
+    }
+}

@@ -4,7 +4,11 @@
 //! alone, so every kernel is a pure function of a slice. One file a kernel; all give the same answer, the choice is made
 //! once at run time ([`Kernel::best`]). This file drives them and jumps over runs of one byte value, whose hash is constant.
 
+#[cfg(target_arch = "x86_64")]
+mod avx512;
 mod scalar;
+
+use std::ops::ControlFlow;
 
 use super::cut_test::CutTest;
 use super::sizes::WINDOW_LEN;
@@ -14,8 +18,17 @@ use super::table::TABLE;
 /// that a kernel's start-up (48 bytes) does not show.
 const STRIDE: usize = 4096;
 
-/// Positions in one bitmap step of [`Kernel::for_each_word`].
+/// Words of the bitmap that [`Kernel::each`] asks a kernel for where candidates may be dense.
 const WORDS: usize = 16;
+
+/// Candidates as [`Kernel::each`] reports them, ascending.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Hits {
+    /// Position `from + i` is a candidate where bit `i` of `bits` is set.
+    Word { from: usize, bits: u64 },
+    /// Every position in `from..=to` is a candidate: a run of one byte value whose hash passes the test.
+    Run { from: usize, to: usize },
+}
 
 /// One implementation of the search. Holding a value is the proof that this processor can run it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -24,6 +37,8 @@ pub struct Kernel(Which);
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Which {
     Scalar,
+    #[cfg(target_arch = "x86_64")]
+    Avx512,
 }
 
 impl Kernel {
@@ -37,6 +52,13 @@ impl Kernel {
 
     /// Every one that this processor can run, slowest first.
     pub fn available() -> &'static [Self] {
+        #[cfg(target_arch = "x86_64")]
+        if is_x86_feature_detected!("avx512f")
+            && is_x86_feature_detected!("avx512bw")
+            && is_x86_feature_detected!("avx512vbmi")
+        {
+            return &[Self::SCALAR, Self(Which::Avx512)];
+        }
         &[Self::SCALAR]
     }
 
@@ -44,20 +66,30 @@ impl Kernel {
     pub fn name(self) -> &'static str {
         match self.0 {
             Which::Scalar => "scalar",
+            #[cfg(target_arch = "x86_64")]
+            Which::Avx512 => "avx512",
         }
     }
 
     /// Smallest candidate in `from..=to`, by this kernel alone. `48 <= from`, `to <= data.len()`.
+    #[allow(unsafe_code)]
     fn first_in_stride(self, test: &CutTest, data: &[u8], from: usize, to: usize) -> Option<usize> {
         match self.0 {
             Which::Scalar => scalar::first(test, data, from, to),
+            #[cfg(target_arch = "x86_64")]
+            // SAFETY: `available` makes this value only where the processor has the features.
+            Which::Avx512 => unsafe { avx512::first(test, data, from, to) },
         }
     }
 
     /// Sets bit `i` of `words` where `from + i` is a candidate, up to `to`, and clears the rest.
+    #[allow(unsafe_code)]
     fn bits(self, test: &CutTest, data: &[u8], from: usize, to: usize, words: &mut [u64; WORDS]) {
         match self.0 {
             Which::Scalar => scalar::bits(test, data, from, to, words),
+            #[cfg(target_arch = "x86_64")]
+            // SAFETY: as in `first_in_stride`.
+            Which::Avx512 => unsafe { avx512::bits(test, data, from, to, words) },
         }
     }
 
@@ -81,6 +113,43 @@ impl Kernel {
             }
         }
         None
+    }
+
+    /// Reports every candidate in `from..=to`, ascending, until `report` breaks.
+    ///
+    /// Work is linear in the positions and there is no memory, however dense the candidates are: behind each one found, the
+    /// next thousand positions are read as a bitmap. `48 <= from`, `to <= data.len()`.
+    pub(super) fn each<T>(
+        self,
+        test: &CutTest,
+        data: &[u8],
+        from: usize,
+        to: usize,
+        mut report: impl FnMut(Hits) -> ControlFlow<T>,
+    ) -> ControlFlow<T> {
+        let mut at = from;
+        while let Some(found) = (at <= to).then(|| self.first(test, data, at, to)).flatten() {
+            if let Some(run_end) = run_end(data, found, to) {
+                report(Hits::Run {
+                    from: found,
+                    to: run_end,
+                })?;
+                at = run_end + 1;
+                continue;
+            }
+            let mut words = [0; WORDS];
+            self.bits(test, data, found, to, &mut words);
+            for (word, &bits) in words.iter().enumerate() {
+                if bits != 0 {
+                    report(Hits::Word {
+                        from: found + word * 64,
+                        bits,
+                    })?;
+                }
+            }
+            at = found + WORDS * 64;
+        }
+        ControlFlow::Continue(())
     }
 }
 
