@@ -1,0 +1,57 @@
+# The commands of this repository. `make help` lists them; `make run` and `make test` are the two a newcomer needs.
+#
+# Each installs what it needs through tools/bootstrap first. Tools that are built from source, and CI's build, live in
+# the cache folder, outside the clone.
+
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+.PHONY: help run test lint coverage bench fuzz clean
+
+CACHE := $(or $(CAIRN_CACHE),$(or $(XDG_CACHE_HOME),$(HOME)/.cache)/cairn)
+TARGET := $(or $(CARGO_TARGET_DIR),target)
+SECONDS ?= 60
+
+# desync and the cargo tools that tools/bootstrap built.
+export PATH := $(CACHE)/bin:$(PATH)
+
+help: ## this list
+	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1	\2/p' $(MAKEFILE_LIST) | expand -t 20
+
+run: ## installs what is missing, builds release, starts the server on ./data and prints what to try
+	@tools/bootstrap run
+	cargo build --release --locked -p cairnd -p cairn
+	exec $(TARGET)/release/cairnd
+
+test: ## installs what the tests need and runs all of them
+	@tools/bootstrap test
+	tools/test
+
+lint: ## formatting, warnings, missing docs, licences and dependencies, secrets, links in the docs
+	@tools/bootstrap lint
+	cargo fmt --all --check
+	cargo clippy --workspace --all-targets --locked -- -D warnings
+	RUSTDOCFLAGS="-D warnings" cargo doc --workspace --no-deps --locked
+	cargo deny --locked check bans licenses sources
+ifdef ADVISORIES
+	cargo deny --locked check advisories
+else
+	@echo "lint: known vulnerabilities not looked up: with network access to their database, make lint ADVISORIES=1"
+endif
+	tools/secret-scan
+
+coverage: ## the tests again, instrumented; fails where a crate has less than 80 % of its lines covered
+	@tools/bootstrap coverage
+	tools/coverage
+
+bench: ## cairn, casync, desync and nginx on the same work, as a table
+	@tools/bootstrap bench
+	cargo build --release --locked -p cairnd -p cairn -p cairn-benches
+	$(TARGET)/release/cairn-benches $(ARGS)
+
+fuzz: ## every decoder, each for SECONDS=60
+	@tools/bootstrap fuzz
+	tools/fuzz $(SECONDS)
+
+clean: ## removes what was built here (not ./data)
+	cargo clean
