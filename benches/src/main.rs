@@ -1,3 +1,7 @@
 //! Benchmarks of `cairn` beside casync and desync.
 
-fn main() {}
+mod kernels;
+
+fn main() {
+    kernels::run(3);
+}
