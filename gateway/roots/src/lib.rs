@@ -1,1 +1,24 @@
-//! HTTP chunk and index roots.
+//! HTTP chunk roots and index roots, on the store alone: one piece of code for `cairnd` and for the tool's
+//! `chunk-server` and `index-server`.
+//!
+//! A root answers requests of one store or one folder of indexes ([`ChunkRoot`], [`IndexRoot`]); [`serve`] runs any
+//! [`Handler`] on a listener. Not here: configuration, names of stores, metrics pages, users (the server); how chunks lie
+//! on disk (`store`).
+
+mod access;
+mod chunk_root;
+mod conditions;
+mod flights;
+mod index_root;
+mod reply;
+mod serve;
+mod upload;
+mod workers;
+mod zero;
+
+pub use access::{Access, Grant, Token};
+pub use chunk_root::{ChunkRoot, ChunkRootOptions};
+pub use index_root::{IndexNames, IndexRoot, IndexRootError, IndexRootOptions};
+pub use reply::{Body, text};
+pub use serve::{Handler, ServeOptions, Shutdown, ShutdownTrigger, Tls, serve, shutdown_channel};
+pub use workers::{WorkerOptions, Workers};

@@ -1,0 +1,387 @@
+//! A chunk store over HTTP, in the paths and statuses that casync and desync clients know (`docs/limits.md` has the bounds).
+//!
+//! `GET`, `HEAD` and `PUT` of `/<4 hex>/<64 hex>` (plain) and the same with `.cacnk` (compressed); both forms are served
+//! from one store, whichever it holds. Invariants: what is stored has been verified and is durable before it is answered;
+//! a refused or cut upload leaves nothing. Hot path: a chunk in the page cache is answered without leaving the thread.
+
+use std::sync::Arc;
+
+use cairn_formats::{
+    CHUNK_LEN_MAX, ChunkError, ChunkForm, ChunkId, DigestAlgorithm, EncodedChunk, Level, StorableChunk,
+};
+use cairn_store::{ChunkStore, Error};
+use http::header::{
+    ACCEPT_RANGES, CACHE_CONTROL, CONTENT_LENGTH, CONTENT_RANGE, CONTENT_TYPE, ETAG, HeaderMap, HeaderValue,
+};
+use http::{Method, Request, Response, StatusCode};
+use hyper::body::Incoming;
+
+use crate::access::Access;
+use crate::conditions::{self, Part};
+use crate::flights::Flights;
+use crate::reply::{Body, reply, text, text_and_close};
+use crate::serve::Handler;
+use crate::upload;
+use crate::workers::Workers;
+use crate::zero::zero_chunk;
+
+/// Most bytes of a compressed chunk: what zstd may make of the longest chunk, with room for other writers' frames.
+const COMPRESSED_LEN_MAX: usize = CHUNK_LEN_MAX + CHUNK_LEN_MAX / 128 + 4096;
+/// A chunk stored plain and asked for compressed is compressed on the way out: quickly.
+const TRANSCODE_LEVEL: i32 = 1;
+
+/// How a chunk root behaves.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ChunkRootOptions {
+    /// The digest that names the store's chunks.
+    pub digest: DigestAlgorithm,
+    /// Who may read and write.
+    pub access: Access,
+}
+
+/// A chunk store as an HTTP service.
+#[derive(Debug)]
+pub struct ChunkRoot {
+    store: Arc<dyn ChunkStore>,
+    options: ChunkRootOptions,
+    workers: Workers,
+    reads: Flights<(ChunkId, ChunkForm), Result<EncodedChunk, Failure>>,
+}
+
+/// Why a chunk was not had, to be shared by all who asked for it.
+#[derive(Clone, Debug)]
+enum Failure {
+    Missing,
+    /// The store's error; logged where it happened.
+    Store,
+}
+
+impl ChunkRoot {
+    /// A root on `store`. Clones of one [`Workers`] share its bounds.
+    pub fn new(store: Arc<dyn ChunkStore>, options: ChunkRootOptions, workers: Workers) -> Self {
+        Self {
+            store,
+            options,
+            workers,
+            reads: Flights::new(),
+        }
+    }
+
+    /// The store that is served.
+    pub fn store(&self) -> &Arc<dyn ChunkStore> {
+        &self.store
+    }
+
+    /// Answers a request.
+    ///
+    /// - `path_at`: where in the URL's path the root's own part begins, at a `/`.
+    pub async fn answer(&self, request: Request<Incoming>, path_at: usize) -> Response<Body> {
+        if let Err(response) = self.options.access.check(&request) {
+            return response;
+        }
+        let path = request.uri().path().get(path_at..).unwrap_or_default();
+        let Some((id, form)) = parse_path(path) else {
+            return text_and_close(
+                StatusCode::BAD_REQUEST,
+                "not a chunk's path; expected /<4 hex digits>/<64 hex digits> with .cacnk or nothing behind",
+            );
+        };
+        match *request.method() {
+            Method::GET => match self.get(id, form).await {
+                Ok(chunk) => self.chunk_reply(request.headers(), chunk),
+                Err(failure) => failure.reply(id),
+            },
+            Method::HEAD => match self.head(id, form).await {
+                Ok(len) => self.head_reply(request.headers(), id, form, len),
+                // A HEAD has no body, but its status is the GET's.
+                Err(failure) => failure.reply(id),
+            },
+            _ => self.put(request, id, form).await,
+        }
+    }
+
+    async fn get(&self, id: ChunkId, form: ChunkForm) -> Result<EncodedChunk, Failure> {
+        if let Some(chunk) = zero_chunk(id, form).or_else(|| self.store.get_resident(id, form)) {
+            return Ok(chunk);
+        }
+        self.reads
+            .share((id, form), || async move {
+                let (store, workers, digest) = (Arc::clone(&self.store), self.workers.clone(), self.options.digest);
+                self.workers
+                    .run(move || {
+                        let stored = store.get_many(&[id]).pop().expect("one answer per id");
+                        match stored {
+                            Ok(chunk) if chunk.form == form => Ok(chunk),
+                            Ok(chunk) => transcode(&chunk, form, digest, &workers).map_err(|error| {
+                                tracing::error!(chunk = %id, store = %store.name(), %error, "a stored chunk is damaged");
+                                Failure::Store
+                            }),
+                            Err(error) => Err(Failure::of(&error)),
+                        }
+                    })
+                    .await
+                    .unwrap_or(Err(Failure::Store))
+            })
+            .await
+    }
+
+    /// Length of the chunk in this form, where it can be told.
+    async fn head(&self, id: ChunkId, form: ChunkForm) -> Result<Option<u64>, Failure> {
+        if let Some(chunk) = self.store.get_resident(id, form) {
+            return Ok(Some(chunk.bytes.len() as u64));
+        }
+        let store = Arc::clone(&self.store);
+        let stat = self
+            .workers
+            .run(move || store.stat(id, form).map_err(|error| Failure::of(&error)))
+            .await
+            .unwrap_or(Err(Failure::Store))?
+            .ok_or(Failure::Missing)?;
+        match stat.stored {
+            Some((stored, len)) if stored == form => Ok(Some(len)),
+            // The length in the other form is only known once it is made.
+            Some(_) => Ok(Some(self.get(id, form).await?.bytes.len() as u64)),
+            None => Ok(None),
+        }
+    }
+
+    async fn put(&self, request: Request<Incoming>, id: ChunkId, form: ChunkForm) -> Response<Body> {
+        if self.options.access.is_read_only() {
+            return text_and_close(StatusCode::BAD_REQUEST, "this chunk root is read-only");
+        }
+        let len_max = match form {
+            ChunkForm::Compressed => COMPRESSED_LEN_MAX,
+            ChunkForm::Plain => CHUNK_LEN_MAX,
+        };
+        let (head, body) = request.into_parts();
+        let upload = match upload::read(&head.headers, body, len_max, &self.workers).await {
+            Ok(upload) => upload,
+            Err(error) => return error.reply(),
+        };
+        let (store, workers, digest) = (Arc::clone(&self.store), self.workers.clone(), self.options.digest);
+        let stored = self.workers.run(move || {
+            let _memory = upload.memory;
+            let chunk = EncodedChunk {
+                id,
+                form,
+                bytes: upload.bytes,
+            };
+            let chunk = verify(&chunk, digest, &workers).map_err(PutError::Bad)?;
+            store
+                .put_many(&[chunk])
+                .and_then(|()| store.flush())
+                .map_err(PutError::Store)
+        });
+        match stored.await {
+            Ok(Ok(())) => reply(StatusCode::OK, Body::empty()),
+            Ok(Err(PutError::Bad(error))) => text(StatusCode::BAD_REQUEST, error.to_string()),
+            Ok(Err(PutError::Store(Error::ReadOnly { .. }))) => {
+                text(StatusCode::BAD_REQUEST, "this chunk root is read-only")
+            }
+            Ok(Err(PutError::Store(error))) => {
+                log_store_error(&error);
+                server_error()
+            }
+            Err(error) => {
+                tracing::error!(chunk = %id, %error, "a chunk was not stored");
+                server_error()
+            }
+        }
+    }
+
+    fn chunk_reply(&self, headers: &HeaderMap, chunk: EncodedChunk) -> Response<Body> {
+        let tag = Tag::new(chunk.id);
+        if conditions::is_held(headers, tag.strong()) {
+            return self.with_headers(reply(StatusCode::NOT_MODIFIED, Body::empty()), &tag, chunk.form);
+        }
+        let len = chunk.bytes.len();
+        let part = match chunk.form {
+            // A compressed chunk may be another frame tomorrow: no stretch of it fits a stretch of another answer.
+            ChunkForm::Compressed => Part::Whole,
+            ChunkForm::Plain => conditions::part(headers, tag.strong(), len as u64),
+        };
+        let response = match part {
+            Part::Whole => reply(StatusCode::OK, Body::from(chunk.bytes)),
+            Part::Range(range) => {
+                let content_range = format!("bytes {}-{}/{len}", range.start, range.end - 1);
+                // The range lies within the chunk, so it fits a usize.
+                let bytes = chunk.bytes.slice(range.start as usize..range.end as usize);
+                with_content_range(reply(StatusCode::PARTIAL_CONTENT, Body::from(bytes)), &content_range)
+            }
+            Part::Outside => with_content_range(
+                text(StatusCode::RANGE_NOT_SATISFIABLE, "the range lies outside the chunk"),
+                &format!("bytes */{len}"),
+            ),
+        };
+        self.with_headers(response, &tag, chunk.form)
+    }
+
+    fn head_reply(&self, headers: &HeaderMap, id: ChunkId, form: ChunkForm, len: Option<u64>) -> Response<Body> {
+        let tag = Tag::new(id);
+        let mut response = if conditions::is_held(headers, tag.strong()) {
+            reply(StatusCode::NOT_MODIFIED, Body::empty())
+        } else {
+            let mut response = reply(StatusCode::OK, Body::empty());
+            if let Some(len) = len {
+                response.headers_mut().insert(CONTENT_LENGTH, len.into());
+            }
+            response
+        };
+        response = self.with_headers(response, &tag, form);
+        response
+    }
+
+    fn with_headers(&self, mut response: Response<Body>, tag: &Tag, form: ChunkForm) -> Response<Body> {
+        if response.status().is_client_error() {
+            return response;
+        }
+        let headers = response.headers_mut();
+        headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/octet-stream"));
+        let cache = if self.options.access.read.is_open() {
+            "public, max-age=31536000, immutable"
+        } else {
+            "private, max-age=31536000, immutable"
+        };
+        headers.insert(CACHE_CONTROL, HeaderValue::from_static(cache));
+        let tag = match form {
+            ChunkForm::Compressed => tag.weak(),
+            ChunkForm::Plain => {
+                headers.insert(ACCEPT_RANGES, HeaderValue::from_static("bytes"));
+                tag.strong()
+            }
+        };
+        headers.insert(
+            ETAG,
+            HeaderValue::from_str(tag).expect("hex digits in quotes are a header value"),
+        );
+        response
+    }
+}
+
+impl Handler for ChunkRoot {
+    /// The root as desync's chunk-server has it: chunk paths begin at the URL's root.
+    async fn handle(&self, request: Request<Incoming>) -> Response<Body> {
+        self.answer(request, 0).await
+    }
+}
+
+impl Failure {
+    fn of(error: &Error) -> Self {
+        if let Error::Missing { .. } = error {
+            Self::Missing
+        } else {
+            log_store_error(error);
+            Self::Store
+        }
+    }
+
+    fn reply(&self, id: ChunkId) -> Response<Body> {
+        match self {
+            Self::Missing => text(StatusCode::NOT_FOUND, format!("chunk {id} is not here")),
+            Self::Store => server_error(),
+        }
+    }
+}
+
+enum PutError {
+    Bad(ChunkError),
+    Store(Error),
+}
+
+/// The client learns no more than this; the log has the chain.
+fn server_error() -> Response<Body> {
+    text(StatusCode::INTERNAL_SERVER_ERROR, "internal server error")
+}
+
+fn log_store_error(error: &Error) {
+    let cause = std::error::Error::source(error)
+        .map(ToString::to_string)
+        .unwrap_or_default();
+    tracing::error!(%error, cause, "the store failed");
+}
+
+fn with_content_range(mut response: Response<Body>, range: &str) -> Response<Body> {
+    let range = HeaderValue::from_str(range).expect("digits are a header value");
+    response.headers_mut().insert(CONTENT_RANGE, range);
+    response
+}
+
+fn verify(chunk: &EncodedChunk, digest: DigestAlgorithm, workers: &Workers) -> Result<StorableChunk, ChunkError> {
+    workers.open_bounded(|plain_len_max| chunk.clone().verify(digest, plain_len_max))
+}
+
+/// The chunk in another form. It is verified on the way, since it is opened anyway.
+fn transcode(
+    chunk: &EncodedChunk,
+    form: ChunkForm,
+    digest: DigestAlgorithm,
+    workers: &Workers,
+) -> Result<EncodedChunk, ChunkError> {
+    let plain = workers.open_bounded(|plain_len_max| chunk.open(digest, plain_len_max))?;
+    Ok(EncodedChunk {
+        id: chunk.id,
+        form,
+        bytes: plain.encode(form, Level::new(TRANSCODE_LEVEL)).bytes().clone(),
+    })
+}
+
+/// `/<4 hex>/<64 hex>[.cacnk]`. Digits may be of either case if both places agree, as desync has it.
+fn parse_path(path: &str) -> Option<(ChunkId, ChunkForm)> {
+    let bytes = path.as_bytes();
+    let (name, form) = match bytes.len() {
+        70 => (bytes, ChunkForm::Plain),
+        76 => (bytes.strip_suffix(b".cacnk")?, ChunkForm::Compressed),
+        _ => return None,
+    };
+    if name[0] != b'/' || name[5] != b'/' || name[1..5] != name[6..10] {
+        return None;
+    }
+    let mut hex: [u8; 64] = name[6..].try_into().ok()?;
+    hex.make_ascii_lowercase();
+    let id = std::str::from_utf8(&hex).ok()?.parse().ok()?;
+    Some((id, form))
+}
+
+/// `W/"<id>"`, which holds the strong tag too.
+struct Tag([u8; 68]);
+
+impl Tag {
+    fn new(id: ChunkId) -> Self {
+        let mut tag = [b'"'; 68];
+        tag[..2].copy_from_slice(b"W/");
+        tag[3..67].copy_from_slice(&id.to_hex());
+        Self(tag)
+    }
+
+    fn weak(&self) -> &str {
+        std::str::from_utf8(&self.0).expect("hex digits are ASCII")
+    }
+
+    fn strong(&self) -> &str {
+        &self.weak()[2..]
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn paths() {
+        let hex = "AB12".to_owned() + &"cd".repeat(30);
+        let id = hex.to_lowercase().parse().unwrap();
+        let check = |path: String, expected| assert_eq!(parse_path(&path), expected, "{path}");
+        check(format!("/AB12/{hex}"), Some((id, ChunkForm::Plain)));
+        check(format!("/AB12/{hex}.cacnk"), Some((id, ChunkForm::Compressed)));
+        check(format!("/ab12/{}", hex.to_lowercase()), Some((id, ChunkForm::Plain)));
+        check(format!("/ab12/{hex}"), None);
+        check(format!("/AB13/{hex}"), None);
+        check(format!("/AB12/{hex}.CACNK"), None);
+        check(format!("/AB12/{hex}.xz"), None);
+        check(format!("/AB12/{}", &hex[1..]), None);
+        check(format!("//AB12/{hex}"), None);
+        check(format!("/AB12/AB12{}", "zz".repeat(30)), None);
+        check(format!("/../{hex}"), None);
+        check(String::new(), None);
+    }
+}

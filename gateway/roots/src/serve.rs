@@ -1,0 +1,252 @@
+//! The loop that accepts connections and the bounds that each of them has.
+//!
+//! HTTP/1.1 on plain listeners; over TLS also HTTP/2, as the client chooses. At the limit of connections no further one is
+//! accepted until one ends. At shutdown connections finish the request that they are in, within a deadline.
+
+use std::convert::Infallible;
+use std::io;
+use std::sync::Arc;
+use std::time::Duration;
+
+use arc_swap::ArcSwap;
+use http::{Request, Response};
+use hyper::body::Incoming;
+use hyper::server::conn::{http1, http2};
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{Semaphore, watch};
+use tokio::task::JoinSet;
+use tokio_rustls::TlsAcceptor;
+
+use crate::reply::Body;
+
+/// A TLS handshake that takes longer is given up.
+const HANDSHAKE_MAX: Duration = Duration::from_secs(10);
+/// Pause after an accept that failed for want of handles or memory.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+/// HTTP/2 windows: a chunk of the largest default size fits one.
+const WINDOW_LEN: u32 = 1 << 20;
+const STREAMS_MAX: u32 = 128;
+
+/// Answers requests.
+pub trait Handler: Send + Sync + 'static {
+    /// The answer to one request. Cannot fail: what went wrong is a status.
+    fn handle(&self, request: Request<Incoming>) -> impl Future<Output = Response<Body>> + Send;
+}
+
+/// Bounds of a listener.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ServeOptions {
+    /// Connections at once.
+    pub connections: usize,
+    /// Bytes of a request's line and headers together.
+    pub header_bytes: usize,
+    /// Headers of a request.
+    pub headers: usize,
+    /// How long a connection may take to send a whole head, waiting for its next request included.
+    pub idle: Duration,
+    /// How long requests in flight may take to end once shutdown has begun.
+    pub drain: Duration,
+}
+
+impl Default for ServeOptions {
+    fn default() -> Self {
+        Self {
+            connections: 4096,
+            header_bytes: 16 << 10,
+            headers: 100,
+            idle: Duration::from_secs(75),
+            drain: Duration::from_secs(25),
+        }
+    }
+}
+
+/// Certificate and key of a listener; exchanged while it runs.
+#[derive(Debug)]
+pub struct Tls(ArcSwap<rustls::ServerConfig>);
+
+impl Tls {
+    /// Offers HTTP/2 and HTTP/1.1 with this configuration.
+    pub fn new(config: rustls::ServerConfig) -> Self {
+        Self(ArcSwap::from_pointee(with_protocols(config)))
+    }
+
+    /// New connections use `config`; those that are open keep theirs.
+    pub fn replace(&self, config: rustls::ServerConfig) {
+        self.0.store(Arc::new(with_protocols(config)));
+    }
+}
+
+fn with_protocols(mut config: rustls::ServerConfig) -> rustls::ServerConfig {
+    config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
+    config
+}
+
+/// Ends [`serve`]; dropping it does too.
+#[derive(Debug)]
+pub struct ShutdownTrigger(watch::Sender<bool>);
+
+/// Told to [`serve`] and to each of its connections.
+#[derive(Clone, Debug)]
+pub struct Shutdown(watch::Receiver<bool>);
+
+/// A trigger and what it triggers.
+pub fn shutdown_channel() -> (ShutdownTrigger, Shutdown) {
+    let (sender, receiver) = watch::channel(false);
+    (ShutdownTrigger(sender), Shutdown(receiver))
+}
+
+impl ShutdownTrigger {
+    /// Begins the shutdown.
+    pub fn begin(&self) {
+        self.0.send_replace(true);
+    }
+}
+
+impl Shutdown {
+    /// Waits for the shutdown to begin.
+    pub async fn begun(&mut self) {
+        // An error is a dropped trigger, which begins it too.
+        let _ = self.0.wait_for(|begun| *begun).await;
+    }
+}
+
+/// Serves `listener` until shutdown, then waits for requests in flight, `options.drain` at most.
+///
+/// Errors: none while it runs; a connection's trouble is that connection's alone.
+pub async fn serve<H: Handler>(
+    listener: TcpListener,
+    handler: Arc<H>,
+    tls: Option<Arc<Tls>>,
+    options: ServeOptions,
+    mut shutdown: Shutdown,
+) {
+    let slots = Arc::new(Semaphore::new(options.connections.max(1)));
+    let mut connections = JoinSet::new();
+    loop {
+        let accepted = tokio::select! {
+            biased;
+            () = shutdown.begun() => break,
+            // Ended connections are let go as they end.
+            Some(_) = connections.join_next() => continue,
+            accepted = async {
+                let slot = Arc::clone(&slots).acquire_owned().await.expect("the semaphore is never closed");
+                listener.accept().await.map(|(stream, _)| (slot, stream))
+            } => accepted,
+        };
+        let (slot, stream) = match accepted {
+            Ok(accepted) => accepted,
+            Err(error) => {
+                if !is_of_the_connection(&error) {
+                    tracing::warn!(%error, "could not accept a connection");
+                    tokio::time::sleep(ACCEPT_PAUSE).await;
+                }
+                continue;
+            }
+        };
+        let (handler, tls, shutdown) = (Arc::clone(&handler), tls.clone(), shutdown.clone());
+        connections.spawn(async move {
+            let _slot = slot;
+            serve_stream(stream, handler, tls, options, shutdown).await;
+        });
+    }
+    drop(listener);
+    let drained = async { while connections.join_next().await.is_some() {} };
+    if tokio::time::timeout(options.drain, drained).await.is_err() {
+        tracing::warn!("requests still in flight at the end of the shutdown's time were cut");
+        connections.shutdown().await;
+    }
+}
+
+async fn serve_stream<H: Handler>(
+    stream: TcpStream,
+    handler: Arc<H>,
+    tls: Option<Arc<Tls>>,
+    options: ServeOptions,
+    shutdown: Shutdown,
+) {
+    // Without it small answers wait for acknowledgements; failing is a connection that is gone already.
+    let _ = stream.set_nodelay(true);
+    let Some(tls) = tls else {
+        return serve_http1(stream, handler, options, shutdown).await;
+    };
+    let acceptor = TlsAcceptor::from(tls.0.load_full());
+    match tokio::time::timeout(HANDSHAKE_MAX, acceptor.accept(stream)).await {
+        Ok(Ok(stream)) if stream.get_ref().1.alpn_protocol() == Some(b"h2") => {
+            serve_http2(stream, handler, options, shutdown).await;
+        }
+        Ok(Ok(stream)) => serve_http1(stream, handler, options, shutdown).await,
+        Ok(Err(error)) => tracing::debug!(%error, "a TLS handshake failed"),
+        Err(_) => tracing::debug!("a TLS handshake took too long"),
+    }
+}
+
+async fn serve_http1<H: Handler, S: AsyncRead + AsyncWrite + Send + Unpin + 'static>(
+    stream: S,
+    handler: Arc<H>,
+    options: ServeOptions,
+    mut shutdown: Shutdown,
+) {
+    let service = service_fn(|request| {
+        let handler = Arc::clone(&handler);
+        async move { Ok::<_, Infallible>(handler.handle(request).await) }
+    });
+    let connection = http1::Builder::new()
+        .timer(TokioTimer::new())
+        .header_read_timeout(options.idle)
+        .max_headers(options.headers)
+        .max_header_size(options.header_bytes)
+        .serve_connection(TokioIo::new(stream), service);
+    tokio::pin!(connection);
+    let ended = tokio::select! {
+        ended = connection.as_mut() => ended,
+        () = shutdown.begun() => {
+            connection.as_mut().graceful_shutdown();
+            connection.await
+        }
+    };
+    if let Err(error) = ended {
+        tracing::debug!(%error, "a connection ended early");
+    }
+}
+
+async fn serve_http2<H: Handler, S: AsyncRead + AsyncWrite + Send + Unpin + 'static>(
+    stream: S,
+    handler: Arc<H>,
+    options: ServeOptions,
+    mut shutdown: Shutdown,
+) {
+    let service = service_fn(move |request| {
+        let handler = Arc::clone(&handler);
+        async move { Ok::<_, Infallible>(handler.handle(request).await) }
+    });
+    let connection = http2::Builder::new(TokioExecutor::new())
+        .timer(TokioTimer::new())
+        .keep_alive_interval(options.idle)
+        .max_header_list_size(u32::try_from(options.header_bytes).unwrap_or(u32::MAX))
+        .max_concurrent_streams(STREAMS_MAX)
+        .initial_stream_window_size(WINDOW_LEN)
+        .initial_connection_window_size(4 * WINDOW_LEN)
+        .serve_connection(TokioIo::new(stream), service);
+    tokio::pin!(connection);
+    let ended = tokio::select! {
+        ended = connection.as_mut() => ended,
+        () = shutdown.begun() => {
+            connection.as_mut().graceful_shutdown();
+            connection.await
+        }
+    };
+    if let Err(error) = ended {
+        tracing::debug!(%error, "a connection ended early");
+    }
+}
+
+/// Errors of accept that belong to the connection that was about to be, not to the listener.
+fn is_of_the_connection(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        io::ErrorKind::ConnectionRefused | io::ErrorKind::ConnectionAborted | io::ErrorKind::ConnectionReset
+    )
+}
