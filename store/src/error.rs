@@ -19,6 +19,12 @@ pub enum Error {
         /// Where it was looked for.
         store: StoreName,
     },
+    /// Nothing is at the place of this index. Retrying does not help.
+    #[error("there is no index at {store}")]
+    NoIndex {
+        /// Where it was looked for.
+        store: StoreName,
+    },
     /// Stored bytes are not the chunk that their name promises. The caller quarantines it and reads elsewhere.
     #[error("{store} holds a damaged chunk")]
     Corrupt {

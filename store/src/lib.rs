@@ -3,17 +3,30 @@
 //! The trait is blocking and batch-first: concurrency inside a store is the store's own business, callers hand over batches.
 //! Not here: serving HTTP, buckets, users (other crates); deciding what may be deleted (`index`, later).
 
+mod backend;
 mod error;
 mod flat;
+mod index_store;
+mod location;
+mod open;
+mod rate;
 mod resident;
+mod wrapper;
 
 use std::fmt;
 use std::sync::Arc;
 
 use cairn_formats::{ChunkForm, ChunkId, EncodedChunk, StorableChunk};
 
+pub use backend::http::{Authorization, Cookie, HttpOptions, HttpStore, Proxy};
 pub use error::{BoxError, Error};
 pub use flat::{FlatOptions, FlatStore, SyncPolicy};
+pub use index_store::IndexStore;
+pub use location::{HttpLocation, LaterLocation, Location, LocationError};
+pub use open::{MemberSpec, StoreOptions, StoreSpec, open_chain, open_store};
+pub use rate::RateLimit;
+pub use wrapper::chain::StoreChain;
+pub use wrapper::group::FailoverGroup;
 
 /// Result of a store operation.
 pub type Result<T> = std::result::Result<T, Error>;

@@ -1,0 +1,453 @@
+//! Chunks behind any web server that has `<base>/<first 4 hex digits>/<64 hex digits>[.cacnk]`.
+//!
+//! Speaks to plain web servers, desync's chunk-server, `cairnd` and object stores' public faces: GET, HEAD and PUT. Chunks
+//! are found in either form without configuration: the preferred form is asked for first, the other when that is definitely
+//! not there, and the form that the server answers becomes the preferred one. A desync chunk-server answers 400 to the form
+//! that it does not serve; that form is then not asked for again.
+//!
+//! Blocking outside; inside, requests run on one thread of the store's own, `concurrency` at a time over all callers.
+//! An upload that the server acknowledged is the server's to keep, and may replace an equal chunk.
+//! Not here: verifying what is read (the reader's), deleting, listing (plain web servers have neither).
+
+mod client;
+mod options;
+
+use std::fmt;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::mpsc;
+
+use bytes::Bytes;
+use cairn_formats::{CHUNK_LEN_MAX, ChunkForm, ChunkId, EncodedChunk, Level, StorableChunk};
+use cairn_formats::{compress_frame, decompress_frame};
+use tokio::runtime::{self, Runtime};
+use tokio::sync::Semaphore;
+use url::Url;
+
+pub(crate) use client::{Answer, Ask, HttpClient, HttpFault};
+pub use options::{Authorization, Cookie, HttpOptions, Proxy};
+
+use crate::location::HttpLocation;
+use crate::{ChunkStat, ChunkStore, Error, Result, StoreName};
+
+/// Longest compressed chunk taken from a server. Compressors lengthen what they cannot compress by less than a 128th.
+const COMPRESSED_LEN_MAX: usize = CHUNK_LEN_MAX + CHUNK_LEN_MAX / 128 + 1024;
+
+/// A chunk store behind HTTP.
+pub struct HttpStore {
+    shared: Arc<Shared>,
+    /// `None` only while it is dropped.
+    runtime: Option<Runtime>,
+}
+
+struct Shared {
+    name: StoreName,
+    client: HttpClient,
+    /// The base with a `/` at the end of its path.
+    base: Url,
+    /// Form in which new chunks are written.
+    form: ChunkForm,
+    forms: FormMemory,
+    permits: Semaphore,
+    concurrency: usize,
+}
+
+/// What the server has taught us about the forms that it serves.
+struct FormMemory {
+    /// Ask for the plain form first.
+    plain_first: AtomicBool,
+    /// The server refused the compressed (plain) form while it answered for the other.
+    not_served: [AtomicBool; 2],
+}
+
+/// What a server said about one chunk.
+enum Found {
+    Missing,
+    Here {
+        form: ChunkForm,
+        body: Bytes,
+        len: Option<u64>,
+    },
+}
+
+impl HttpStore {
+    /// Prepares a client; the server is not asked for anything yet.
+    ///
+    /// - `form`: the form in which chunks are written, and asked for first.
+    /// - Errors: [`Error::Refused`] when a certificate, key or proxy cannot be used.
+    pub fn open(location: &HttpLocation, form: ChunkForm, options: HttpOptions) -> Result<Self> {
+        let name = StoreName::new(location.to_string());
+        let concurrency = options.concurrency.clamp(1, Semaphore::MAX_PERMITS);
+        let client = HttpClient::new(location, options).map_err(|fault| failed(&name, "open", fault))?;
+        let mut base = client.base().clone();
+        if !base.path().ends_with('/') {
+            let path = format!("{}/", base.path());
+            base.set_path(&path);
+        }
+        Ok(Self {
+            shared: Arc::new(Shared {
+                client,
+                base,
+                form,
+                forms: FormMemory {
+                    plain_first: AtomicBool::new(form == ChunkForm::Plain),
+                    not_served: [AtomicBool::new(false), AtomicBool::new(false)],
+                },
+                permits: Semaphore::new(concurrency),
+                concurrency,
+                name: name.clone(),
+            }),
+            runtime: Some(network_thread().map_err(|source| Error::Unavailable {
+                store: name,
+                action: "start its network thread",
+                source: source.into(),
+            })?),
+        })
+    }
+
+    /// Runs `job` for `0..count`, at most `concurrency` at a time; answers arrive in any order.
+    ///
+    /// - `goes_on`: says after each answer whether the jobs not yet begun are still wanted.
+    fn run_many<T, F>(
+        &self,
+        count: usize,
+        job: impl Fn(Arc<Shared>, usize) -> F + Clone + Send + 'static,
+        mut goes_on: impl FnMut(usize, T) -> bool,
+    ) where
+        T: Send + 'static,
+        F: Future<Output = T> + Send,
+    {
+        let runtime = self.runtime.as_ref().expect("taken only by drop");
+        let next = Arc::new(AtomicUsize::new(0));
+        let (answers, incoming) = mpsc::channel();
+        for _ in 0..count.min(self.shared.concurrency) {
+            let (shared, next, answers, job) = (self.shared.clone(), next.clone(), answers.clone(), job.clone());
+            runtime.spawn(async move {
+                loop {
+                    let Ok(_permit) = shared.permits.acquire().await else {
+                        return;
+                    };
+                    let index = next.fetch_add(1, Ordering::Relaxed);
+                    if index >= count || answers.send((index, job(shared.clone(), index).await)).is_err() {
+                        return;
+                    }
+                }
+            });
+        }
+        drop(answers);
+        // Ends when the last worker has let go of its sender, so that none outlives the call.
+        for (index, answer) in incoming {
+            if !goes_on(index, answer) {
+                next.store(count, Ordering::Relaxed);
+            }
+        }
+    }
+}
+
+impl ChunkStore for HttpStore {
+    fn name(&self) -> &StoreName {
+        &self.shared.name
+    }
+
+    fn has_many(&self, ids: &[ChunkId]) -> Result<Vec<bool>> {
+        let mut has = vec![false; ids.len()];
+        let mut outcome = Ok(());
+        let wanted: Arc<[ChunkId]> = ids.into();
+        self.run_many(
+            ids.len(),
+            move |shared, index| {
+                let id = wanted[index];
+                async move { shared.find(id, None, "look for a chunk", |_| Ask::Head).await }
+            },
+            |index, found: Result<Found>| match found {
+                Ok(found) => {
+                    has[index] = matches!(found, Found::Here { .. });
+                    true
+                }
+                Err(error) => {
+                    keep_first(&mut outcome, error);
+                    false
+                }
+            },
+        );
+        outcome.map(|()| has)
+    }
+
+    fn get_many(&self, ids: &[ChunkId]) -> Vec<Result<EncodedChunk>> {
+        let mut chunks: Vec<Option<Result<EncodedChunk>>> = ids.iter().map(|_| None).collect();
+        let wanted: Arc<[ChunkId]> = ids.into();
+        self.run_many(
+            ids.len(),
+            move |shared, index| {
+                let id = wanted[index];
+                async move { shared.find(id, None, "read a chunk", ask_get).await }
+            },
+            |index, found| {
+                chunks[index] = Some(self.shared.read(ids[index], found));
+                true
+            },
+        );
+        chunks
+            .into_iter()
+            .map(|chunk| chunk.unwrap_or_else(|| Err(self.shared.lost("read a chunk"))))
+            .collect()
+    }
+
+    fn put_many(&self, chunks: &[StorableChunk]) -> Result<()> {
+        let mut stored = 0;
+        let mut outcome = Ok(());
+        let bodies: Arc<[StorableChunk]> = chunks.into();
+        self.run_many(
+            chunks.len(),
+            move |shared, index| {
+                let chunk = bodies[index].clone();
+                async move { shared.put(&chunk).await }
+            },
+            |_, result| match result {
+                Ok(()) => {
+                    stored += 1;
+                    true
+                }
+                Err(error) => {
+                    keep_first(&mut outcome, error);
+                    false
+                }
+            },
+        );
+        outcome?;
+        if stored < chunks.len() {
+            return Err(self.shared.lost("store a chunk"));
+        }
+        Ok(())
+    }
+
+    fn flush(&self) -> Result<()> {
+        // Every put has waited for its answers.
+        Ok(())
+    }
+
+    fn stat(&self, id: ChunkId, form: ChunkForm) -> Result<Option<ChunkStat>> {
+        let mut answer = Err(self.shared.lost("look for a chunk"));
+        self.run_many(
+            1,
+            move |shared, _| async move { shared.find(id, Some(form), "look for a chunk", |_| Ask::Head).await },
+            |_, found| {
+                answer = found;
+                true
+            },
+        );
+        Ok(match answer? {
+            Found::Missing => None,
+            Found::Here { form, len, .. } => Some(ChunkStat {
+                stored: len.map(|len| (form, len)),
+            }),
+        })
+    }
+
+    fn get_resident(&self, _id: ChunkId, _form: ChunkForm) -> Option<EncodedChunk> {
+        None
+    }
+}
+
+impl Shared {
+    /// Looks for a chunk in one form, then in the other. Missing only if every form that the server serves is.
+    async fn find(
+        &self,
+        id: ChunkId,
+        first: Option<ChunkForm>,
+        action: &'static str,
+        ask: fn(ChunkForm) -> Ask,
+    ) -> Result<Found> {
+        let first = first.unwrap_or_else(|| self.forms.first());
+        let second = other(first);
+        let mut refused = None;
+        let mut missing = None;
+        for form in [first, second] {
+            if form == second && missing.is_some() && self.forms.is_not_served(second) {
+                break;
+            }
+            let answer = self.client.ask(&self.url(id, form), &ask(form)).await;
+            match answer.map_err(|fault| failed(&self.name, action, fault))? {
+                Answer::Done { body, len } => {
+                    self.forms.answered(form, refused.is_some());
+                    return Ok(Found::Here { form, body, len });
+                }
+                Answer::Missing => missing = Some(form),
+                Answer::BadRequest(fault) => refused = Some(fault),
+            }
+        }
+        match (missing, refused) {
+            (None, Some(fault)) => Err(failed(&self.name, action, fault)),
+            (Some(form), Some(_)) => {
+                self.forms.answered(form, true);
+                Ok(Found::Missing)
+            }
+            (_, None) => Ok(Found::Missing),
+        }
+    }
+
+    fn read(&self, id: ChunkId, found: Result<Found>) -> Result<EncodedChunk> {
+        match found? {
+            Found::Here { form, body, .. } => Ok(EncodedChunk { id, form, bytes: body }),
+            Found::Missing => Err(Error::Missing {
+                id,
+                store: self.name.clone(),
+            }),
+        }
+    }
+
+    async fn put(&self, chunk: &StorableChunk) -> Result<()> {
+        let action = "store a chunk";
+        let form = match self.forms.is_not_served(self.form) {
+            true => other(self.form),
+            false => self.form,
+        };
+        let body = in_form(chunk, form).map_err(|source| Error::Corrupt {
+            store: self.name.clone(),
+            source,
+        })?;
+        let ask = Ask::Put {
+            body,
+            content_type: content_type(form),
+        };
+        match self.client.ask(&self.url(chunk.id(), form), &ask).await {
+            Ok(Answer::Done { .. }) => Ok(()),
+            Ok(Answer::BadRequest(fault)) | Err(fault) => Err(failed(&self.name, action, fault)),
+            // Not an answer to PUT.
+            Ok(Answer::Missing) => Err(self.lost(action)),
+        }
+    }
+
+    fn url(&self, id: ChunkId, form: ChunkForm) -> Url {
+        let hex = id.to_string();
+        let ending = match form {
+            ChunkForm::Compressed => ".cacnk",
+            ChunkForm::Plain => "",
+        };
+        let mut url = self.base.clone();
+        url.set_path(&format!("{}{}/{hex}{ending}", self.base.path(), &hex[..4]));
+        url
+    }
+
+    /// A request that ended without an answer: its task panicked, or the runtime is going away.
+    fn lost(&self, action: &'static str) -> Error {
+        Error::Unavailable {
+            store: self.name.clone(),
+            action,
+            source: "the request was dropped before it was answered".into(),
+        }
+    }
+}
+
+impl FormMemory {
+    fn first(&self) -> ChunkForm {
+        match self.plain_first.load(Ordering::Relaxed) {
+            true => ChunkForm::Plain,
+            false => ChunkForm::Compressed,
+        }
+    }
+
+    fn is_not_served(&self, form: ChunkForm) -> bool {
+        self.not_served[form as usize].load(Ordering::Relaxed)
+    }
+
+    /// The server answered for `form`; `alone`: and refused the other one.
+    fn answered(&self, form: ChunkForm, alone: bool) {
+        self.plain_first.store(form == ChunkForm::Plain, Ordering::Relaxed);
+        self.not_served[form as usize].store(false, Ordering::Relaxed);
+        if alone {
+            self.not_served[other(form) as usize].store(true, Ordering::Relaxed);
+        }
+    }
+}
+
+impl fmt::Debug for HttpStore {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("HttpStore")
+            .field("name", &self.shared.name)
+            .field("concurrency", &self.shared.concurrency)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Drop for HttpStore {
+    fn drop(&mut self) {
+        // Nothing runs between calls but idle connections, and waiting is not allowed where async code drops a store.
+        if let Some(runtime) = self.runtime.take() {
+            runtime.shutdown_background();
+        }
+    }
+}
+
+/// One thread that drives the connections of one client.
+pub(crate) fn network_thread() -> std::io::Result<Runtime> {
+    runtime::Builder::new_multi_thread()
+        .worker_threads(1)
+        .thread_name("cairn-http")
+        .enable_all()
+        .build()
+}
+
+/// The store's error for a request that failed.
+pub(crate) fn failed(store: &StoreName, action: &'static str, fault: HttpFault) -> Error {
+    let store = store.clone();
+    match fault {
+        HttpFault::Status { status, .. }
+            if status == reqwest::StatusCode::METHOD_NOT_ALLOWED && action.starts_with("store") =>
+        {
+            Error::ReadOnly { store }
+        }
+        fault if fault.is_refusal() => Error::Refused {
+            store,
+            action,
+            source: fault.into(),
+        },
+        fault => Error::Unavailable {
+            store,
+            action,
+            source: fault.into(),
+        },
+    }
+}
+
+fn ask_get(form: ChunkForm) -> Ask {
+    Ask::Get {
+        len_max: match form {
+            ChunkForm::Compressed => COMPRESSED_LEN_MAX,
+            ChunkForm::Plain => CHUNK_LEN_MAX,
+        },
+    }
+}
+
+fn content_type(form: ChunkForm) -> &'static str {
+    match form {
+        ChunkForm::Compressed => "application/zstd",
+        ChunkForm::Plain => "application/octet-stream",
+    }
+}
+
+fn other(form: ChunkForm) -> ChunkForm {
+    match form {
+        ChunkForm::Compressed => ChunkForm::Plain,
+        ChunkForm::Plain => ChunkForm::Compressed,
+    }
+}
+
+/// The bytes of a chunk in the form that the store keeps.
+fn in_form(chunk: &StorableChunk, form: ChunkForm) -> std::result::Result<Bytes, cairn_formats::ChunkError> {
+    if chunk.form() == form {
+        return Ok(chunk.bytes().clone());
+    }
+    match form {
+        ChunkForm::Compressed => Ok(compress_frame(chunk.bytes(), Level::DEFAULT).into()),
+        ChunkForm::Plain => decompress_frame(chunk.bytes(), chunk.plain_len())
+            .map(Bytes::from)
+            .map_err(|source| cairn_formats::ChunkError::Frame { id: chunk.id(), source }),
+    }
+}
+
+fn keep_first(outcome: &mut Result<()>, error: Error) {
+    if outcome.is_ok() {
+        *outcome = Err(error);
+    }
+}

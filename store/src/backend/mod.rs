@@ -1,0 +1,3 @@
+//! Where chunks can be: one file a backend.
+
+pub(crate) mod http;

@@ -1,0 +1,267 @@
+//! Where a store or an index is: the URL forms that desync users know, and local paths.
+//!
+//! Only `scheme://` makes a URL; everything else is a path, `a_b:c.caibx` and `host:path` included (casync takes the second
+//! for a host over SSH, desync refuses the first). A path that looks like a URL is written `./htp://x`. `-` (standard input
+//! or output) is the tool's own. A location is shown without user, password and query: those are secrets.
+
+use std::fmt;
+use std::path::PathBuf;
+
+use url::Url;
+
+/// A parsed location of a store or an index.
+#[derive(Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Location {
+    /// A path on this machine, or `file://`.
+    Local(PathBuf),
+    /// `http://` or `https://`.
+    Http(HttpLocation),
+    /// A URL form that later releases open.
+    Later(LaterLocation),
+}
+
+/// An `http` or `https` URL; may carry secrets, which its `Debug` and `Display` leave out.
+#[derive(Clone, PartialEq, Eq)]
+pub struct HttpLocation {
+    url: Url,
+}
+
+/// A location that this release understands but cannot open.
+#[derive(Clone, PartialEq, Eq)]
+pub struct LaterLocation {
+    url: String,
+    /// Which kind of store it is, and which release opens it.
+    answer: &'static str,
+}
+
+/// Why a text is not a location.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum LocationError {
+    /// Nothing at all, or nothing between two `|`.
+    #[error("empty location (a group is `a|b`, quoted for the shell)")]
+    Empty,
+    /// No store is named so.
+    #[error("{location}: no store or index is named by `{scheme}://` (write ./{scheme}://… for a file of that name)")]
+    UnknownScheme {
+        /// The location, without secrets.
+        location: String,
+        /// What stands before `://`.
+        scheme: String,
+    },
+    /// Not a URL by the rules of URLs.
+    #[error("{location}: not a URL: {reason}")]
+    BadUrl {
+        /// The location, without secrets.
+        location: String,
+        /// What is wrong.
+        reason: String,
+    },
+}
+
+const S3: &str = "S3 stores come with the store engine (release 0.3)";
+const GCS: &str = "Google Cloud Storage comes with the store engine (release 0.3)";
+const SFTP: &str = "SFTP stores come with the store engine (release 0.3)";
+const SSH: &str = "casync over SSH comes with archives (release 0.2)";
+const OCI: &str = "registries as stores are not in a planned release yet";
+const FTP: &str = "FTP is not planned: serve the folder over HTTP";
+
+impl Location {
+    /// Reads one location; a group (`a|b`) is [`crate::StoreSpec`]'s.
+    pub fn parse(text: &str) -> Result<Self, LocationError> {
+        if text.is_empty() {
+            return Err(LocationError::Empty);
+        }
+        let Some(scheme) = scheme_of(text) else {
+            return Ok(Self::Local(PathBuf::from(text)));
+        };
+        let later = |answer| {
+            Ok(Self::Later(LaterLocation {
+                url: without_secrets(text),
+                answer,
+            }))
+        };
+        match scheme.to_ascii_lowercase().as_str() {
+            "http" | "https" => HttpLocation::parse(text).map(Self::Http),
+            "file" => match parse_url(text)?.to_file_path() {
+                Ok(path) => Ok(Self::Local(path)),
+                Err(()) => Err(LocationError::BadUrl {
+                    location: text.to_owned(),
+                    reason: "a file URL has three slashes and an absolute path".to_owned(),
+                }),
+            },
+            "s3+http" | "s3+https" => later(S3),
+            "gs" => later(GCS),
+            "sftp" => later(SFTP),
+            "ssh" => later(SSH),
+            "oci+http" | "oci+https" => later(OCI),
+            "ftp" | "ftps" => later(FTP),
+            _ => Err(LocationError::UnknownScheme {
+                location: without_secrets(text),
+                scheme: scheme.to_owned(),
+            }),
+        }
+    }
+}
+
+impl fmt::Display for Location {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Local(path) => path.display().fmt(f),
+            Self::Http(http) => http.fmt(f),
+            Self::Later(later) => f.write_str(&later.url),
+        }
+    }
+}
+
+impl fmt::Debug for Location {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
+impl HttpLocation {
+    /// Reads an `http` or `https` URL.
+    pub fn parse(text: &str) -> Result<Self, LocationError> {
+        let mut url = parse_url(text)?;
+        if !matches!(url.scheme(), "http" | "https") {
+            return Err(LocationError::UnknownScheme {
+                location: without_secrets(text),
+                scheme: url.scheme().to_owned(),
+            });
+        }
+        url.set_fragment(None);
+        Ok(Self { url })
+    }
+
+    /// The URL, with its secrets.
+    pub(crate) fn url(&self) -> &Url {
+        &self.url
+    }
+}
+
+impl fmt::Display for HttpLocation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&shown(&self.url))
+    }
+}
+
+impl fmt::Debug for HttpLocation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
+impl LaterLocation {
+    /// Which kind of store it is, and which release opens it.
+    pub fn answer(&self) -> &'static str {
+        self.answer
+    }
+}
+
+/// A URL without user, password, query and fragment.
+pub(crate) fn shown(url: &Url) -> String {
+    format!("{}{}", url.origin().ascii_serialization(), url.path())
+}
+
+/// What stands before `://`, if it can be a scheme (RFC 3986, section 3.1).
+fn scheme_of(text: &str) -> Option<&str> {
+    let (scheme, _) = text.split_once("://")?;
+    let mut letters = scheme.bytes();
+    let well_formed = letters.next().is_some_and(|first| first.is_ascii_alphabetic())
+        && letters.all(|byte| byte.is_ascii_alphanumeric() || b"+-.".contains(&byte));
+    well_formed.then_some(scheme)
+}
+
+fn parse_url(text: &str) -> Result<Url, LocationError> {
+    Url::parse(text).map_err(|error| LocationError::BadUrl {
+        location: without_secrets(text),
+        reason: error.to_string(),
+    })
+}
+
+/// `scheme://user:password@host/path?query` as `scheme://host/path`, for texts that need not be URLs.
+fn without_secrets(text: &str) -> String {
+    let text = text.split(['?', '#']).next().unwrap_or_default();
+    let Some((scheme, rest)) = text.split_once("://") else {
+        return text.to_owned();
+    };
+    let (authority, path) = rest.split_at(rest.find('/').unwrap_or(rest.len()));
+    let host = authority.rsplit('@').next().unwrap_or_default();
+    format!("{scheme}://{host}{path}")
+}
+
+#[cfg(test)]
+mod tests {
+    use expect_test::{Expect, expect};
+
+    use super::*;
+
+    fn check(text: &str, expected: Expect) {
+        let answer = match Location::parse(text) {
+            Ok(Location::Local(path)) => format!("path {}", path.display()),
+            Ok(Location::Http(http)) => format!("http {http}"),
+            Ok(Location::Later(later)) => format!("later {}: {}", later.url, later.answer),
+            Err(error) => format!("error {error}"),
+        };
+        expected.assert_eq(&answer);
+    }
+
+    #[test]
+    fn paths() {
+        check("store.castr", expect!["path store.castr"]);
+        check("/srv/a b", expect!["path /srv/a b"]);
+        check("a_b:c.caibx", expect!["path a_b:c.caibx"]);
+        check("./a_b:c.caibx", expect!["path ./a_b:c.caibx"]);
+        check("host:path", expect!["path host:path"]);
+        check("./htp://x", expect!["path ./htp://x"]);
+        check("file:///srv/a%20b", expect!["path /srv/a b"]);
+        check(
+            "file://host/srv",
+            expect!["error file://host/srv: not a URL: a file URL has three slashes and an absolute path"],
+        );
+        check(
+            "",
+            expect!["error empty location (a group is `a|b`, quoted for the shell)"],
+        );
+    }
+
+    #[test]
+    fn urls_show_no_secrets() {
+        check(
+            "http://h:8000/store/default",
+            expect!["http http://h:8000/store/default"],
+        );
+        check("HTTPS://u:p@h/x/?token=t#f", expect!["http https://h/x/"]);
+        check(
+            "s3+https://key:secret@h/b/p?lookup=dns",
+            expect!["later s3+https://h/b/p: S3 stores come with the store engine (release 0.3)"],
+        );
+        check(
+            "gs://b/p",
+            expect!["later gs://b/p: Google Cloud Storage comes with the store engine (release 0.3)"],
+        );
+        check(
+            "sftp://u@h/p",
+            expect!["later sftp://h/p: SFTP stores come with the store engine (release 0.3)"],
+        );
+        check(
+            "ssh://u@h/p",
+            expect!["later ssh://h/p: casync over SSH comes with archives (release 0.2)"],
+        );
+        check(
+            "oci+http://h/r",
+            expect!["later oci+http://h/r: registries as stores are not in a planned release yet"],
+        );
+        check(
+            "htp://u:p@h/x?y",
+            expect![
+                "error htp://h/x: no store or index is named by `htp://` (write ./htp://… for a file of that name)"
+            ],
+        );
+        check("http://u:p@:x/", expect!["error http://:x/: not a URL: empty host"]);
+        let debug = format!("{:?}", Location::parse("https://u:secret@h/?token=t").unwrap());
+        assert_eq!(debug, "https://h/");
+    }
+}

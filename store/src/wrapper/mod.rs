@@ -1,0 +1,4 @@
+//! Stores made of stores: one file a wrapper.
+
+pub(crate) mod chain;
+pub(crate) mod group;
