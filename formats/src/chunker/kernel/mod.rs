@@ -5,6 +5,8 @@
 //! once at run time ([`Kernel::best`]). This file drives them and jumps over runs of one byte value, whose hash is constant.
 
 #[cfg(target_arch = "x86_64")]
+mod avx2;
+#[cfg(target_arch = "x86_64")]
 mod avx512;
 mod scalar;
 
@@ -38,6 +40,8 @@ pub struct Kernel(Which);
 enum Which {
     Scalar,
     #[cfg(target_arch = "x86_64")]
+    Avx2,
+    #[cfg(target_arch = "x86_64")]
     Avx512,
 }
 
@@ -53,11 +57,12 @@ impl Kernel {
     /// Every one that this processor can run, slowest first.
     pub fn available() -> &'static [Self] {
         #[cfg(target_arch = "x86_64")]
-        if is_x86_feature_detected!("avx512f")
-            && is_x86_feature_detected!("avx512bw")
-            && is_x86_feature_detected!("avx512vbmi")
-        {
-            return &[Self::SCALAR, Self(Which::Avx512)];
+        if is_x86_feature_detected!("avx2") {
+            let all = &[Self::SCALAR, Self(Which::Avx2), Self(Which::Avx512)];
+            let vbmi = is_x86_feature_detected!("avx512f")
+                && is_x86_feature_detected!("avx512bw")
+                && is_x86_feature_detected!("avx512vbmi");
+            return if vbmi { all } else { &all[..2] };
         }
         &[Self::SCALAR]
     }
@@ -66,6 +71,8 @@ impl Kernel {
     pub fn name(self) -> &'static str {
         match self.0 {
             Which::Scalar => "scalar",
+            #[cfg(target_arch = "x86_64")]
+            Which::Avx2 => "avx2",
             #[cfg(target_arch = "x86_64")]
             Which::Avx512 => "avx512",
         }
@@ -79,6 +86,9 @@ impl Kernel {
             #[cfg(target_arch = "x86_64")]
             // SAFETY: `available` makes this value only where the processor has the features.
             Which::Avx512 => unsafe { avx512::first(test, data, from, to) },
+            #[cfg(target_arch = "x86_64")]
+            // SAFETY: likewise.
+            Which::Avx2 => unsafe { avx2::first(test, data, from, to) },
         }
     }
 
@@ -90,6 +100,9 @@ impl Kernel {
             #[cfg(target_arch = "x86_64")]
             // SAFETY: as in `first_in_stride`.
             Which::Avx512 => unsafe { avx512::bits(test, data, from, to, words) },
+            #[cfg(target_arch = "x86_64")]
+            // SAFETY: likewise.
+            Which::Avx2 => unsafe { avx2::bits(test, data, from, to, words) },
         }
     }
 
