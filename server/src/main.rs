@@ -1,3 +1,298 @@
-//! The `cairnd` server.
+//! `cairnd`, the server: reads the configuration, opens stores, listens, obeys signals, and leaves in order.
+//!
+//! SIGHUP reads the configuration again: stores, tokens, certificates and logging change between two requests; a bad
+//! configuration is logged and the old one stays. SIGTERM and SIGINT let requests in flight end. Exit codes: 0 after a
+//! shutdown, 1 when the server cannot run (one line says why), 2 for a wrong command line.
 
-fn main() {}
+mod config;
+mod data;
+mod log;
+mod metrics;
+mod routes;
+
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::time::Duration;
+
+use cairn_roots::{ServeOptions, Tls, WorkerOptions, Workers, serve, shutdown_channel};
+use clap::Parser;
+use rustls::pki_types::pem::PemObject as _;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use tokio::net::TcpListener;
+use tokio::signal::unix::{SignalKind, signal};
+
+use crate::config::{Config, Overrides, TlsFiles};
+use crate::log::LogLevel;
+use crate::metrics::Metrics;
+use crate::routes::{App, Internal, Public, Roots};
+
+/// Read when no file is named and it is there.
+const CONFIG_FILE: &str = "cairnd.toml";
+/// Threads for jobs that are not counted by `limits.jobs`: pieces of large indexes, health.
+const SPARE_BLOCKING_THREADS: usize = 32;
+/// Connections of the internal listener.
+const INTERNAL_CONNECTIONS: usize = 64;
+
+/// Serves chunk stores and chunk indexes to cairn, casync and desync over HTTP.
+///
+/// Without any configuration it keeps one store, `default`, in ./data and listens on this machine alone:
+/// chunks at http://127.0.0.1:8000/store/default/, indexes at http://127.0.0.1:8000/index/default/,
+/// health at http://127.0.0.1:8000/health, metrics at http://127.0.0.1:8001/metrics.
+#[derive(Debug, Parser)]
+#[command(name = "cairnd", version, after_long_help = AFTER_HELP)]
+struct Arguments {
+    /// TOML file of settings (docs/settings.md lists them) [default: cairnd.toml here, if there is one]
+    #[arg(long, short, value_name = "FILE", env = "CAIRN_CONFIG")]
+    config: Option<PathBuf>,
+    /// Folder of everything the server keeps (setting data) [default: ./data]
+    #[arg(long, value_name = "DIR")]
+    data: Option<PathBuf>,
+    /// Address and port of stores, indexes and health (setting listen.public) [default: 127.0.0.1:8000]
+    #[arg(long, value_name = "ADDRESS:PORT")]
+    listen: Option<SocketAddr>,
+    /// Address and port of the metrics page (setting listen.internal) [default: 127.0.0.1:8001]
+    #[arg(long, value_name = "ADDRESS:PORT")]
+    internal: Option<SocketAddr>,
+    /// Check the settings, print them as JSON without secrets, and leave
+    #[arg(long)]
+    check: bool,
+}
+
+const AFTER_HELP: &str = "\
+SETTINGS
+  Read from the TOML file, then from variables (CAIRN_LISTEN__PUBLIC=127.0.0.1:9999 is listen.public), then from the
+  command line. An unknown name is refused. Every setting with unit and default: docs/settings.md.
+
+SIGNALS
+  SIGHUP           read settings, tokens and certificates again; no request fails, a bad configuration is logged and the
+                   old one stays (listen.* and limits.* need a restart)
+  SIGTERM, SIGINT  stop accepting, let requests in flight end (limits.drain_seconds), leave; a second one leaves at once
+
+EXIT CODES
+  0  shut down as asked      1  cannot run: one line on standard error names the setting, port or file
+  2  wrong command line
+
+EXAMPLES
+  cairnd                                      one store in ./data, on this machine alone
+  cairnd --config /etc/cairnd.toml --check    are these settings right?
+  cairn make -s http://127.0.0.1:8000/store/default/ http://127.0.0.1:8000/index/default/usr.caibx usr.tar
+  desync extract -s http://127.0.0.1:8000/store/default/ http://127.0.0.1:8000/index/default/usr.caibx usr.tar";
+
+fn main() -> ExitCode {
+    let arguments = Arguments::parse();
+    match run(&arguments) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("cairnd: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(arguments: &Arguments) -> Result<(), String> {
+    let file = match &arguments.config {
+        Some(file) => Some(file.clone()),
+        None => Some(PathBuf::from(CONFIG_FILE)).filter(|file| file.exists()),
+    };
+    let overrides = Overrides {
+        data: arguments.data.clone(),
+        public: arguments.listen,
+        internal: arguments.internal,
+    };
+    let config = Config::load(file.as_deref(), &overrides).map_err(|error| error.to_string())?;
+    if arguments.check {
+        let shown = serde_json::to_string_pretty(&config).map_err(|error| error.to_string())?;
+        println!("{shown}");
+        return Ok(());
+    }
+    let level = log::install(&config.log.level)?;
+    for name in config::unknown_variables() {
+        tracing::warn!(variable = name, "this variable is no setting");
+    }
+    let mut runtime = tokio::runtime::Builder::new_multi_thread();
+    if config.limits.threads > 0 {
+        runtime.worker_threads(config.limits.threads);
+    }
+    let runtime = runtime
+        .max_blocking_threads(config.limits.jobs + SPARE_BLOCKING_THREADS)
+        .enable_all()
+        .build()
+        .map_err(|error| format!("cannot start threads: {error}"))?;
+    let result = runtime.block_on(run_server(config, file.as_deref(), &overrides, &level));
+    // Jobs still running are durable or invisible: nothing to wait for.
+    runtime.shutdown_timeout(Duration::from_secs(1));
+    result
+}
+
+async fn run_server(
+    config: Config,
+    file: Option<&Path>,
+    overrides: &Overrides,
+    level: &LogLevel,
+) -> Result<(), String> {
+    // First of all, so that no signal is missed from here on.
+    let catch = |kind| signal(kind).map_err(|error| format!("cannot catch signals: {error}"));
+    let (mut hangup, mut terminate, mut interrupt) = (
+        catch(SignalKind::hangup())?,
+        catch(SignalKind::terminate())?,
+        catch(SignalKind::interrupt())?,
+    );
+    let _data = data::DataFolder::open(&config.data).map_err(|error| error.to_string())?;
+    let workers = Workers::new(WorkerOptions {
+        jobs: config.limits.jobs,
+        body_bytes: config.limits.body_bytes,
+    });
+    let metrics = Metrics::install(config.data.clone())?;
+    let roots = Roots::open(&config, &workers, None)?;
+    let tls = match &config.tls {
+        Some(files) => Some(Arc::new(Tls::new(read_tls(files)?))),
+        None => None,
+    };
+    let public = listen("listen.public", config.listen.public).await?;
+    let internal = listen("listen.internal", config.listen.internal).await?;
+    announce(&config, &roots, &public, &internal)?;
+
+    let app = Arc::new(App::new(roots, metrics.clone()));
+    let (trigger, shutdown) = shutdown_channel();
+    let options = ServeOptions {
+        connections: config.limits.connections,
+        header_bytes: config.limits.header_bytes,
+        headers: config.limits.headers,
+        idle: Duration::from_secs(config.limits.idle_seconds),
+        drain: Duration::from_secs(config.limits.drain_seconds),
+    };
+    let internal_options = ServeOptions {
+        connections: INTERNAL_CONNECTIONS,
+        ..options
+    };
+    let serving = tokio::spawn(serve(
+        public,
+        Arc::new(Public(Arc::clone(&app))),
+        tls.clone(),
+        options,
+        shutdown.clone(),
+    ));
+    let serving_internal = tokio::spawn(serve(
+        internal,
+        Arc::new(Internal(Arc::clone(&app))),
+        None,
+        internal_options,
+        shutdown,
+    ));
+    let mut upkeep = tokio::time::interval(metrics::UPKEEP);
+    let mut config = config;
+    loop {
+        tokio::select! {
+            _ = terminate.recv() => break,
+            _ = interrupt.recv() => break,
+            _ = hangup.recv() => match reload(&config, file, overrides, &workers, &app, tls.as_deref(), level) {
+                Ok(new) => {
+                    config = new;
+                    tracing::info!("the configuration was read again");
+                }
+                Err(error) => tracing::error!(error, "the new configuration is not used, the old one stays"),
+            },
+            _ = upkeep.tick() => metrics.upkeep(),
+        }
+    }
+    tracing::info!("shutting down");
+    app.leave();
+    trigger.begin();
+    tokio::select! {
+        _ = async { tokio::join!(serving, serving_internal) } => {}
+        _ = terminate.recv() => {}
+        _ = interrupt.recv() => {}
+    }
+    tracing::info!("shut down");
+    Ok(())
+}
+
+/// Reads the configuration again and puts it in force, all or nothing.
+fn reload(
+    old: &Config,
+    file: Option<&Path>,
+    overrides: &Overrides,
+    workers: &Workers,
+    app: &App,
+    tls: Option<&Tls>,
+    level: &LogLevel,
+) -> Result<Config, String> {
+    let new = Config::load(file, overrides).map_err(|error| error.to_string())?;
+    if new.data != old.data
+        || new.listen != old.listen
+        || new.limits != old.limits
+        || new.tls.is_some() != old.tls.is_some()
+    {
+        tracing::warn!("data, listen, limits, and whether there is tls, change with a restart only");
+    }
+    // Folders follow the data folder that is locked.
+    let new = Config {
+        data: old.data.clone(),
+        listen: old.listen.clone(),
+        limits: old.limits.clone(),
+        ..new
+    };
+    let roots = Roots::open(&new, workers, Some(&app.roots()))?;
+    let certificate = match (&new.tls, tls) {
+        (Some(files), Some(tls)) => Some((tls, read_tls(files)?)),
+        _ => None,
+    };
+    level.set(&new.log.level)?;
+    if let Some((tls, certificate)) = certificate {
+        tls.replace(certificate);
+    }
+    app.replace_roots(roots);
+    Ok(new)
+}
+
+async fn listen(setting: &str, address: SocketAddr) -> Result<TcpListener, String> {
+    TcpListener::bind(address).await.map_err(|error| match error.kind() {
+        std::io::ErrorKind::AddrInUse => {
+            format!("setting {setting}: {address} is in use by another program; stop it or choose another port")
+        }
+        _ => format!("setting {setting}: cannot listen on {address}: {error}"),
+    })
+}
+
+fn read_tls(files: &TlsFiles) -> Result<rustls::ServerConfig, String> {
+    let wrong = |setting: &str, path: &Path, error: &dyn std::fmt::Display| {
+        format!("setting tls.{setting}: {}: {error}", path.display())
+    };
+    let certificates = CertificateDer::pem_file_iter(&files.certificate)
+        .and_then(Iterator::collect::<Result<Vec<_>, _>>)
+        .map_err(|error| wrong("certificate", &files.certificate, &error))?;
+    let key = PrivateKeyDer::from_pem_file(&files.key).map_err(|error| wrong("key", &files.key, &error))?;
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    rustls::ServerConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .map_err(|error| error.to_string())?
+        .with_no_client_auth()
+        .with_single_cert(certificates, key)
+        .map_err(|error| wrong("certificate", &files.certificate, &error))
+}
+
+/// Tells people where the server is and what to try. Standard output has this and nothing else.
+fn announce(config: &Config, roots: &Roots, public: &TcpListener, internal: &TcpListener) -> Result<(), String> {
+    let address = |listener: &TcpListener| listener.local_addr().map_err(|error| error.to_string());
+    let scheme = if config.tls.is_some() { "https" } else { "http" };
+    let base = format!("{scheme}://{}", address(public)?);
+    let name = roots.names().next().unwrap_or(config::DEFAULT_STORE);
+    println!(
+        "cairnd {} keeps its data in {}",
+        env!("CARGO_PKG_VERSION"),
+        config.data.display()
+    );
+    for name in roots.names() {
+        println!("  chunks   {base}/store/{name}/");
+        println!("  indexes  {base}/index/{name}/");
+    }
+    println!("  health   {base}/health");
+    println!("  metrics  http://{}/metrics", address(internal)?);
+    println!("try:");
+    println!("  cairn make -s {base}/store/{name}/ {base}/index/{name}/usr.caibx usr.tar");
+    println!("  desync extract -s {base}/store/{name}/ {base}/index/{name}/usr.caibx usr.tar");
+    println!("  curl {base}/health");
+    Ok(())
+}

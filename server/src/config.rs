@@ -1,0 +1,528 @@
+//! Every setting of `cairnd`: read as written (TOML file, then `CAIRN_…` variables), then checked once.
+//!
+//! Invariants: an unknown name is refused, a secret is never shown. `docs/settings.md` is the page for people; a test at
+//! the end of this file keeps it in step. Not here: acting on any of it.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+
+use figment::Figment;
+use figment::providers::{Env, Format as _, Toml};
+use serde::{Deserialize, Serialize};
+
+/// The store that a server without any configuration has.
+pub(crate) const DEFAULT_STORE: &str = "default";
+const STORE_NAME_LEN_MAX: usize = 63;
+/// Variables of this prefix are settings; `__` separates levels: `CAIRN_LISTEN__PUBLIC`.
+const ENV_PREFIX: &str = "CAIRN_";
+
+/// All settings.
+#[derive(Clone, Debug, PartialEq, Deserialize, Serialize)]
+#[serde(deny_unknown_fields, default)]
+pub(crate) struct Config {
+    /// Folder of everything that the server keeps. One server at a time uses it. Default `./data`.
+    pub(crate) data: PathBuf,
+    /// Where the server listens.
+    pub(crate) listen: Listen,
+    /// Certificate and key of the public listener; without them it speaks plain HTTP. Default: none.
+    pub(crate) tls: Option<TlsFiles>,
+    /// Chunk and index roots by name, at `/store/{name}/` and `/index/{name}/`. Default: one, `default`, writable.
+    pub(crate) stores: BTreeMap<String, Store>,
+    /// Bounds.
+    pub(crate) limits: Limits,
+    /// What is logged.
+    pub(crate) log: Log,
+}
+
+/// Where the server listens.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(deny_unknown_fields, default)]
+pub(crate) struct Listen {
+    /// Address and port of chunk roots, index roots and health. Default `127.0.0.1:8000`.
+    pub(crate) public: SocketAddr,
+    /// Address and port of `/metrics`, always plain HTTP. Default `127.0.0.1:8001`.
+    pub(crate) internal: SocketAddr,
+    /// Allow plain HTTP on an address that is not of this machine alone: tokens and data can be read on the way. Default `false`.
+    pub(crate) allow_plain_remote: bool,
+    /// Allow a writable store without a write token on such an address: anybody can fill the disk. Default `false`.
+    pub(crate) allow_anonymous_writes: bool,
+}
+
+/// Certificate and key, PEM files; read again on SIGHUP.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct TlsFiles {
+    /// Certificate chain, the server's own first.
+    pub(crate) certificate: PathBuf,
+    /// Private key.
+    pub(crate) key: PathBuf,
+}
+
+/// One chunk root and its index root.
+#[derive(Clone, Debug, PartialEq, Eq, Default, Deserialize, Serialize)]
+#[serde(deny_unknown_fields, default)]
+pub(crate) struct Store {
+    /// Folder of chunks in the layout of casync and desync. Made when it is missing and the store is writable. Default `{data}/store/{name}`.
+    pub(crate) path: Option<PathBuf>,
+    /// Folder of indexes; made when it is missing. Default `{data}/index/{name}`.
+    pub(crate) indexes: Option<PathBuf>,
+    /// Take PUTs. Default `false`, but `true` for the store of a server without configuration.
+    pub(crate) writable: bool,
+    /// Reading needs this token, as bearer token or as whole `Authorization` value. Default: anybody reads.
+    pub(crate) read_token: Option<Secret>,
+    /// Writing needs this token, which reads too. Default: anybody writes, if the store is writable.
+    pub(crate) write_token: Option<Secret>,
+    /// Digest that names the chunks: `sha512-256` or `sha256`. Default `sha512-256`.
+    pub(crate) digest: Digest,
+    /// When an acknowledged chunk is durable: `sync` (before the answer), `batch` or `none`. Default `sync`.
+    pub(crate) sync: Sync,
+    /// Refuse an index (409) whose chunks are not all in the store. Default `false`.
+    pub(crate) require_chunks: bool,
+}
+
+/// Digest that names chunks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default, Deserialize, Serialize)]
+pub(crate) enum Digest {
+    /// SHA-512/256.
+    #[default]
+    #[serde(rename = "sha512-256")]
+    Sha512_256,
+    /// SHA-256.
+    #[serde(rename = "sha256")]
+    Sha256,
+}
+
+/// When an acknowledged chunk is durable.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default, Deserialize, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum Sync {
+    /// Before the answer.
+    #[default]
+    Sync,
+    /// With the next batch.
+    Batch,
+    /// When the system likes.
+    None,
+}
+
+/// Bounds of what clients can make the server do.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(deny_unknown_fields, default)]
+pub(crate) struct Limits {
+    /// Connections at once on the public listener; further ones wait to be accepted. Default `4096`.
+    pub(crate) connections: usize,
+    /// Bytes of a request's line and headers; more is 431. Default `16384`.
+    pub(crate) header_bytes: usize,
+    /// Number of headers of a request; more is 431. Default `100`.
+    pub(crate) headers: usize,
+    /// Seconds a connection may take to send a request's head, waiting included; then it is closed. Default `75`.
+    pub(crate) idle_seconds: u64,
+    /// Seconds that requests in flight have once shutdown has begun. Default `25`.
+    pub(crate) drain_seconds: u64,
+    /// Threads that serve connections; `0` is one per core. Default `0`.
+    pub(crate) threads: usize,
+    /// Requests at once that wait for disks or verify chunks; further ones queue. Default `64`.
+    pub(crate) jobs: usize,
+    /// Bytes of request bodies in memory at once; further ones wait. Default `536870912`.
+    pub(crate) body_bytes: usize,
+    /// Bytes of an index that is put; more is 413. Default `1073741824`.
+    pub(crate) index_bytes: usize,
+}
+
+/// What is logged, as JSON lines on standard error.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(deny_unknown_fields, default)]
+pub(crate) struct Log {
+    /// Least level: `error`, `warn`, `info`, `debug`, or a list by module as `info,cairn_roots=debug`. Default `info`.
+    pub(crate) level: String,
+    /// Requests that are logged: `all`, `changes` (writes, refusals and failures; reads are counted in the metrics) or `none`. Default `changes`.
+    pub(crate) requests: LogRequests,
+}
+
+/// Requests that are logged.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default, Deserialize, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum LogRequests {
+    /// Each.
+    All,
+    /// Writes, refusals, failures.
+    #[default]
+    Changes,
+    /// None.
+    None,
+}
+
+/// A setting that is never shown.
+#[derive(Clone, PartialEq, Eq)]
+pub(crate) struct Secret(pub(crate) String);
+
+impl<'de> Deserialize<'de> for Secret {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        // serde's own message for a wrong type would show the value.
+        String::deserialize(deserializer)
+            .map(Self)
+            .map_err(|_| serde::de::Error::custom("a token is text: put it in double quotes"))
+    }
+}
+
+impl fmt::Debug for Secret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Secret(…)")
+    }
+}
+
+impl Serialize for Secret {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str("…")
+    }
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        let open = Store {
+            writable: true,
+            ..Store::default()
+        };
+        Self {
+            data: PathBuf::from("./data"),
+            listen: Listen::default(),
+            tls: None,
+            stores: BTreeMap::from([(DEFAULT_STORE.to_owned(), open)]),
+            limits: Limits::default(),
+            log: Log::default(),
+        }
+    }
+}
+
+impl Default for Listen {
+    fn default() -> Self {
+        Self {
+            public: SocketAddr::from(([127, 0, 0, 1], 8000)),
+            internal: SocketAddr::from(([127, 0, 0, 1], 8001)),
+            allow_plain_remote: false,
+            allow_anonymous_writes: false,
+        }
+    }
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            connections: 4096,
+            header_bytes: 16 << 10,
+            headers: 100,
+            idle_seconds: 75,
+            drain_seconds: 25,
+            threads: 0,
+            jobs: 64,
+            body_bytes: 512 << 20,
+            index_bytes: 1 << 30,
+        }
+    }
+}
+
+impl Default for Log {
+    fn default() -> Self {
+        Self {
+            level: "info".to_owned(),
+            requests: LogRequests::default(),
+        }
+    }
+}
+
+/// A setting is wrong; the message names it.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum ConfigError {
+    /// The file is not there or cannot be read.
+    #[error("configuration {}: {source}", path.display())]
+    File {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// It does not parse, or holds a name or value that is not known.
+    #[error("configuration: {0}")]
+    Parse(String),
+    /// A value that cannot be.
+    #[error("setting {name}: {rule}")]
+    Value {
+        /// The setting.
+        name: String,
+        /// What is wrong with it, and what to do.
+        rule: String,
+    },
+}
+
+/// What the command line sets; it wins over file and variables.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Overrides {
+    pub(crate) data: Option<PathBuf>,
+    pub(crate) public: Option<SocketAddr>,
+    pub(crate) internal: Option<SocketAddr>,
+}
+
+impl Config {
+    /// Reads and checks all settings.
+    ///
+    /// - `file`: a TOML file; `None` reads variables alone.
+    pub(crate) fn load(file: Option<&Path>, overrides: &Overrides) -> Result<Self, ConfigError> {
+        let mut figment = Figment::new();
+        if let Some(path) = file {
+            let text = std::fs::read_to_string(path).map_err(|source| ConfigError::File {
+                path: path.to_owned(),
+                source,
+            })?;
+            figment = figment.merge(Toml::string(&text));
+        }
+        // The tool has variables of the same prefix, and a mistyped one of ours should not pass unseen: see unknown_variables.
+        let env = Env::prefixed(ENV_PREFIX)
+            .filter(|key| is_setting(key.as_str()))
+            .split("__");
+        let mut config: Self = figment
+            .merge(env)
+            .extract()
+            .map_err(|error| ConfigError::Parse(one_line(&error, file)))?;
+        if let Some(data) = &overrides.data {
+            config.data.clone_from(data);
+        }
+        config.listen.public = overrides.public.unwrap_or(config.listen.public);
+        config.listen.internal = overrides.internal.unwrap_or(config.listen.internal);
+        config.check()?;
+        Ok(config)
+    }
+
+    fn check(&self) -> Result<(), ConfigError> {
+        let wrong = |name: String, rule: &str| {
+            Err(ConfigError::Value {
+                name,
+                rule: rule.to_owned(),
+            })
+        };
+        let is_remote = |address: SocketAddr| !address.ip().is_loopback();
+        for (name, address, plain) in [
+            ("listen.public", self.listen.public, self.tls.is_none()),
+            ("listen.internal", self.listen.internal, true),
+        ] {
+            if is_remote(address) && plain && !self.listen.allow_plain_remote {
+                return wrong(
+                    name.to_owned(),
+                    &format!(
+                        "{address} can be reached from other machines without TLS; \
+                         configure tls, or set listen.allow_plain_remote = true"
+                    ),
+                );
+            }
+        }
+        for (name, store) in &self.stores {
+            if !is_store_name(name) {
+                return wrong(
+                    format!("stores.{name}"),
+                    "a store's name is 1 to 63 of a-z, A-Z, 0-9, `.`, `_`, `-`, beginning with a letter or digit",
+                );
+            }
+            if store.write_token.is_some() && !store.writable {
+                return wrong(
+                    format!("stores.{name}.write_token"),
+                    &format!("the store is not writable; set stores.{name}.writable = true or remove the token"),
+                );
+            }
+            for (field, token) in [("read_token", &store.read_token), ("write_token", &store.write_token)] {
+                if token.as_ref().is_some_and(|token| token.0.is_empty()) {
+                    return wrong(
+                        format!("stores.{name}.{field}"),
+                        "an empty token; remove it or give one",
+                    );
+                }
+            }
+            let is_open = store.writable && store.write_token.is_none();
+            if is_open && is_remote(self.listen.public) && !self.listen.allow_anonymous_writes {
+                return wrong(
+                    format!("stores.{name}.writable"),
+                    &format!(
+                        "anybody who reaches {} could write; set stores.{name}.write_token, \
+                         or listen.allow_anonymous_writes = true",
+                        self.listen.public
+                    ),
+                );
+            }
+        }
+        for (name, value, least) in [
+            ("connections", self.limits.connections, 1),
+            ("header_bytes", self.limits.header_bytes, 1024),
+            ("headers", self.limits.headers, 8),
+            ("jobs", self.limits.jobs, 1),
+            ("body_bytes", self.limits.body_bytes, 1 << 20),
+            ("index_bytes", self.limits.index_bytes, 104),
+        ] {
+            if value < least {
+                return wrong(
+                    format!("limits.{name}"),
+                    &format!("{value} is below the least, {least}"),
+                );
+            }
+        }
+        if self.limits.idle_seconds == 0 {
+            return wrong(
+                "limits.idle_seconds".to_owned(),
+                "0 would close every connection; give at least 1",
+            );
+        }
+        Ok(())
+    }
+
+    /// Folder of the store's chunks.
+    pub(crate) fn chunk_folder(&self, name: &str, store: &Store) -> PathBuf {
+        store.path.clone().unwrap_or_else(|| self.data.join("store").join(name))
+    }
+
+    /// Folder of the store's indexes.
+    pub(crate) fn index_folder(&self, name: &str, store: &Store) -> PathBuf {
+        store
+            .indexes
+            .clone()
+            .unwrap_or_else(|| self.data.join("index").join(name))
+    }
+}
+
+/// Variables with our prefix that are no setting and not the tool's known ones; worth a warning.
+pub(crate) fn unknown_variables() -> Vec<String> {
+    std::env::vars_os()
+        .filter_map(|(name, _)| name.into_string().ok())
+        .filter(|name| {
+            name.strip_prefix(ENV_PREFIX)
+                .is_some_and(|key| key.contains("__") && !is_setting(key))
+        })
+        .collect()
+}
+
+fn is_setting(key: &str) -> bool {
+    let first = key.split("__").next().unwrap_or(key);
+    ["data", "listen", "tls", "stores", "limits", "log"]
+        .iter()
+        .any(|known| first.eq_ignore_ascii_case(known))
+}
+
+fn is_store_name(name: &str) -> bool {
+    (1..=STORE_NAME_LEN_MAX).contains(&name.len())
+        && name.starts_with(|first: char| first.is_ascii_alphanumeric())
+        && name
+            .bytes()
+            .all(|byte| byte.is_ascii_alphanumeric() || b"._-".contains(&byte))
+}
+
+fn one_line(error: &figment::Error, file: Option<&Path>) -> String {
+    // figment may hold several; the first is enough to go on with.
+    let first = error.clone().into_iter().next();
+    let shown = first.map_or_else(|| error.to_string(), |error| error.to_string());
+    let shown = shown.split_whitespace().collect::<Vec<_>>().join(" ");
+    match file {
+        Some(path) => format!("{}: {shown}", path.display()),
+        None => shown,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn load(toml: &str) -> Result<Config, String> {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        std::fs::write(file.path(), toml).unwrap();
+        Config::load(Some(file.path()), &Overrides::default()).map_err(|error| error.to_string())
+    }
+
+    #[track_caller]
+    fn refused(toml: &str, words: &[&str]) {
+        let error = load(toml).unwrap_err();
+        for word in words {
+            assert!(error.contains(word), "{error:?} does not name {word:?}");
+        }
+        assert!(!error.contains('\n'), "{error:?} is more than one line");
+    }
+
+    #[test]
+    fn nothing_written_is_the_default() {
+        assert_eq!(load("").unwrap(), Config::default());
+        assert!(Config::default().stores[DEFAULT_STORE].writable);
+    }
+
+    #[test]
+    fn bad_settings_are_named() {
+        refused("dta = 'x'", &["dta", "unknown field"]);
+        refused("[listen]\npublic = 'nowhere'", &["public"]);
+        refused("[limits]\nconnections = -1", &["connections"]);
+        refused("[limits]\nconnections = 0", &["limits.connections"]);
+        refused("[stores.a]\nwritabel = true", &["writabel"]);
+        refused("[stores.'a/b']", &["stores.a/b"]);
+        refused("[stores.a]\nwrite_token = 'x'", &["stores.a.write_token", "writable"]);
+        refused("[stores.a]\nread_token = ''", &["stores.a.read_token"]);
+        refused("[stores.a]\ndigest = 'md5'", &["md5"]);
+        refused(
+            "[listen]\npublic = '0.0.0.0:80'",
+            &["listen.public", "allow_plain_remote"],
+        );
+        refused(
+            "[listen]\npublic = '0.0.0.0:80'\nallow_plain_remote = true",
+            &["stores.default.writable", "write_token"],
+        );
+        refused("data = ", &["data"]);
+    }
+
+    #[test]
+    fn secrets_are_not_shown() {
+        let config = load("[stores.a]\nwritable = true\nwrite_token = 'hunter2'\nread_token = 'hunter3'").unwrap();
+        assert_eq!(config.stores["a"].write_token, Some(Secret("hunter2".to_owned())));
+        let shown = format!("{config:?} {}", serde_json::to_string(&config).unwrap());
+        assert!(!shown.contains("hunter"), "{shown}");
+    }
+
+    /// Goal: the page of settings names every setting with its default, and no other.
+    #[test]
+    fn the_page_of_settings_is_in_step() {
+        let page = include_str!("../../docs/settings.md");
+        let mut config = Config::default();
+        config.stores.insert(DEFAULT_STORE.to_owned(), Store::default());
+        config.tls = Some(TlsFiles {
+            certificate: PathBuf::new(),
+            key: PathBuf::new(),
+        });
+        let mut expected = BTreeMap::new();
+        flatten("", &serde_json::to_value(&config).unwrap(), &mut expected);
+        let written: BTreeMap<String, String> = page
+            .lines()
+            .filter_map(|line| line.strip_prefix("| `"))
+            .filter_map(|line| line.split_once("` | "))
+            .map(|(name, rest)| {
+                let default = rest.split(" | ").next().unwrap_or_default();
+                (name.to_owned(), default.trim_matches('`').to_owned())
+            })
+            .collect();
+        let names = |map: &BTreeMap<String, String>| map.keys().cloned().collect::<Vec<_>>();
+        assert_eq!(names(&written), names(&expected));
+        for (name, default) in &expected {
+            // Null and empty defaults are said in words on the page.
+            if default != "null" && default != "\"\"" {
+                assert_eq!(written[name], default.trim_matches('"'), "{name}");
+            }
+        }
+    }
+
+    fn flatten(prefix: &str, value: &serde_json::Value, out: &mut BTreeMap<String, String>) {
+        let Some(members) = value.as_object() else {
+            out.insert(prefix.to_owned(), value.to_string());
+            return;
+        };
+        for (name, value) in members {
+            let name = if prefix == "stores" { "NAME" } else { name };
+            let name = if prefix.is_empty() {
+                name.to_owned()
+            } else {
+                format!("{prefix}.{name}")
+            };
+            flatten(&name, value, out);
+        }
+    }
+}

@@ -1,0 +1,161 @@
+//! The metrics page: names and labels as the product contract has them, all labels bounded.
+//!
+//! Handles of the request metrics are made once, so that counting a request is a few atomic additions (hot path).
+
+use std::path::PathBuf;
+use std::sync::{LazyLock, OnceLock};
+use std::time::{Duration, SystemTime};
+
+use http::{Method, StatusCode};
+use metrics::{
+    Counter, Histogram, Unit, counter, describe_counter, describe_gauge, describe_histogram, gauge, histogram,
+};
+use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
+
+/// When this process started, in seconds since the epoch; first asked for when the recorder is installed.
+static STARTED: LazyLock<f64> = LazyLock::new(|| {
+    let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
+    now.map(|now| now.as_secs_f64()).unwrap_or_default()
+});
+
+/// Seconds; a chunk from memory takes some 20 µs, a durable PUT some ms.
+const SECONDS: [f64; 14] = [
+    0.000_05, 0.000_1, 0.000_25, 0.000_5, 0.001, 0.002_5, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0, 5.0,
+];
+/// Histograms keep what was recorded until somebody counts it; this often it is counted when nobody asks.
+pub(crate) const UPKEEP: Duration = Duration::from_secs(2);
+
+/// Statuses with a counter of their own; others share `other`.
+const STATUSES: [u16; 16] = [
+    200, 206, 304, 400, 401, 404, 405, 408, 409, 413, 415, 416, 431, 500, 503, 0,
+];
+const METHODS: [&str; 4] = ["GET", "HEAD", "PUT", "other"];
+
+/// The page and what is measured when somebody asks.
+#[derive(Clone)]
+pub(crate) struct Metrics {
+    handle: PrometheusHandle,
+    data: PathBuf,
+}
+
+/// Counters and durations of one endpoint.
+pub(crate) struct EndpointMetrics {
+    endpoint: &'static str,
+    statuses: [[OnceLock<Counter>; STATUSES.len()]; METHODS.len()],
+    durations: [OnceLock<Histogram>; METHODS.len()],
+}
+
+impl EndpointMetrics {
+    /// - `endpoint`: the route with names in place of values, never a path that came in.
+    pub(crate) const fn new(endpoint: &'static str) -> Self {
+        Self {
+            endpoint,
+            statuses: [const { [const { OnceLock::new() }; STATUSES.len()] }; METHODS.len()],
+            durations: [const { OnceLock::new() }; METHODS.len()],
+        }
+    }
+
+    pub(crate) fn endpoint(&self) -> &'static str {
+        self.endpoint
+    }
+
+    /// Counts a request that was answered.
+    pub(crate) fn count(&self, method: &Method, status: StatusCode, took: Duration) {
+        let method = match *method {
+            Method::GET => 0,
+            Method::HEAD => 1,
+            Method::PUT => 2,
+            _ => 3,
+        };
+        let at = STATUSES
+            .iter()
+            .position(|known| *known == status.as_u16())
+            .unwrap_or(STATUSES.len() - 1);
+        self.statuses[method][at]
+            .get_or_init(|| {
+                let status = match STATUSES[at] {
+                    0 => "other".to_owned(),
+                    status => status.to_string(),
+                };
+                counter!("http_requests_total",
+                    "method" => METHODS[method], "endpoint" => self.endpoint, "status" => status)
+            })
+            .increment(1);
+        self.durations[method]
+            .get_or_init(|| {
+                histogram!("http_request_duration_seconds", "method" => METHODS[method], "endpoint" => self.endpoint)
+            })
+            .record(took.as_secs_f64());
+    }
+}
+
+impl Metrics {
+    /// Installs the recorder of this process. Called once.
+    pub(crate) fn install(data: PathBuf) -> Result<Self, String> {
+        let recorder = PrometheusBuilder::new()
+            .set_buckets_for_metric(Matcher::Suffix("_seconds".to_owned()), &SECONDS)
+            .map_err(|error| error.to_string())?
+            .build_recorder();
+        LazyLock::force(&STARTED);
+        let handle = recorder.handle();
+        metrics::set_global_recorder(recorder).map_err(|error| error.to_string())?;
+        describe_counter!("http_requests_total", "Requests answered");
+        describe_histogram!(
+            "http_request_duration_seconds",
+            Unit::Seconds,
+            "From a request's head to its answer's head"
+        );
+        describe_counter!("auth_failures_total", "Requests refused for their Authorization header");
+        describe_gauge!(
+            "disk_free_bytes",
+            Unit::Bytes,
+            "Room that the data folder's file system has for us"
+        );
+        describe_gauge!("build_info", "1, with the version as a label");
+        gauge!("build_info", "version" => env!("CARGO_PKG_VERSION")).set(1.0);
+        Ok(Self { handle, data })
+    }
+
+    /// Counts what histograms hold.
+    pub(crate) fn upkeep(&self) {
+        self.handle.run_upkeep();
+    }
+
+    /// The page, in the text format of Prometheus. Reads a few files of `/proc`.
+    pub(crate) fn page(&self) -> String {
+        if let Ok(stat) = rustix::fs::statvfs(&self.data) {
+            gauge!("disk_free_bytes").set((stat.f_bavail * stat.f_frsize) as f64);
+        }
+        measure_process();
+        self.handle.render()
+    }
+}
+
+/// `process_*` as Prometheus clients have them. What cannot be read is left out.
+fn measure_process() {
+    let cpu = rustix::time::clock_gettime(rustix::time::ClockId::ProcessCPUTime);
+    // A gauge, because counters of this library hold whole numbers only.
+    gauge!("process_cpu_seconds_total").set(cpu.tv_sec as f64 + cpu.tv_nsec as f64 / 1e9);
+    gauge!("process_start_time_seconds").set(*STARTED);
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    for line in status.lines() {
+        let Some((name, value)) = line.split_once(':') else {
+            continue;
+        };
+        let Some(Ok(value)) = value.split_whitespace().next().map(str::parse::<f64>) else {
+            continue;
+        };
+        match name {
+            "VmSize" => gauge!("process_virtual_memory_bytes").set(value * 1024.0),
+            "VmRSS" => gauge!("process_resident_memory_bytes").set(value * 1024.0),
+            "Threads" => gauge!("process_threads").set(value),
+            _ => {}
+        }
+    }
+    if let Ok(handles) = std::fs::read_dir("/proc/self/fd") {
+        gauge!("process_open_fds").set(handles.count() as f64);
+    }
+    if let Some(limit) = rustix::process::getrlimit(rustix::process::Resource::Nofile).current {
+        gauge!("process_max_fds").set(limit as f64);
+    }
+}

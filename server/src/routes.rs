@@ -1,0 +1,361 @@
+//! What the server answers where: roots by store name, health, metrics; and the counting and logging of each answer.
+//!
+//! The table of roots is exchanged as a whole when the configuration is read again; a request keeps the table that it
+//! began with. Hot path: no allocation of paths, no log line for a read that went well.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use arc_swap::ArcSwap;
+use cairn_formats::{ChunkForm, ChunkId, DigestAlgorithm};
+use cairn_roots::{
+    Access, Body, ChunkRoot, ChunkRootOptions, Grant, Handler, IndexNames, IndexRoot, IndexRootOptions, Token, Workers,
+    text,
+};
+use cairn_store::{ChunkStore, FlatOptions, FlatStore, SyncPolicy};
+use http::header::{CACHE_CONTROL, CONTENT_TYPE, HeaderMap, HeaderValue};
+use http::{Method, Request, Response, StatusCode};
+use hyper::body::Incoming;
+
+use crate::config::{self, Config, LogRequests};
+use crate::metrics::{EndpointMetrics, Metrics};
+
+/// A store that has not said so much as "no such chunk" after this time is not ready.
+const READY_MAX: Duration = Duration::from_secs(5);
+
+static STORE: EndpointMetrics = EndpointMetrics::new("/store/{name}/{chunk}");
+static INDEX: EndpointMetrics = EndpointMetrics::new("/index/{name}/{key}");
+static HEALTH: EndpointMetrics = EndpointMetrics::new("/health");
+static HEALTH_LIVE: EndpointMetrics = EndpointMetrics::new("/health/live");
+static HEALTH_READY: EndpointMetrics = EndpointMetrics::new("/health/ready");
+static METRICS: EndpointMetrics = EndpointMetrics::new("/metrics");
+static OTHER: EndpointMetrics = EndpointMetrics::new("other");
+
+/// The roots of one store, and what they were made from.
+#[derive(Debug)]
+pub(crate) struct StoreRoots {
+    made_from: (config::Store, PathBuf, PathBuf, usize),
+    chunks: ChunkRoot,
+    indexes: IndexRoot,
+}
+
+/// All roots, by name.
+#[derive(Debug)]
+pub(crate) struct Roots {
+    stores: BTreeMap<String, Arc<StoreRoots>>,
+    log: LogRequests,
+}
+
+/// State that all listeners share.
+pub(crate) struct App {
+    roots: ArcSwap<Roots>,
+    metrics: Metrics,
+    leaving: AtomicBool,
+}
+
+/// Port 8000.
+pub(crate) struct Public(pub(crate) Arc<App>);
+
+/// Port 8001.
+pub(crate) struct Internal(pub(crate) Arc<App>);
+
+impl Roots {
+    /// Opens what the configuration names. Stores that are the same as in `before` are kept as they are.
+    pub(crate) fn open(config: &Config, workers: &Workers, before: Option<&Self>) -> Result<Self, String> {
+        let mut stores = BTreeMap::new();
+        for (name, store) in &config.stores {
+            let made_from = (
+                store.clone(),
+                config.chunk_folder(name, store),
+                config.index_folder(name, store),
+                config.limits.index_bytes,
+            );
+            let kept = before
+                .and_then(|before| before.stores.get(name))
+                .filter(|kept| kept.made_from == made_from);
+            let roots = match kept {
+                Some(kept) => Arc::clone(kept),
+                None => {
+                    Arc::new(StoreRoots::open(made_from, workers).map_err(|error| format!("stores.{name}: {error}"))?)
+                }
+            };
+            stores.insert(name.clone(), roots);
+        }
+        Ok(Self {
+            stores,
+            log: config.log.requests,
+        })
+    }
+
+    pub(crate) fn names(&self) -> impl Iterator<Item = &str> {
+        self.stores.keys().map(String::as_str)
+    }
+}
+
+impl StoreRoots {
+    fn open(made_from: (config::Store, PathBuf, PathBuf, usize), workers: &Workers) -> Result<Self, String> {
+        let (settings, chunk_folder, index_folder, index_bytes) = &made_from;
+        let make = |folder: &PathBuf| {
+            std::fs::create_dir_all(folder).map_err(|error| format!("cannot make folder {}: {error}", folder.display()))
+        };
+        // A read-only store of a folder that was given is not made up: a mistyped path should be noticed.
+        if settings.writable || settings.path.is_none() {
+            make(chunk_folder)?;
+        }
+        if settings.writable || settings.indexes.is_none() {
+            make(index_folder)?;
+        }
+        let options = FlatOptions {
+            form: ChunkForm::Compressed,
+            read_only: !settings.writable,
+            sync: match settings.sync {
+                config::Sync::Sync => SyncPolicy::Sync,
+                config::Sync::Batch => SyncPolicy::Batch,
+                config::Sync::None => SyncPolicy::None,
+            },
+        };
+        let store = FlatStore::open(chunk_folder, options).map_err(|error| chain(&error))?;
+        let store: Arc<dyn ChunkStore> = Arc::new(store);
+        let token = |secret: &config::Secret| Token::new(&secret.0);
+        let access = Access {
+            read: match &settings.read_token {
+                None => Grant::Anyone,
+                Some(read) => Grant::Tokens(
+                    [Some(read), settings.write_token.as_ref()]
+                        .into_iter()
+                        .flatten()
+                        .map(token)
+                        .collect(),
+                ),
+            },
+            write: match &settings.write_token {
+                _ if !settings.writable => Grant::Nobody,
+                None => Grant::Anyone,
+                Some(write) => Grant::Tokens(vec![token(write)]),
+            },
+        };
+        let digest = match settings.digest {
+            config::Digest::Sha512_256 => DigestAlgorithm::Sha512_256,
+            config::Digest::Sha256 => DigestAlgorithm::Sha256,
+        };
+        let index_options = IndexRootOptions {
+            access: access.clone(),
+            names: IndexNames::Suffixed,
+            len_max: *index_bytes,
+            required_in: settings.require_chunks.then(|| Arc::clone(&store)),
+        };
+        let indexes = IndexRoot::new(index_folder, index_options, workers.clone()).map_err(|error| chain(&error))?;
+        let chunks = ChunkRoot::new(store, ChunkRootOptions { digest, access }, workers.clone());
+        Ok(Self {
+            made_from,
+            chunks,
+            indexes,
+        })
+    }
+}
+
+impl App {
+    pub(crate) fn new(roots: Roots, metrics: Metrics) -> Self {
+        Self {
+            roots: ArcSwap::from_pointee(roots),
+            metrics,
+            leaving: AtomicBool::new(false),
+        }
+    }
+
+    pub(crate) fn roots(&self) -> Arc<Roots> {
+        self.roots.load_full()
+    }
+
+    /// New requests use `roots`.
+    pub(crate) fn replace_roots(&self, roots: Roots) {
+        self.roots.store(Arc::new(roots));
+    }
+
+    /// From now on the server is not ready, so that load balancers look elsewhere.
+    pub(crate) fn leave(&self) {
+        self.leaving.store(true, Ordering::Relaxed);
+    }
+
+    async fn health(&self, path: &str, method: &Method) -> Response<Body> {
+        if *method != Method::GET && *method != Method::HEAD {
+            return text(StatusCode::METHOD_NOT_ALLOWED, "health is read, nothing else");
+        }
+        let trouble = match path {
+            "/health/live" => Vec::new(),
+            _ => self.trouble().await,
+        };
+        let (status, word) = if trouble.is_empty() {
+            (StatusCode::OK, "ok")
+        } else {
+            (StatusCode::SERVICE_UNAVAILABLE, "unavailable")
+        };
+        let body = serde_json::json!({ "status": word, "version": env!("CARGO_PKG_VERSION"), "trouble": trouble });
+        page(status, "application/json", body.to_string())
+    }
+
+    /// What keeps the server from serving, by store.
+    async fn trouble(&self) -> Vec<String> {
+        if self.leaving.load(Ordering::Relaxed) {
+            return vec!["the server is shutting down".to_owned()];
+        }
+        let roots = self.roots();
+        let looks = roots.stores.iter().map(|(name, roots)| {
+            let store = Arc::clone(roots.chunks.store());
+            // Not among the bounded jobs: readiness should not wait behind a queue that the time-out would call a failure.
+            let look = tokio::task::spawn_blocking(move || store.has_many(&[ChunkId::from_bytes([0; 32])]));
+            (name, tokio::time::timeout(READY_MAX, look))
+        });
+        let mut trouble = Vec::new();
+        for (name, look) in looks.collect::<Vec<_>>() {
+            match look.await {
+                Ok(Ok(Ok(_))) => {}
+                Ok(Ok(Err(error))) => {
+                    tracing::warn!(store = name, error = chain(&error), "a store cannot be read");
+                    trouble.push(format!("store {name} cannot be read"));
+                }
+                Ok(Err(_)) => trouble.push(format!("store {name} cannot be read")),
+                Err(_) => trouble.push(format!("store {name} does not answer")),
+            }
+        }
+        trouble
+    }
+}
+
+impl Handler for Public {
+    async fn handle(&self, request: Request<Incoming>) -> Response<Body> {
+        let started = Instant::now();
+        let roots = self.0.roots();
+        let method = request.method().clone();
+        let (endpoint, trace) = (endpoint_of(request.uri().path()), trace_of(request.headers()));
+        let response = match root_of(&roots, request.uri().path()) {
+            Some((Door::Store, store, at)) => store.chunks.answer(request, at).await,
+            Some((Door::Index, store, at)) => store.indexes.answer(request, at).await,
+            None => match request.uri().path() {
+                path @ ("/health" | "/health/live" | "/health/ready") => self.0.health(path, &method).await,
+                path => {
+                    let known = roots.names().collect::<Vec<_>>().join(", ");
+                    let word = if path.starts_with("/store/") || path.starts_with("/index/") {
+                        format!("no store of this name; the paths are /store/{{name}}/… and /index/{{name}}/…")
+                    } else {
+                        format!("nothing is here; try /health, /store/{{name}}/ or /index/{{name}}/ ({known})")
+                    };
+                    text(StatusCode::NOT_FOUND, word)
+                }
+            },
+        };
+        record(roots.log, endpoint, &method, &response, started, trace);
+        response
+    }
+}
+
+impl Handler for Internal {
+    async fn handle(&self, request: Request<Incoming>) -> Response<Body> {
+        let started = Instant::now();
+        let (method, trace) = (request.method().clone(), trace_of(request.headers()));
+        let endpoint = endpoint_of(request.uri().path());
+        let response = match request.uri().path() {
+            "/metrics" if method == Method::GET || method == Method::HEAD => {
+                let metrics = self.0.metrics.clone();
+                match tokio::task::spawn_blocking(move || metrics.page()).await {
+                    Ok(body) => page(StatusCode::OK, "text/plain; version=0.0.4", body),
+                    Err(_) => text(StatusCode::INTERNAL_SERVER_ERROR, "internal server error"),
+                }
+            }
+            path @ ("/health" | "/health/live" | "/health/ready") => self.0.health(path, &method).await,
+            _ => text(StatusCode::NOT_FOUND, "nothing is here; try /metrics or /health"),
+        };
+        record(self.0.roots.load().log, endpoint, &method, &response, started, trace);
+        response
+    }
+}
+
+enum Door {
+    Store,
+    Index,
+}
+
+/// The root that a path belongs to, and where the root's own part of the path begins.
+fn root_of<'a>(roots: &'a Roots, path: &str) -> Option<(Door, &'a StoreRoots, usize)> {
+    // "/store/" and "/index/" are of one length.
+    let (door, rest) = path.split_at_checked(7)?;
+    let door = match door {
+        "/store/" => Door::Store,
+        "/index/" => Door::Index,
+        _ => return None,
+    };
+    let name_len = rest.find('/')?;
+    let store = roots.stores.get(&rest[..name_len])?;
+    Some((door, store, 7 + name_len))
+}
+
+fn endpoint_of(path: &str) -> &'static EndpointMetrics {
+    match path {
+        "/health" => &HEALTH,
+        "/health/live" => &HEALTH_LIVE,
+        "/health/ready" => &HEALTH_READY,
+        "/metrics" => &METRICS,
+        _ if path.starts_with("/store/") => &STORE,
+        _ if path.starts_with("/index/") => &INDEX,
+        _ => &OTHER,
+    }
+}
+
+/// The trace id of a W3C `traceparent` header, if there is one.
+fn trace_of(headers: &HeaderMap) -> Option<String> {
+    let id = headers.get("traceparent")?.to_str().ok()?.split('-').nth(1)?;
+    (id.len() == 32 && id.bytes().all(|byte| byte.is_ascii_hexdigit())).then(|| id.to_ascii_lowercase())
+}
+
+/// Counts an answer, and logs it where the settings ask for it.
+fn record(
+    log: LogRequests,
+    endpoint: &EndpointMetrics,
+    method: &Method,
+    response: &Response<Body>,
+    started: Instant,
+    trace: Option<String>,
+) {
+    let (took, status) = (started.elapsed(), response.status());
+    endpoint.count(method, status, took);
+    let is_read = *method == Method::GET || *method == Method::HEAD;
+    // A chunk that is not there is an everyday answer to a reader.
+    let is_ordinary = is_read && (status.as_u16() < 400 || matches!(status.as_u16(), 404 | 416));
+    if log == LogRequests::None || (log == LogRequests::Changes && is_ordinary) {
+        return;
+    }
+    let trace_id = trace.unwrap_or_else(|| format!("{:032x}", fastrand::u128(..)));
+    let duration_ms = took.as_micros() as f64 / 1000.0;
+    tracing::info!(
+        trace_id,
+        endpoint = endpoint.endpoint(),
+        method = method.as_str(),
+        status_code = status.as_u16(),
+        duration_ms,
+        "request answered"
+    );
+}
+
+fn page(status: StatusCode, content_type: &'static str, body: String) -> Response<Body> {
+    let mut response = text(status, "");
+    *response.body_mut() = Body::from(body);
+    let headers = response.headers_mut();
+    headers.insert(CONTENT_TYPE, HeaderValue::from_static(content_type));
+    headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    response
+}
+
+/// An error with its causes, in one line.
+pub(crate) fn chain(error: &dyn std::error::Error) -> String {
+    let mut line = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        line.push_str(": ");
+        line.push_str(&error.to_string());
+        cause = error.source();
+    }
+    line
+}
