@@ -10,6 +10,7 @@
 //! Not here: verifying what is read (the reader's), deleting, listing (plain web servers have neither).
 
 mod client;
+mod connect;
 mod options;
 
 use std::fmt;
@@ -24,7 +25,7 @@ use tokio::runtime::{self, Runtime};
 use tokio::sync::Semaphore;
 use url::Url;
 
-pub(crate) use client::{Answer, Ask, HttpClient, HttpFault};
+pub(crate) use client::{Answer, Ask, HttpClient, HttpFault, Spool};
 pub use options::{Authorization, Cookie, HttpOptions, Proxy};
 
 use crate::location::HttpLocation;
@@ -416,6 +417,7 @@ fn ask_get(form: ChunkForm) -> Ask {
             ChunkForm::Compressed => COMPRESSED_LEN_MAX,
             ChunkForm::Plain => CHUNK_LEN_MAX,
         },
+        spool: None,
     }
 }
 
