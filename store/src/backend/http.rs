@@ -151,7 +151,8 @@ impl ChunkStore for HttpStore {
     }
 
     fn has_many(&self, ids: &[ChunkId]) -> Result<Vec<bool>> {
-        let mut has = vec![false; ids.len()];
+        // An answer that never came is not "no".
+        let mut has: Vec<Option<bool>> = vec![None; ids.len()];
         let mut outcome = Ok(());
         let wanted: Arc<[ChunkId]> = ids.into();
         self.run_many(
@@ -162,7 +163,7 @@ impl ChunkStore for HttpStore {
             },
             |index, found: Result<Found>| match found {
                 Ok(found) => {
-                    has[index] = matches!(found, Found::Here { .. });
+                    has[index] = Some(matches!(found, Found::Here { .. }));
                     true
                 }
                 Err(error) => {
@@ -171,7 +172,10 @@ impl ChunkStore for HttpStore {
                 }
             },
         );
-        outcome.map(|()| has)
+        outcome?;
+        has.into_iter()
+            .map(|has| has.ok_or_else(|| self.shared.lost("look for a chunk")))
+            .collect()
     }
 
     fn get_many(&self, ids: &[ChunkId]) -> Vec<Result<EncodedChunk>> {

@@ -57,7 +57,7 @@ fn what_a_server_says_about_a_bad_index_is_told() {
 #[test]
 fn a_body_cut_short_is_read_again() {
     let server = Fault::start(|number, _| match number {
-        0 => Some(b"HTTP/1.1 200 OK\r\nContent-Length: 104\r\n\r\nhalf".to_vec()),
+        0 => Some(b"HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: 104\r\n\r\nhalf".to_vec()),
         _ => answer("200 OK", "", &empty_index()),
     });
     let index = open(&format!("{}x.caibx", server.url()), &quick());
@@ -76,7 +76,7 @@ fn a_long_index_is_read_whole() {
     assert!(index.get().unwrap() == bytes);
     let pieces = bytes.clone();
     let server = Fault::start(move |_, _| {
-        let mut wire = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n".to_vec();
+        let mut wire = b"HTTP/1.1 200 OK\r\nConnection: close\r\nTransfer-Encoding: chunked\r\n\r\n".to_vec();
         wire.extend_from_slice(format!("{:x}\r\n", pieces.len()).as_bytes());
         wire.extend_from_slice(&pieces);
         wire.extend_from_slice(b"\r\n0\r\n\r\n");

@@ -80,6 +80,7 @@ fn builder(options: &HttpOptions) -> Result<ClientBuilder, HttpFault> {
         .user_agent(concat!("cairn/", env!("CARGO_PKG_VERSION")))
         .redirect(Policy::none())
         .connect_timeout(options.connect_timeout)
+        .tcp_keepalive(options.idle_timeout)
         .pool_idle_timeout(POOL_IDLE_TIMEOUT)
         .pool_max_idle_per_host(options.concurrency.max(1));
     Ok(match &options.proxy {
