@@ -1,7 +1,122 @@
-//! Benchmarks of `cairn` beside casync and desync.
+//! The same work by `cairn`, casync and desync (and nginx), side by side, in one run, as a table.
+//!
+//! Repeats are interleaved (every tool once, then every tool again) and medians are shown, because the machine may be busy
+//! with other things; for the same reason the figures to compare are CPU seconds, not seconds. Every result is checked: a
+//! tool that is fast and wrong stops the run. The tables are printed and added to `benches/RESULTS.md`.
 
+mod blobs;
+mod data;
+mod ingest;
 mod kernels;
+mod load;
+mod process;
+mod serve;
+mod table;
+mod tools;
 
-fn main() {
-    kernels::run(3);
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Parser, ValueEnum};
+
+use crate::tools::Tool;
+
+type Result<T> = std::result::Result<T, Box<dyn std::error::Error>>;
+
+/// Compares cairn with casync, desync and nginx on the same work.
+#[derive(Debug, Parser)]
+struct Arguments {
+    /// MiB of each input
+    #[arg(long, default_value_t = 1024)]
+    size: u64,
+    /// How often each measurement is taken; the median is shown
+    #[arg(long, default_value_t = 3)]
+    repeats: usize,
+    /// Only these parts [default: all]
+    #[arg(long, value_delimiter = ',')]
+    only: Vec<Part>,
+    /// Only these tools in the parts blobs and serve [default: all]
+    #[arg(long, value_delimiter = ',')]
+    tools: Vec<Tool>,
+    /// Directory trees that become the tar input, in this order, until the size is reached
+    #[arg(long, value_delimiter = ',', default_values = ["/usr/lib", "/usr/share", "/usr/bin"])]
+    trees: Vec<PathBuf>,
+    /// Drop the files from the page cache before each run
+    #[arg(long)]
+    cold: bool,
+    /// Folder for inputs, stores and outputs, about eight times the size [default: the temporary folder]
+    #[arg(long)]
+    scratch: Option<PathBuf>,
+    /// File that the tables are added to [default: benches/RESULTS.md, if it is there; else none]
+    #[arg(long)]
+    results: Option<PathBuf>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum Part {
+    /// Chunker and digests, one core
+    Kernels,
+    /// Durable ingest beside one fsync a file
+    Ingest,
+    /// make, extract, verify
+    Blobs,
+    /// Chunks over HTTP
+    Serve,
+}
+
+fn main() -> ExitCode {
+    match run(&Arguments::parse()) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("cairn-benches: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(arguments: &Arguments) -> Result<()> {
+    let wanted = |part| arguments.only.is_empty() || arguments.only.contains(&part);
+    let tools: Vec<Tool> = if arguments.tools.is_empty() {
+        Tool::ALL.to_vec()
+    } else {
+        arguments.tools.clone()
+    };
+    let scratch = match &arguments.scratch {
+        Some(folder) => tempfile::tempdir_in(folder)?,
+        None => tempfile::tempdir()?,
+    };
+    let mut report = table::heading(arguments.size)?;
+    print!("{report}");
+    let mut add = |section: String| {
+        print!("{section}");
+        report += &section;
+    };
+
+    if wanted(Part::Kernels) {
+        add(kernels::run(arguments.repeats)?);
+    }
+    if wanted(Part::Ingest) {
+        add(ingest::run(scratch.path(), arguments.repeats)?);
+    }
+    if wanted(Part::Blobs) || wanted(Part::Serve) {
+        let inputs = data::Inputs::make(scratch.path(), &arguments.trees, arguments.size << 20)?;
+        let bench = blobs::Blobs::prepare(scratch.path(), &inputs, &tools, arguments.repeats, arguments.cold)?;
+        if wanted(Part::Blobs) {
+            add(bench.run()?);
+        }
+        if wanted(Part::Serve) {
+            add(serve::run(scratch.path(), bench.store(), &tools, arguments.repeats)?);
+        }
+    }
+
+    let default = PathBuf::from("benches/RESULTS.md");
+    let results = arguments
+        .results
+        .clone()
+        .or_else(|| default.exists().then_some(default));
+    if let Some(results) = results {
+        table::append(&results, &report)?;
+        println!("\nadded to {}", results.display());
+    }
+    Ok(())
 }

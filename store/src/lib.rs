@@ -5,7 +5,6 @@
 
 mod backend;
 mod error;
-mod file;
 mod flat;
 mod index_store;
 mod location;
