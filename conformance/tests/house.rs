@@ -350,7 +350,7 @@ fn quoted_paths(text: &str) -> Vec<String> {
             && word
                 .chars()
                 .all(|c| c.is_ascii_uppercase() || c == '.' || c == 'm' || c == 'd');
-        let folder = !first.is_empty() && !rest.is_empty() && root().join(first).is_dir();
+        let folder = ![".", "..", ""].contains(&first) && !rest.is_empty() && root().join(first).is_dir();
         let literal = !word.contains(|c: char| c.is_whitespace() || "<>{}*…?$".contains(c));
         literal && (root_file || folder)
     };

@@ -1,7 +1,7 @@
 //! The place of one chunk index: a local path or a URL.
 //!
 //! Bytes only: parsing them is `formats`' business. A local index is mapped, not read: 40 bytes a chunk would be 640 MB for
-//! a terabyte. It is replaced as a whole: written beside, synced, renamed, folder synced. Not here: `-` (the tool's), the
+//! a terabyte; so is a long one from a server, by way of a file without a name. It is replaced as a whole: written beside, synced, renamed, folder synced. Not here: `-` (the tool's), the
 //! index root that a server shows.
 
 use std::fs::{self, File};
@@ -9,15 +9,19 @@ use std::io::{self, Read as _, Write as _};
 use std::path::{Path, PathBuf};
 
 use bytes::Bytes;
-use memmap2::Mmap;
 
-use crate::backend::http::{Answer, Ask, HttpClient, failed, network_thread};
+use crate::backend::http::{Answer, Ask, HttpClient, Spool, failed, network_thread};
+use crate::file::{map_file, replace_file};
 use crate::location::Location;
 use crate::open::not_yet;
 use crate::{BoxError, Error, HttpOptions, Result, StoreName};
 
-/// Longest index taken from a server or a pipe: 26 million chunks, 1.6 TiB at the default chunk size.
-const INDEX_LEN_MAX: usize = 1 << 30;
+/// Longest index taken from a server or a pipe: 107 million chunks, 6.4 TiB at the default chunk size.
+const INDEX_LEN_MAX: usize = 1 << 32;
+/// Longest index from a server that is kept in memory; a longer one goes to a file without a name and is mapped.
+const IN_MEMORY_LEN_MAX: usize = 16 << 20;
+/// Where that file is.
+const SPOOL_FOLDER: &str = "/var/tmp";
 
 /// One index, wherever it is.
 pub struct IndexStore {
@@ -61,8 +65,14 @@ impl IndexStore {
         match &self.place {
             Place::Local(path) => read_local(path).map_err(|error| self.local_error(action, error)),
             Place::Http(client) => {
-                let len_max = INDEX_LEN_MAX;
-                match self.ask(action, client, Ask::Get { len_max })? {
+                let ask = Ask::Get {
+                    len_max: INDEX_LEN_MAX,
+                    spool: Some(Spool {
+                        memory_len_max: IN_MEMORY_LEN_MAX,
+                        folder: SPOOL_FOLDER.into(),
+                    }),
+                };
+                match self.ask(action, client, ask)? {
                     Answer::Done { body, .. } => Ok(body),
                     Answer::Missing => Err(Error::NoIndex {
                         store: self.name.clone(),
@@ -153,48 +163,17 @@ fn read_local(path: &Path) -> io::Result<Bytes> {
         }
         return Ok(bytes.into());
     }
-    if meta.len() == 0 {
-        return Ok(Bytes::new());
-    }
-    // SAFETY: the mapping is private to us and read-only, so nothing in this process writes through it. Another process that
-    // cuts the file short in place would make reads fault (SIGBUS), not return bad memory; bytes that it changes are data
-    // from outside like any other and are checked where they are parsed. Our own writers replace files, never rewrite them.
-    #[allow(unsafe_code)]
-    let map = unsafe { Mmap::map(&file)? };
-    Ok(Bytes::from_owner(map))
+    map_file(&file)
 }
 
 /// Replaces a file as a whole; a link is followed, and a device or pipe is written to.
 fn write_local(path: &Path, bytes: &[u8]) -> io::Result<()> {
-    let (path, old) = match fs::metadata(path) {
-        Ok(old) if !old.is_file() => {
-            // O_TRUNC and renames are for files.
-            return File::options().write(true).open(path)?.write_all(bytes);
-        }
-        Ok(old) => (fs::canonicalize(path)?, Some(old)),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => (path.to_owned(), None),
-        Err(error) => return Err(error),
-    };
-    let folder = match path.parent() {
-        Some(folder) if !folder.as_os_str().is_empty() => folder.to_owned(),
-        _ => PathBuf::from("."),
-    };
-    let temporary = folder.join(format!(".tmp-index{:016x}", fastrand::u64(..)));
-    let written = (|| {
-        let mut file = File::create_new(&temporary)?;
-        if let Some(old) = old {
-            file.set_permissions(old.permissions())?;
-        }
-        file.write_all(bytes)?;
-        file.sync_all()?;
-        fs::rename(&temporary, &path)?;
-        File::open(&folder)?.sync_all()
-    })();
-    if written.is_err() {
-        // Gone already if the rename was done; otherwise the first error is the one to tell.
-        let _ = fs::remove_file(&temporary);
+    match fs::metadata(path) {
+        Ok(old) if old.is_file() => replace_file(&fs::canonicalize(path)?, bytes, Some(old.permissions())),
+        Ok(_) => File::options().write(true).open(path)?.write_all(bytes),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => replace_file(path, bytes, None),
+        Err(error) => Err(error),
     }
-    written
 }
 
 #[cfg(test)]

@@ -5,6 +5,7 @@
 
 mod backend;
 mod error;
+mod file;
 mod flat;
 mod index_store;
 mod location;

@@ -289,6 +289,21 @@ fn sizes_that_the_dialects_tool_refuses() {
 }
 
 #[test]
+fn chunker_is_total_for_sizes_that_the_rule_refuses() {
+    let data = awkward_streams(500, 5).pop().unwrap().1;
+    let cuts = |min, avg, max, dialect| {
+        let sizes = ChunkSizes::new(min, avg, max).unwrap();
+        assert!(CutRule::new(sizes, dialect).is_err());
+        let ends = pushed_cuts(Chunker::new(sizes, dialect), &data, || 100);
+        assert_eq!(ends, reference::cuts(&data, sizes, dialect));
+        ends
+    };
+    assert_eq!(cuts(10, 20, 40, Dialect::Casync)[..3], [40, 80, 120]);
+    assert_eq!(cuts(10, 20, 40, Dialect::Desync)[..3], [40, 80, 120]);
+    cuts(10, 60, 100, Dialect::Desync);
+}
+
+#[test]
 fn every_average_terminates() {
     let data = vec![1; 100_000];
     let mut random = fastrand::Rng::with_seed(11);

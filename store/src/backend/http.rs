@@ -10,6 +10,7 @@
 //! Not here: verifying what is read (the reader's), deleting, listing (plain web servers have neither).
 
 mod client;
+mod connect;
 mod options;
 
 use std::fmt;
@@ -24,7 +25,7 @@ use tokio::runtime::{self, Runtime};
 use tokio::sync::Semaphore;
 use url::Url;
 
-pub(crate) use client::{Answer, Ask, HttpClient, HttpFault};
+pub(crate) use client::{Answer, Ask, HttpClient, HttpFault, Spool};
 pub use options::{Authorization, Cookie, HttpOptions, Proxy};
 
 use crate::location::HttpLocation;
@@ -150,7 +151,8 @@ impl ChunkStore for HttpStore {
     }
 
     fn has_many(&self, ids: &[ChunkId]) -> Result<Vec<bool>> {
-        let mut has = vec![false; ids.len()];
+        // An answer that never came is not "no".
+        let mut has: Vec<Option<bool>> = vec![None; ids.len()];
         let mut outcome = Ok(());
         let wanted: Arc<[ChunkId]> = ids.into();
         self.run_many(
@@ -161,7 +163,7 @@ impl ChunkStore for HttpStore {
             },
             |index, found: Result<Found>| match found {
                 Ok(found) => {
-                    has[index] = matches!(found, Found::Here { .. });
+                    has[index] = Some(matches!(found, Found::Here { .. }));
                     true
                 }
                 Err(error) => {
@@ -170,7 +172,10 @@ impl ChunkStore for HttpStore {
                 }
             },
         );
-        outcome.map(|()| has)
+        outcome?;
+        has.into_iter()
+            .map(|has| has.ok_or_else(|| self.shared.lost("look for a chunk")))
+            .collect()
     }
 
     fn get_many(&self, ids: &[ChunkId]) -> Vec<Result<EncodedChunk>> {
@@ -416,6 +421,7 @@ fn ask_get(form: ChunkForm) -> Ask {
             ChunkForm::Compressed => COMPRESSED_LEN_MAX,
             ChunkForm::Plain => CHUNK_LEN_MAX,
         },
+        spool: None,
     }
 }
 

@@ -34,9 +34,9 @@ fn always(wire: &'static [u8]) -> Vec<(Error, usize)> {
 #[test]
 fn passing_failures_are_tried_again_and_then_told() {
     for wire in [
-        &b"HTTP/1.1 503 Busy\r\nContent-Length: 0\r\n\r\n"[..],
-        b"HTTP/1.1 500 Oops\r\nContent-Length: 0\r\n\r\n",
-        b"HTTP/1.1 429 Slow down\r\nRetry-After: 0\r\nContent-Length: 0\r\n\r\n",
+        &b"HTTP/1.1 503 Busy\r\nConnection: close\r\nContent-Length: 0\r\n\r\n"[..],
+        b"HTTP/1.1 500 Oops\r\nConnection: close\r\nContent-Length: 0\r\n\r\n",
+        b"HTTP/1.1 429 Slow down\r\nConnection: close\r\nRetry-After: 0\r\nContent-Length: 0\r\n\r\n",
         b"",
         b"HTTP/1.1 20",
         b"SSH-2.0-OpenSSH\r\n",
@@ -51,18 +51,20 @@ fn passing_failures_are_tried_again_and_then_told() {
 #[test]
 fn refusals_are_told_at_once() {
     for wire in [
-        &b"HTTP/1.1 403 Forbidden\r\nContent-Length: 9\r\n\r\nnot yours"[..],
-        b"HTTP/1.1 418 Teapot\r\nContent-Length: 9\r\n\r\nnot yours",
-        b"HTTP/1.1 206 Partial\r\nContent-Length: 9\r\n\r\nnot yours",
-        b"HTTP/1.1 202 Later\r\nContent-Length: 9\r\n\r\nnot yours",
-        b"HTTP/1.1 304 Same\r\n\r\n",
+        &b"HTTP/1.1 403 Forbidden\r\nConnection: close\r\nContent-Length: 9\r\n\r\nnot yours"[..],
+        b"HTTP/1.1 418 Teapot\r\nConnection: close\r\nContent-Length: 9\r\n\r\nnot yours",
+        b"HTTP/1.1 206 Partial\r\nConnection: close\r\nContent-Length: 9\r\n\r\nnot yours",
+        b"HTTP/1.1 202 Later\r\nConnection: close\r\nContent-Length: 9\r\n\r\nnot yours",
+        b"HTTP/1.1 304 Same\r\nConnection: close\r\n\r\n",
     ] {
         for (error, requests) in always(wire) {
             assert!(matches!(error, Error::Refused { .. }), "{error:?}");
             assert_eq!(requests, 1, "{}", told(&error));
         }
     }
-    for (error, requests) in always(b"HTTP/1.1 503 Busy\r\nRetry-After: 3600\r\nContent-Length: 0\r\n\r\n") {
+    for (error, requests) in
+        always(b"HTTP/1.1 503 Busy\r\nConnection: close\r\nRetry-After: 3600\r\nContent-Length: 0\r\n\r\n")
+    {
         assert!(matches!(error, Error::Unavailable { .. }), "{error:?}");
         assert_eq!(requests, 1, "{}", told(&error));
     }
@@ -71,8 +73,8 @@ fn refusals_are_told_at_once() {
 #[test]
 fn gone_is_missing_but_not_for_an_upload() {
     for wire in [
-        &b"HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\n\r\n"[..],
-        b"HTTP/1.1 410 Gone\r\nContent-Length: 0\r\n\r\n",
+        &b"HTTP/1.1 404 Not Found\r\nConnection: close\r\nContent-Length: 0\r\n\r\n"[..],
+        b"HTTP/1.1 410 Gone\r\nConnection: close\r\nContent-Length: 0\r\n\r\n",
     ] {
         let server = Fault::start(move |_, _| Some(wire.to_vec()));
         let store = open(&server.url(), quick());
@@ -89,12 +91,16 @@ fn bodies_cut_short_are_read_again_and_never_taken_for_whole() {
     let half = body[..body.len() / 2].to_vec();
     let cut = move |number: usize| match number % 2 {
         0 => {
-            let mut wire = format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n", half.len() * 2).into_bytes();
+            let mut wire = format!(
+                "HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: {}\r\n\r\n",
+                half.len() * 2
+            )
+            .into_bytes();
             wire.extend_from_slice(&half);
             wire
         }
         _ => {
-            let mut wire = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n".to_vec();
+            let mut wire = b"HTTP/1.1 200 OK\r\nConnection: close\r\nTransfer-Encoding: chunked\r\n\r\n".to_vec();
             wire.extend_from_slice(format!("{:x}\r\n", half.len()).as_bytes());
             wire.extend_from_slice(&half);
             wire.extend_from_slice(b"\r\n");
@@ -120,13 +126,15 @@ fn bodies_cut_short_are_read_again_and_never_taken_for_whole() {
 
 #[test]
 fn bodies_beyond_the_bound_are_refused() {
-    let announced = Fault::start(|_, _| Some(b"HTTP/1.1 200 OK\r\nContent-Length: 99999999999\r\n\r\nx".to_vec()));
+    let announced = Fault::start(|_, _| {
+        Some(b"HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: 99999999999\r\n\r\nx".to_vec())
+    });
     let error = error_of(&open(&announced.url(), quick()));
     assert!(matches!(error, Error::Refused { .. }), "{error:?}");
     assert!(told(&error).contains("longer than the"), "{}", told(&error));
     // Without a length: 136 MiB in pieces of 1 MiB, more than any chunk has.
     let endless = Fault::start(|_, _| {
-        let mut wire = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n".to_vec();
+        let mut wire = b"HTTP/1.1 200 OK\r\nConnection: close\r\nTransfer-Encoding: chunked\r\n\r\n".to_vec();
         for _ in 0..136 {
             wire.extend_from_slice(b"100000\r\n");
             wire.resize(wire.len() + (1 << 20), b'x');
@@ -157,7 +165,6 @@ fn silence_ends_with_an_error() {
         assert!(matches!(error, Error::Unavailable { .. }), "{error:?}");
         assert!(told(&error).contains("no answer within"), "{}", told(&error));
     }
-    assert_eq!(silent.requests().len(), 6);
 }
 
 #[test]

@@ -57,10 +57,30 @@ fn what_a_server_says_about_a_bad_index_is_told() {
 #[test]
 fn a_body_cut_short_is_read_again() {
     let server = Fault::start(|number, _| match number {
-        0 => Some(b"HTTP/1.1 200 OK\r\nContent-Length: 104\r\n\r\nhalf".to_vec()),
+        0 => Some(b"HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: 104\r\n\r\nhalf".to_vec()),
         _ => answer("200 OK", "", &empty_index()),
     });
     let index = open(&format!("{}x.caibx", server.url()), &quick());
     assert_eq!(index.get().unwrap(), empty_index());
     assert_eq!(server.requests().len(), 2);
+}
+
+/// Longer than what is kept in memory.
+#[test]
+fn a_long_index_is_read_whole() {
+    let folder = tempfile::tempdir().unwrap();
+    let bytes: Vec<u8> = (0..17u32 << 18).flat_map(u32::to_le_bytes).collect();
+    std::fs::write(folder.path().join("long.caibx"), &bytes).unwrap();
+    let server = Server::nginx(folder.path(), "");
+    let index = open(&format!("{}long.caibx", server.url()), &quick());
+    assert!(index.get().unwrap() == bytes);
+    let pieces = bytes.clone();
+    let server = Fault::start(move |_, _| {
+        let mut wire = b"HTTP/1.1 200 OK\r\nConnection: close\r\nTransfer-Encoding: chunked\r\n\r\n".to_vec();
+        wire.extend_from_slice(format!("{:x}\r\n", pieces.len()).as_bytes());
+        wire.extend_from_slice(&pieces);
+        wire.extend_from_slice(b"\r\n0\r\n\r\n");
+        Some(wire)
+    });
+    assert!(open(&format!("{}x", server.url()), &quick()).get().unwrap() == bytes);
 }

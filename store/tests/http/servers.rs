@@ -171,7 +171,8 @@ pub(crate) struct Fault {
 
 impl Fault {
     /// - `answer`: from the number of the request, counted from 0, and its text to the bytes sent before the connection is
-    ///   closed. `None`: the connection is held open in silence until the client leaves.
+    ///   closed. An answer that does not say `Connection: close` lets the client write into the closing connection, which
+    ///   costs it a try. `None`: the connection is held open in silence until the client leaves.
     pub(crate) fn start(answer: impl Fn(usize, &str) -> Option<Vec<u8>> + Send + Sync + 'static) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap();

@@ -8,20 +8,23 @@
 //!   fails, and `https` never becomes `http`.
 
 use std::error::Error as StdError;
-use std::fs;
-use std::io;
-use std::sync::{Once, OnceLock};
+use std::fs::File;
+use std::io::{self, Write as _};
+use std::mem;
+use std::path::PathBuf;
+use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
 use bytes::{Bytes, BytesMut};
 use reqwest::header::{ACCEPT, ACCEPT_ENCODING, AUTHORIZATION, CONTENT_LENGTH, CONTENT_TYPE, COOKIE, HeaderMap};
 use reqwest::header::{HeaderValue, LOCATION, RETRY_AFTER};
-use reqwest::redirect::Policy;
-use reqwest::{Certificate, Client, Identity, Method, RequestBuilder, Response, StatusCode};
+use reqwest::{Client, Method, RequestBuilder, Response, StatusCode};
 use url::Url;
 
-use super::options::{Authorization, HttpOptions, Proxy};
+use super::connect;
+use super::options::{Authorization, HttpOptions};
 use crate::BoxError;
+use crate::file::{map_file, nameless_file};
 use crate::location::{HttpLocation, shown};
 
 /// Longest pause between two tries that we choose ourselves.
@@ -32,8 +35,6 @@ const RETRY_AFTER_MAX: Duration = Duration::from_secs(60);
 const REDIRECTS_MAX: usize = 5;
 /// How much of an error answer is read and shown.
 const REASON_LEN_MAX: usize = 200;
-/// How long an unused connection is kept.
-const POOL_IDLE_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// A client for one server, with its credentials.
 pub(crate) struct HttpClient {
@@ -49,11 +50,20 @@ pub(crate) struct HttpClient {
 #[derive(Clone, Debug)]
 pub(crate) enum Ask {
     /// GET with at most this many bytes of body.
-    Get { len_max: usize },
+    Get { len_max: usize, spool: Option<Spool> },
     /// HEAD.
     Head,
     /// PUT of this body.
     Put { body: Bytes, content_type: &'static str },
+}
+
+/// Where long bodies go instead of memory.
+#[derive(Clone, Debug)]
+pub(crate) struct Spool {
+    /// Longest body kept in memory, in bytes.
+    pub(crate) memory_len_max: usize,
+    /// Folder of the nameless file that longer ones go to.
+    pub(crate) folder: PathBuf,
 }
 
 /// A definite answer.
@@ -124,11 +134,7 @@ struct Budget {
 impl HttpClient {
     /// A client for the server of `location`. Certificates are read now if that is an `https` URL.
     pub(crate) fn new(location: &HttpLocation, options: HttpOptions) -> Result<Self, HttpFault> {
-        install_crypto();
-        let plain = Self::builder(&options)?
-            .tls_certs_only([])
-            .build()
-            .map_err(|error| setup("the HTTP client does not start", error))?;
+        let plain = connect::plain(&options)?;
         let mut base = location.url().clone();
         if options.authorization.is_some() {
             // Neither fails on a URL that has a host.
@@ -217,7 +223,7 @@ impl HttpClient {
         };
         if done {
             let body = match ask {
-                Ask::Get { len_max } => self.read_body(response, *len_max, &mut budget).await?,
+                Ask::Get { len_max, spool } => self.read_body(response, *len_max, spool.as_ref(), &mut budget).await?,
                 Ask::Head | Ask::Put { .. } => {
                     drain(response, &mut budget).await;
                     Bytes::new()
@@ -251,25 +257,58 @@ impl HttpClient {
         })
     }
 
-    async fn read_body(&self, mut response: Response, len_max: usize, budget: &mut Budget) -> Result<Bytes, Failure> {
+    async fn read_body(
+        &self,
+        mut response: Response,
+        len_max: usize,
+        spool: Option<&Spool>,
+        budget: &mut Budget,
+    ) -> Result<Bytes, Failure> {
         let too_long = || Failure::final_(HttpFault::TooLong { len_max });
         let announced = number(response.headers(), &CONTENT_LENGTH).unwrap_or(0);
         let announced = usize::try_from(announced).unwrap_or(usize::MAX);
         if announced > len_max {
             return Err(too_long());
         }
-        let mut body = BytesMut::with_capacity(announced);
+        let memory_len_max = spool.map_or(len_max, |spool| spool.memory_len_max);
+        // The time for a whole request is meant for chunks; a long body may take as long as it keeps coming.
+        if announced > memory_len_max {
+            budget.left = None;
+        }
+        let mut body = BytesMut::with_capacity(announced.min(memory_len_max));
+        let mut spooled: Option<File> = None;
+        let mut len = 0;
         while let Some(piece) = budget.wait(Some(budget.idle), response.chunk()).await? {
-            if body.len() + piece.len() > len_max {
+            len += piece.len();
+            if len > len_max {
                 return Err(too_long());
             }
             self.pause_for(piece.len()).await;
-            if body.is_empty() && piece.len() == announced {
+            if len == announced && piece.len() == announced {
                 return Ok(piece);
             }
-            body.extend_from_slice(&piece);
+            if let Some(spool) = spool.filter(|_| len > memory_len_max) {
+                let mut write = || -> io::Result<()> {
+                    let mut file = match spooled.take() {
+                        Some(file) => file,
+                        None => nameless_file(&spool.folder)?,
+                    };
+                    // What came before, once.
+                    file.write_all(&mem::take(&mut body))?;
+                    file.write_all(&piece)?;
+                    spooled = Some(file);
+                    Ok(())
+                };
+                write().map_err(|error| spool_failed(spool, error))?;
+                budget.left = None;
+            } else {
+                body.extend_from_slice(&piece);
+            }
         }
-        Ok(body.freeze())
+        match (spooled, spool) {
+            (Some(file), Some(spool)) => map_file(&file).map_err(|error| spool_failed(spool, error)),
+            _ => Ok(body.freeze()),
+        }
     }
 
     /// Waits until the rate limit allows so many bytes.
@@ -340,75 +379,8 @@ impl HttpClient {
         if let Some(client) = self.tls.get() {
             return Ok(client);
         }
-        let client = Self::tls_client(&self.options)?;
+        let client = connect::tls(&self.options)?;
         Ok(self.tls.get_or_init(|| client))
-    }
-
-    fn tls_client(options: &HttpOptions) -> Result<Client, HttpFault> {
-        let read = |path: &std::path::Path| {
-            fs::read(path).map_err(|error| setup(&format!("cannot read {}", path.display()), error))
-        };
-        let mut builder = Self::builder(options)?;
-        if let Some(path) = &options.ca_cert {
-            let roots = Certificate::from_pem_bundle(&read(path)?)
-                .map_err(|error| setup(&format!("{}: not certificates in PEM form", path.display()), error))?;
-            if roots.is_empty() {
-                return Err(HttpFault::Setup {
-                    what: format!("{}: holds no certificate in PEM form", path.display()),
-                    source: None,
-                });
-            }
-            builder = builder.tls_certs_only(roots);
-        }
-        match (&options.client_cert, &options.client_key) {
-            (Some(cert), Some(key)) => {
-                let mut pem = read(cert)?;
-                pem.push(b'\n');
-                pem.extend(read(key)?);
-                let identity = Identity::from_pem(&pem).map_err(|error| {
-                    let what = format!(
-                        "{} and {}: not a certificate and its key",
-                        cert.display(),
-                        key.display()
-                    );
-                    setup(&what, error)
-                })?;
-                builder = builder.identity(identity);
-            }
-            (None, None) => {}
-            _ => {
-                return Err(HttpFault::Setup {
-                    what: "a client certificate and its key are given together or not at all".to_owned(),
-                    source: None,
-                });
-            }
-        }
-        builder
-            .tls_danger_accept_invalid_certs(options.trust_insecure)
-            .build()
-            .map_err(|error| {
-                setup(
-                    "TLS does not start (name the authorities to trust if the system has none)",
-                    error,
-                )
-            })
-    }
-
-    fn builder(options: &HttpOptions) -> Result<reqwest::ClientBuilder, HttpFault> {
-        let builder = Client::builder()
-            .user_agent(concat!("cairn/", env!("CARGO_PKG_VERSION")))
-            .redirect(Policy::none())
-            .connect_timeout(options.connect_timeout)
-            .pool_idle_timeout(POOL_IDLE_TIMEOUT)
-            .pool_max_idle_per_host(options.concurrency.max(1));
-        Ok(match &options.proxy {
-            Proxy::Environment => builder,
-            Proxy::Direct => builder.no_proxy(),
-            Proxy::Url(url) => builder.proxy(
-                reqwest::Proxy::all(url)
-                    .map_err(|error| setup("the proxy's address is not a URL", error.without_url()))?,
-            ),
-        })
     }
 }
 
@@ -545,20 +517,16 @@ fn secret(value: &str) -> Result<HeaderValue, HttpFault> {
     Ok(value)
 }
 
-fn setup(what: &str, source: impl Into<BoxError>) -> HttpFault {
+pub(super) fn setup(what: &str, source: impl Into<BoxError>) -> HttpFault {
     HttpFault::Setup {
         what: what.to_owned(),
         source: Some(source.into()),
     }
 }
 
-/// TLS needs one cipher provider per process; a program that has chosen one keeps it.
-fn install_crypto() {
-    static ONCE: Once = Once::new();
-    ONCE.call_once(|| {
-        // An error means that there is one already.
-        let _ = rustls::crypto::ring::default_provider().install_default();
-    });
+fn spool_failed(spool: &Spool, error: io::Error) -> Failure {
+    let what = format!("cannot keep the answer in {}", spool.folder.display());
+    Failure::final_(setup(&what, error))
 }
 
 #[cfg(test)]
