@@ -100,7 +100,8 @@ pub(crate) enum Digest {
 pub(crate) enum Sync {
     /// Before the answer.
     #[default]
-    Sync,
+    #[serde(rename = "sync")]
+    Always,
     /// With the next batch.
     Batch,
     /// When the system likes.

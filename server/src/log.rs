@@ -32,8 +32,10 @@ static POD: LazyLock<String> = LazyLock::new(|| {
     name.map(|name| name.trim().to_owned()).unwrap_or_default()
 });
 
+type SetLevel = dyn Fn(&str) -> Result<(), String> + Send + Sync;
+
 /// Changes the level while the server runs.
-pub(crate) struct LogLevel(Box<dyn Fn(&str) -> Result<(), String> + Send + Sync>);
+pub(crate) struct LogLevel(Box<SetLevel>);
 
 impl LogLevel {
     /// As the setting `log.level`.

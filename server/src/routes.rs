@@ -112,7 +112,7 @@ impl StoreRoots {
             form: ChunkForm::Compressed,
             read_only: !settings.writable,
             sync: match settings.sync {
-                config::Sync::Sync => SyncPolicy::Sync,
+                config::Sync::Always => SyncPolicy::Sync,
                 config::Sync::Batch => SyncPolicy::Batch,
                 config::Sync::None => SyncPolicy::None,
             },
@@ -239,7 +239,7 @@ impl Handler for Public {
                 path => {
                     let known = roots.names().collect::<Vec<_>>().join(", ");
                     let word = if path.starts_with("/store/") || path.starts_with("/index/") {
-                        format!("no store of this name; the paths are /store/{{name}}/… and /index/{{name}}/…")
+                        "no store of this name; the paths are /store/{name}/… and /index/{name}/…".to_owned()
                     } else {
                         format!("nothing is here; try /health, /store/{{name}}/ or /index/{{name}}/ ({known})")
                     };

@@ -3,7 +3,7 @@
 //! Hot path. One thread reads and cuts blocks, workers do the rest of a block on warm data, the caller's thread puts the
 //! results in order. Keep out: payload copies (chunks are slices of the block), per-chunk store calls, unbounded queues.
 //!
-//! Invariants: a chunk's bytes are read once; `on_chunk` sees chunks in stream order; at most [`MakeOptions::window`] blocks
+//! Invariants: a chunk's bytes are read once; `on_chunk` sees chunks in stream order; at most `MakeOptions::window` blocks
 //! are in flight; when [`make`] returns `Ok`, every chunk named to `on_chunk` is durable in the store.
 
 use std::collections::{BTreeMap, HashSet};
