@@ -9,7 +9,7 @@ use http::header::{ALLOW, AUTHORIZATION, HeaderMap, HeaderValue, WWW_AUTHENTICAT
 use http::{Method, Request, Response, StatusCode};
 use subtle::{Choice, ConstantTimeEq as _};
 
-use crate::reply::{Body, text_and_close};
+use crate::reply::{Body, refuse};
 
 /// A shared secret. Never shown.
 #[derive(Clone, PartialEq, Eq)]
@@ -60,7 +60,8 @@ impl Access {
             Method::PUT if self.is_read_only() => &self.read,
             Method::PUT => &self.write,
             _ => {
-                let mut response = text_and_close(
+                let mut response = refuse(
+                    request.method(),
                     StatusCode::METHOD_NOT_ALLOWED,
                     "only GET, HEAD and PUT are understood here",
                 );
@@ -70,7 +71,7 @@ impl Access {
                 return Err(response);
             }
         };
-        grant.check(request.headers())
+        grant.check(request.method(), request.headers())
     }
 }
 
@@ -98,10 +99,10 @@ impl fmt::Debug for Token {
 
 impl Grant {
     /// `Ok` when these headers show what is asked for; else the 401 to answer.
-    pub(crate) fn check(&self, headers: &HeaderMap) -> Result<(), Response<Body>> {
+    pub(crate) fn check(&self, method: &Method, headers: &HeaderMap) -> Result<(), Response<Body>> {
         let Self::Tokens(tokens) = self else { return Ok(()) };
         let Some(given) = headers.get(AUTHORIZATION) else {
-            return Err(unauthorized("missing", "this needs an authorization header"));
+            return Err(unauthorized(method, "missing", "this needs an authorization header"));
         };
         let opened = tokens
             .iter()
@@ -109,7 +110,7 @@ impl Grant {
         if bool::from(opened) {
             Ok(())
         } else {
-            Err(unauthorized("wrong", "this authorization opens nothing here"))
+            Err(unauthorized(method, "wrong", "this authorization opens nothing here"))
         }
     }
 
@@ -119,9 +120,9 @@ impl Grant {
     }
 }
 
-fn unauthorized(reason: &'static str, message: &'static str) -> Response<Body> {
+fn unauthorized(method: &Method, reason: &'static str, message: &'static str) -> Response<Body> {
     metrics::counter!("auth_failures_total", "reason" => reason).increment(1);
-    let mut response = text_and_close(StatusCode::UNAUTHORIZED, message);
+    let mut response = refuse(method, StatusCode::UNAUTHORIZED, message);
     response.headers_mut().insert(
         WWW_AUTHENTICATE,
         HeaderValue::from_static("Bearer realm=\"cairn\", charset=\"UTF-8\""),
@@ -137,7 +138,7 @@ mod tests {
         let mut headers = HeaderMap::new();
         headers.insert(AUTHORIZATION, HeaderValue::from_str(value).unwrap());
         Grant::Tokens(vec![Token::new("other"), Token::new(token)])
-            .check(&headers)
+            .check(&Method::GET, &headers)
             .is_ok()
     }
 

@@ -19,7 +19,7 @@ use hyper::body::Incoming;
 use crate::access::Access;
 use crate::conditions::{self, Part};
 use crate::flights::Flights;
-use crate::reply::{Body, reply, text, text_and_close};
+use crate::reply::{Body, refuse, reply, text};
 use crate::serve::Handler;
 use crate::upload;
 use crate::workers::Workers;
@@ -81,7 +81,8 @@ impl ChunkRoot {
         }
         let path = request.uri().path().get(path_at..).unwrap_or_default();
         let Some((id, form)) = parse_path(path) else {
-            return text_and_close(
+            return refuse(
+                request.method(),
                 StatusCode::BAD_REQUEST,
                 "not a chunk's path; expected /<4 hex digits>/<64 hex digits> with .cacnk or nothing behind",
             );
@@ -147,7 +148,11 @@ impl ChunkRoot {
 
     async fn put(&self, request: Request<Incoming>, id: ChunkId, form: ChunkForm) -> Response<Body> {
         if self.options.access.is_read_only() {
-            return text_and_close(StatusCode::BAD_REQUEST, "this chunk root is read-only");
+            return refuse(
+                request.method(),
+                StatusCode::BAD_REQUEST,
+                "this chunk root is read-only",
+            );
         }
         let len_max = match form {
             ChunkForm::Compressed => COMPRESSED_LEN_MAX,

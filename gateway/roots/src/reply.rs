@@ -14,7 +14,7 @@ use bytes::Bytes;
 use http::header::{
     CACHE_CONTROL, CONNECTION, CONTENT_SECURITY_POLICY, CONTENT_TYPE, HeaderValue, X_CONTENT_TYPE_OPTIONS,
 };
-use http::{HeaderMap, Response, StatusCode};
+use http::{Method, Response, StatusCode};
 use hyper::body::{Frame, SizeHint};
 use tokio::task::JoinHandle;
 
@@ -150,13 +150,13 @@ pub fn text(status: StatusCode, message: impl Into<String>) -> Response<Body> {
     response
 }
 
-/// [`text`] for a request whose body is left unread: the connection ends with it.
-pub(crate) fn text_and_close(status: StatusCode, message: impl Into<String>) -> Response<Body> {
+/// [`text`] for a request that is refused before its body is read: the connection ends with it if there may be a body.
+pub(crate) fn refuse(method: &Method, status: StatusCode, message: impl Into<String>) -> Response<Body> {
     let mut response = text(status, message);
-    close(response.headers_mut());
+    if *method != Method::GET && *method != Method::HEAD {
+        response
+            .headers_mut()
+            .insert(CONNECTION, HeaderValue::from_static("close"));
+    }
     response
-}
-
-fn close(headers: &mut HeaderMap) {
-    headers.insert(CONNECTION, HeaderValue::from_static("close"));
 }

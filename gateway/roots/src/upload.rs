@@ -4,11 +4,11 @@ use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use http::header::{CONTENT_LENGTH, RETRY_AFTER};
-use http::{HeaderMap, HeaderValue, Response, StatusCode};
+use http::{HeaderMap, HeaderValue, Method, Response, StatusCode};
 use http_body_util::BodyExt as _;
 use hyper::body::Incoming;
 
-use crate::reply::{Body, text_and_close};
+use crate::reply::{Body, refuse};
 use crate::workers::{BodyMemory, Workers};
 
 /// A body that sends nothing for so long is given up with 408.
@@ -96,12 +96,14 @@ pub(crate) async fn read(
 impl UploadError {
     pub(crate) fn reply(&self) -> Response<Body> {
         match self {
-            Self::TooLarge { len_max } => text_and_close(
+            Self::TooLarge { len_max } => refuse(
+                &Method::PUT,
                 StatusCode::PAYLOAD_TOO_LARGE,
                 format!("the body is larger than the {len_max} bytes allowed here"),
             ),
             Self::Busy => {
-                let mut response = text_and_close(
+                let mut response = refuse(
+                    &Method::PUT,
                     StatusCode::SERVICE_UNAVAILABLE,
                     "too many bodies at once; try again, with a Content-Length if you can",
                 );
@@ -110,10 +112,10 @@ impl UploadError {
                     .insert(RETRY_AFTER, HeaderValue::from_static("1"));
                 response
             }
-            Self::Stalled => text_and_close(StatusCode::REQUEST_TIMEOUT, "the body stopped coming"),
+            Self::Stalled => refuse(&Method::PUT, StatusCode::REQUEST_TIMEOUT, "the body stopped coming"),
             Self::Cut(error) => {
                 tracing::debug!(%error, "a request body was cut");
-                text_and_close(StatusCode::BAD_REQUEST, "the body ended early")
+                refuse(&Method::PUT, StatusCode::BAD_REQUEST, "the body ended early")
             }
         }
     }

@@ -22,7 +22,7 @@ use hyper::body::Incoming;
 
 use crate::access::Access;
 use crate::conditions::{self, Part};
-use crate::reply::{Body, reply, text, text_and_close};
+use crate::reply::{Body, refuse, reply, text};
 use crate::serve::Handler;
 use crate::upload::{self, UploadError};
 use crate::workers::Workers;
@@ -109,13 +109,21 @@ impl IndexRoot {
         let path = request.uri().path().get(path_at..).unwrap_or_default();
         let name = match IndexName::parse(path, self.options.names) {
             Ok(name) => name,
-            Err(rule) => return text_and_close(StatusCode::BAD_REQUEST, format!("not an index's path: {rule}")),
+            Err(rule) => {
+                return refuse(
+                    request.method(),
+                    StatusCode::BAD_REQUEST,
+                    format!("not an index's path: {rule}"),
+                );
+            }
         };
         match *request.method() {
             Method::GET | Method::HEAD => self.get(&request, name).await,
-            _ if self.options.access.is_read_only() => {
-                text_and_close(StatusCode::BAD_REQUEST, "this index root is read-only")
-            }
+            _ if self.options.access.is_read_only() => refuse(
+                request.method(),
+                StatusCode::BAD_REQUEST,
+                "this index root is read-only",
+            ),
             _ => self.put(request, name).await,
         }
     }
