@@ -279,20 +279,26 @@ fn announce(config: &Config, roots: &Roots, public: &TcpListener, internal: &Tcp
     let scheme = if config.tls.is_some() { "https" } else { "http" };
     let base = format!("{scheme}://{}", address(public)?);
     let name = roots.names().next().unwrap_or(config::DEFAULT_STORE);
-    println!(
+    let mut lines = vec![format!(
         "cairnd {} keeps its data in {}",
         env!("CARGO_PKG_VERSION"),
         config.data.display()
-    );
+    )];
     for name in roots.names() {
-        println!("  chunks   {base}/store/{name}/");
-        println!("  indexes  {base}/index/{name}/");
+        lines.push(format!("  chunks   {base}/store/{name}/"));
+        lines.push(format!("  indexes  {base}/index/{name}/"));
     }
-    println!("  health   {base}/health");
-    println!("  metrics  http://{}/metrics", address(internal)?);
-    println!("try:");
-    println!("  cairn make -s {base}/store/{name}/ {base}/index/{name}/usr.caibx usr.tar");
-    println!("  desync extract -s {base}/store/{name}/ {base}/index/{name}/usr.caibx usr.tar");
-    println!("  curl {base}/health");
+    lines.push(format!("  health   {base}/health"));
+    lines.push(format!("  metrics  http://{}/metrics", address(internal)?));
+    lines.push("try:".to_owned());
+    lines.push(format!(
+        "  cairn make -s {base}/store/{name}/ {base}/index/{name}/usr.caibx usr.tar"
+    ));
+    lines.push(format!(
+        "  desync extract -s {base}/store/{name}/ {base}/index/{name}/usr.caibx usr.tar"
+    ));
+    lines.push(format!("  curl {base}/health\n"));
+    // Nobody listening to this is no reason not to serve.
+    let _ = std::io::Write::write_all(&mut std::io::stdout(), lines.join("\n").as_bytes());
     Ok(())
 }

@@ -49,11 +49,7 @@ impl Server {
     }
 
     pub(crate) fn connect(&self) -> Client {
-        let stream = TcpStream::connect(self.address).unwrap();
-        stream.set_read_timeout(Some(HANG)).unwrap();
-        Client {
-            reader: BufReader::new(stream),
-        }
+        Client::connect(self.address)
     }
 
     /// One request on its own connection.
@@ -97,6 +93,14 @@ impl Answer {
 }
 
 impl Client {
+    pub(crate) fn connect(address: SocketAddr) -> Self {
+        let stream = TcpStream::connect(address).unwrap();
+        stream.set_read_timeout(Some(HANG)).unwrap();
+        Self {
+            reader: BufReader::new(stream),
+        }
+    }
+
     pub(crate) fn send(&mut self, bytes: &[u8]) {
         self.reader.get_mut().write_all(bytes).unwrap();
     }
@@ -161,6 +165,15 @@ impl Client {
             self.reader.read_exact(&mut answer.body).unwrap();
         }
         Some(answer)
+    }
+
+    /// The status of an interim answer, which is a head alone.
+    pub(crate) fn receive_interim(&mut self) -> u16 {
+        let mut head = String::new();
+        while !head.ends_with("\r\n\r\n") {
+            assert_ne!(self.reader.read_line(&mut head).unwrap(), 0, "the connection ended");
+        }
+        head.split(' ').nth(1).unwrap().parse().unwrap()
     }
 
     /// Whether the server has closed the connection, all of its bytes read.
