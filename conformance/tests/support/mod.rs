@@ -1,0 +1,242 @@
+//! What the black-box tests share: finding the programs, running them, inputs, a server of our own.
+//!
+//! A program that is not there fails the test: nothing is skipped.
+
+#![allow(dead_code)] // each test binary uses its own part
+
+use std::ffi::OsStr;
+use std::io::{BufRead as _, BufReader, Read as _, Write as _};
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Output, Stdio};
+
+/// A program of this workspace, built beside the tests.
+pub(crate) fn built(name: &str) -> PathBuf {
+    let test = std::env::current_exe().expect("a test knows its own path");
+    let folder = test
+        .parent()
+        .and_then(Path::parent)
+        .expect("tests lie in target/<profile>/deps");
+    let path = folder.join(name);
+    assert!(
+        path.exists(),
+        "{} is not built: run `cargo build --workspace` first",
+        path.display()
+    );
+    path
+}
+
+/// Our tool.
+pub(crate) fn cairn() -> Command {
+    Command::new(built("cairn"))
+}
+
+/// The real casync.
+pub(crate) fn casync() -> Command {
+    Command::new("casync")
+}
+
+/// The real desync, v1.1.0.
+pub(crate) fn desync() -> Command {
+    let cache = std::env::var_os("CAIRN_TOOLS").map(PathBuf::from);
+    Command::new(cache.map_or(PathBuf::from("desync"), |cache| cache.join("desync")))
+}
+
+/// Runs a command to its end; it must succeed.
+#[track_caller]
+pub(crate) fn ok(command: &mut Command) -> Output {
+    let output = run(command);
+    assert!(
+        output.status.success(),
+        "{command:?}\n{}\n{}\n{}",
+        output.status,
+        String::from_utf8_lossy(&output.stdout),
+        String::from_utf8_lossy(&output.stderr)
+    );
+    output
+}
+
+/// Runs a command that must refuse: exit code other than 0, and not by a crash. Its words on standard error.
+#[track_caller]
+pub(crate) fn refused(command: &mut Command) -> String {
+    let output = run(command);
+    let words = String::from_utf8_lossy(&output.stderr).into_owned();
+    let code = output.status.code();
+    assert!(
+        code.is_some_and(|code| code != 0 && code != 101),
+        "{command:?}\n{}\n{words}",
+        output.status
+    );
+    assert!(!words.contains("panicked"), "{command:?}\n{words}");
+    words
+}
+
+/// Runs a command to its end.
+#[track_caller]
+pub(crate) fn run(command: &mut Command) -> Output {
+    command.stdin(Stdio::null());
+    match command.output() {
+        Ok(output) => output,
+        Err(error) => panic!("{command:?} cannot be run ({error}): install it with `tools/bootstrap test`"),
+    }
+}
+
+/// An array of arguments of mixed kinds.
+macro_rules! args {
+    ($($argument:expr),* $(,)?) => { [$(std::ffi::OsString::from(&$argument)),*] };
+}
+
+pub(crate) use args;
+
+/// Bytes like real ones: pieces that compress, pieces that do not, repeats, runs of zeros. Same seed, same bytes.
+pub(crate) fn input(seed: u64, len: usize) -> Vec<u8> {
+    let mut random = fastrand::Rng::with_seed(seed);
+    let mut bytes = Vec::with_capacity(len + (1 << 18));
+    while bytes.len() < len {
+        let piece = random.usize(1..1 << 17);
+        match random.u8(..6) {
+            0 => bytes.resize(bytes.len() + piece, 0),
+            1 => bytes.extend(std::iter::repeat_with(|| random.alphanumeric() as u8).take(piece)),
+            2 if bytes.len() > piece => {
+                let from = random.usize(..bytes.len() - piece);
+                bytes.extend_from_within(from..from + piece);
+            }
+            3 => {
+                let period = random.usize(1..40);
+                let word: Vec<u8> = std::iter::repeat_with(|| random.u8(..)).take(period).collect();
+                bytes.extend(word.iter().cycle().take(piece));
+            }
+            _ => bytes.extend(std::iter::repeat_with(|| random.u8(..)).take(piece)),
+        }
+    }
+    bytes.truncate(len);
+    bytes
+}
+
+/// Every chunk file of a store folder, as (name, bytes), sorted.
+pub(crate) fn chunk_files(store: &Path) -> Vec<(String, Vec<u8>)> {
+    let mut files = Vec::new();
+    for prefix in std::fs::read_dir(store).expect("a store folder").flatten() {
+        if !prefix.path().is_dir() {
+            continue;
+        }
+        for file in std::fs::read_dir(prefix.path()).expect("a prefix folder").flatten() {
+            let name = file.file_name().into_string().expect("chunk names are ASCII");
+            files.push((name, std::fs::read(file.path()).expect("a chunk file")));
+        }
+    }
+    files.sort();
+    files
+}
+
+/// A loopback port that was free a moment ago.
+pub(crate) fn free_port() -> u16 {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a loopback port");
+    listener.local_addr().expect("a bound socket has an address").port()
+}
+
+/// A program that serves until it is dropped; killed by its pid.
+pub(crate) struct Server {
+    pub(crate) child: Child,
+    pub(crate) port: u16,
+}
+
+impl Server {
+    /// Starts a program and waits until its port answers or it has ended.
+    pub(crate) fn start(command: &mut Command, port: u16) -> Self {
+        command
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::piped());
+        let mut child = match command.spawn() {
+            Ok(child) => child,
+            Err(error) => panic!("{command:?} cannot be run ({error}): install it with `tools/bootstrap test`"),
+        };
+        // Its words are read on, so that it never blocks on a full pipe, and kept for a failure.
+        let words = child.stderr.take().expect("it is piped");
+        let (sender, receiver) = std::sync::mpsc::channel();
+        std::thread::spawn(move || {
+            for line in BufReader::new(words).lines().map_while(Result::ok) {
+                let _ = sender.send(line);
+            }
+        });
+        let address = SocketAddr::from(([127, 0, 0, 1], port));
+        while TcpStream::connect_timeout(&address, std::time::Duration::from_secs(1)).is_err() {
+            if let Some(status) = child.try_wait().expect("our own child") {
+                let words: Vec<String> = receiver.iter().collect();
+                panic!("{command:?} ended with {status}\n{}", words.join("\n"));
+            }
+            std::thread::yield_now();
+        }
+        Self { child, port }
+    }
+
+    /// `http://127.0.0.1:<port>`.
+    pub(crate) fn url(&self) -> String {
+        format!("http://127.0.0.1:{}", self.port)
+    }
+
+    /// One request on a connection of its own; status, head and body.
+    pub(crate) fn request(
+        &self,
+        method: &str,
+        path: &str,
+        headers: &[(&str, &str)],
+        body: &[u8],
+    ) -> (u16, String, Vec<u8>) {
+        let mut stream = TcpStream::connect(("127.0.0.1", self.port)).expect("the server listens");
+        let mut head = format!("{method} {path} HTTP/1.1\r\nhost: 127.0.0.1\r\nconnection: close\r\n");
+        for (name, value) in headers {
+            head += &format!("{name}: {value}\r\n");
+        }
+        if !body.is_empty() || method == "PUT" {
+            head += &format!("content-length: {}\r\n", body.len());
+        }
+        stream
+            .write_all(format!("{head}\r\n").as_bytes())
+            .expect("a request head");
+        // A server that refuses early closes before it has read everything: its answer is what counts.
+        let _ = stream.write_all(body);
+        let mut answer = Vec::new();
+        let _ = stream.read_to_end(&mut answer);
+        let end = answer
+            .windows(4)
+            .position(|four| four == b"\r\n\r\n")
+            .expect("a whole response head");
+        let head = String::from_utf8_lossy(&answer[..end]).into_owned();
+        let status = head
+            .split(' ')
+            .nth(1)
+            .and_then(|status| status.parse().ok())
+            .expect("a status");
+        (status, head.to_lowercase(), answer[end + 4..].to_vec())
+    }
+
+    /// Sends a signal.
+    pub(crate) fn signal(&self, signal: rustix::process::Signal) {
+        let pid = rustix::process::Pid::from_child(&self.child);
+        rustix::process::kill_process(pid, signal).expect("our own child");
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// `cairnd` on an embedded default in `data`.
+pub(crate) fn cairnd(data: &Path) -> Server {
+    let (port, internal) = (free_port(), free_port());
+    let mut command = Command::new(built("cairnd"));
+    command
+        .arg("--data")
+        .arg(data)
+        .args([OsStr::new("--listen"), OsStr::new(&format!("127.0.0.1:{port}"))])
+        .args([
+            OsStr::new("--internal-listen"),
+            OsStr::new(&format!("127.0.0.1:{internal}")),
+        ]);
+    Server::start(&mut command, port)
+}
