@@ -1,6 +1,56 @@
-//! The `cairn` tool.
+//! `cairn`: one binary, a verb per job. This file reads the command line and turns the end of a verb into an exit code.
 
-#[allow(dead_code, unused_imports)] // wired by the verbs in the next commits
+mod bar;
+mod cli;
+mod config;
+mod context;
 mod engine;
+mod failure;
+mod sizes;
+mod verbs;
 
-fn main() {}
+use std::process::ExitCode;
+
+use clap::Parser as _;
+
+use crate::cli::{Cli, Verb};
+use crate::context::Context;
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    match run(&cli) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => {
+            eprintln!("{}", failure.line(cli.global.json));
+            ExitCode::from(failure.exit as u8)
+        }
+    }
+}
+
+fn run(cli: &Cli) -> failure::Outcome<()> {
+    let context = Context::new(&cli.global)?;
+    if !matches!(cli.verb, Verb::ChunkServer(_) | Verb::IndexServer(_)) {
+        context.obey_signals()?;
+    }
+    match &cli.verb {
+        Verb::Make(arguments) => verbs::make::make(&context, arguments),
+        Verb::Chop(arguments) => verbs::make::chop(&context, arguments),
+        Verb::Chunk(arguments) => verbs::make::chunk(&context, arguments),
+        Verb::Extract(arguments) => verbs::extract::extract(&context, arguments),
+        Verb::Cat(arguments) => verbs::extract::cat(&context, arguments),
+        Verb::Verify(arguments) => verbs::verify::verify(&context, arguments),
+        Verb::VerifyIndex(arguments) => verbs::verify::verify_index(&context, arguments),
+        Verb::Info(arguments) => verbs::inspect::info(&context, arguments),
+        Verb::InspectChunks(arguments) => verbs::inspect::inspect_chunks(&context, arguments),
+        Verb::ListChunks(arguments) => verbs::inspect::list_chunks(&context, arguments),
+        Verb::Diff(arguments) => verbs::inspect::diff(&context, arguments),
+        Verb::Cache(arguments) => verbs::copy::cache(&context, arguments),
+        Verb::Convert(arguments) => verbs::copy::convert(&context, arguments),
+        Verb::Prune(arguments) => verbs::prune::prune(&context, arguments),
+        Verb::ChunkServer(arguments) => verbs::serve::chunk_server(&context, arguments),
+        Verb::IndexServer(arguments) => verbs::serve::index_server(&context, arguments),
+        Verb::Config(arguments) => verbs::about::config(&context, arguments),
+        Verb::Completion(arguments) => verbs::about::completion(arguments),
+        Verb::Manpage(arguments) => verbs::about::manpage(arguments),
+    }
+}

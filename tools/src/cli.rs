@@ -1,0 +1,649 @@
+//! What can be written on the command line. Flags have desync's names and meanings; the table in `docs/cli.md` tells where
+//! they differ, and a test keeps it in step.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use cairn_formats::{ChunkForm, ChunkSizes, DigestAlgorithm, Dialect, Level};
+use cairn_store::SyncPolicy;
+use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum};
+
+use crate::sizes;
+
+const AFTER_HELP: &str = "\
+Stores: a folder, http(s)://host/path/, or several joined by `|` (the next is asked when one fails). With several -s the next \
+is asked for chunks that the ones before do not have. An index is a file, an http(s) URL, or - for standard input or output.
+
+Exit codes: 0 done · 1 failed · 2 wrong command line · 3 done, but something is bad or missing (it is listed) · \
+130 interrupted. docs/exit-codes.md has the details.";
+
+/// Cuts, stores, serves, fetches and checks big data as content-addressed chunks, compatible with casync and desync.
+#[derive(Debug, Parser)]
+#[command(name = "cairn", version, after_help = AFTER_HELP, max_term_width = 110)]
+pub(crate) struct Cli {
+    #[command(flatten)]
+    pub(crate) global: Global,
+    #[command(subcommand)]
+    pub(crate) verb: Verb,
+}
+
+/// Flags of every verb.
+#[derive(Debug, Args)]
+pub(crate) struct Global {
+    /// Configuration file (JSON) [default: ~/.config/cairn/config.json, else desync's]
+    #[arg(long, global = true, value_name = "FILE")]
+    pub(crate) config: Option<PathBuf>,
+    /// Digest that names chunks; an index says itself which one it uses
+    #[arg(long, global = true, value_enum, default_value_t = DigestName::Sha512_256)]
+    pub(crate) digest: DigestName,
+    /// Say what is being done, on standard error
+    #[arg(long, global = true)]
+    pub(crate) verbose: bool,
+    /// Reports on standard output and errors on standard error as JSON objects
+    #[arg(long, global = true)]
+    pub(crate) json: bool,
+}
+
+/// The verbs.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Verb {
+    /// Cut a file, device or standard input into chunks, store them, write the index
+    Make(Make),
+    /// Store the chunks that an existing index names, read from the blob
+    Chop(Chop),
+    /// Print where a file would be cut: start, length, chunk id
+    Chunk(Chunk),
+    /// Rebuild a blob from its index
+    Extract(Extract),
+    /// Write a blob, or a part of it, to standard output or a file
+    Cat(Cat),
+    /// Check every chunk of a local store against its name
+    Verify(Verify),
+    /// Check a file or device against its index
+    VerifyIndex(VerifyIndex),
+    /// Tell how big a blob is and how much of it is where
+    Info(Info),
+    /// Tell plain and stored size of each chunk of an index, as JSON
+    InspectChunks(InspectChunks),
+    /// Print the ids of an index's chunks
+    ListChunks(ListChunks),
+    /// Copy the chunks of indexes into another store
+    Cache(CacheArgs),
+    /// Delete every chunk of a store that no given index names
+    Prune(Prune),
+    /// Tell what a download of one index would cost to somebody who has another
+    Diff(Diff),
+    /// Write a store's chunks anew: other level, plain or compressed
+    Convert(Convert),
+    /// Serve a store over HTTP
+    ChunkServer(ChunkServer),
+    /// Serve a folder of indexes over HTTP
+    IndexServer(IndexServer),
+    /// Print the configuration in force, or write it
+    Config(ConfigArgs),
+    /// Print a completion script for a shell
+    Completion(Completion),
+    /// Write manual pages into a folder
+    Manpage(Manpage),
+}
+
+/// Names of the digests.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum DigestName {
+    /// SHA-512/256
+    #[value(name = "sha512-256")]
+    Sha512_256,
+    /// SHA-256
+    #[value(name = "sha256")]
+    Sha256,
+}
+
+impl From<DigestName> for DigestAlgorithm {
+    fn from(name: DigestName) -> Self {
+        match name {
+            DigestName::Sha512_256 => Self::Sha512_256,
+            DigestName::Sha256 => Self::Sha256,
+        }
+    }
+}
+
+/// How stores are reached.
+#[derive(Clone, Debug, Args)]
+pub(crate) struct Access {
+    /// Requests in flight at most, per store
+    #[arg(short = 'n', long, default_value_t = 10, value_name = "N")]
+    pub(crate) concurrency: usize,
+    /// PEM file with the certificate shown to servers
+    #[arg(long, value_name = "FILE")]
+    pub(crate) client_cert: Option<PathBuf>,
+    /// PEM file with the key of --client-cert
+    #[arg(long, value_name = "FILE")]
+    pub(crate) client_key: Option<PathBuf>,
+    /// PEM file with the authorities to trust instead of the system's
+    #[arg(long, value_name = "FILE")]
+    pub(crate) ca_cert: Option<PathBuf>,
+    /// Take any server certificate
+    #[arg(short = 't', long)]
+    pub(crate) trust_insecure: bool,
+    /// Tries of one request in all
+    #[arg(short = 'e', long, default_value_t = 3, value_name = "N")]
+    pub(crate) error_retry: u32,
+    /// Longest first pause between tries; it doubles with every try
+    #[arg(short = 'b', long, default_value = "500ms", value_parser = sizes::duration, value_name = "TIME")]
+    pub(crate) error_retry_base_interval: Duration,
+    /// Bytes a second over HTTP, all stores together (suffixes K, M, G)
+    #[arg(long, value_parser = sizes::bytes, value_name = "BYTES")]
+    pub(crate) bandwidth_limit: Option<u64>,
+    /// Proxy for HTTP stores [default: as HTTP_PROXY, HTTPS_PROXY, ALL_PROXY, NO_PROXY say]
+    #[arg(long, value_name = "URL")]
+    pub(crate) proxy: Option<String>,
+}
+
+/// Stores to read from.
+#[derive(Clone, Debug, Args)]
+pub(crate) struct Sources {
+    /// Store to read from; may be repeated
+    #[arg(short = 's', long = "store", value_name = "STORE")]
+    pub(crate) stores: Vec<String>,
+    #[command(flatten)]
+    pub(crate) cached: Cached,
+    #[command(flatten)]
+    pub(crate) access: Access,
+}
+
+/// A store in front of others.
+#[derive(Clone, Debug, Args)]
+pub(crate) struct Cached {
+    /// Folder that keeps what was read
+    #[arg(short = 'c', long, value_name = "DIR")]
+    pub(crate) cache: Option<PathBuf>,
+    /// Most bytes the cache may hold; the least recently used go first [default: no limit]
+    #[arg(long, value_parser = sizes::bytes, value_name = "BYTES", requires = "cache")]
+    pub(crate) cache_limit: Option<u64>,
+    /// Fetch a damaged chunk of the cache again
+    #[arg(short = 'r', long, default_value_t = true, action = ArgAction::Set, num_args = 0..=1, default_missing_value = "true", value_name = "BOOL")]
+    pub(crate) cache_repair: bool,
+}
+
+/// How chunks are written.
+#[derive(Clone, Debug, Args)]
+pub(crate) struct Writing {
+    /// zstd level of new chunks
+    #[arg(long, default_value_t = 3, allow_negative_numbers = true, value_name = "LEVEL")]
+    pub(crate) compression_level: i32,
+    /// Store new chunks plain
+    #[arg(short = 'u', long)]
+    pub(crate) uncompressed: bool,
+    /// When new chunks of a local store are durable: before this ends, soon, or when the system likes
+    #[arg(long, value_enum, default_value_t = SyncName::Sync)]
+    pub(crate) sync: SyncName,
+}
+
+impl Writing {
+    pub(crate) fn form(&self) -> ChunkForm {
+        if self.uncompressed { ChunkForm::Plain } else { ChunkForm::Compressed }
+    }
+
+    pub(crate) fn level(&self) -> Level {
+        Level::new(self.compression_level)
+    }
+}
+
+/// Names of the sync policies.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum SyncName {
+    /// Before the verb ends
+    Sync,
+    /// A batch at a time, not before the verb ends
+    Batch,
+    /// When the system likes
+    None,
+}
+
+impl From<SyncName> for SyncPolicy {
+    fn from(name: SyncName) -> Self {
+        match name {
+            SyncName::Sync => Self::Sync,
+            SyncName::Batch => Self::Batch,
+            SyncName::None => Self::None,
+        }
+    }
+}
+
+/// Where to cut.
+#[derive(Clone, Debug, Args)]
+pub(crate) struct Cutting {
+    /// Smallest, average and largest chunk in KiB
+    #[arg(short = 'm', value_parser = sizes::kib_triple, value_name = "MIN:AVG:MAX", conflicts_with = "chunk_size")]
+    pub(crate) kib: Option<ChunkSizes>,
+    /// Chunk sizes as casync takes them: [MIN:]AVG[:MAX] in bytes, suffixes K, M, G [default: 16K:64K:256K]
+    #[arg(long, value_parser = sizes::casync_sizes, value_name = "SIZES")]
+    pub(crate) chunk_size: Option<ChunkSizes>,
+    /// Whose cuts: casync's (and desync's after v1.1.0), or desync's up to v1.1.0
+    #[arg(long, value_enum, default_value_t = DialectName::Casync)]
+    pub(crate) dialect: DialectName,
+}
+
+impl Cutting {
+    pub(crate) fn sizes(&self) -> ChunkSizes {
+        self.kib.or(self.chunk_size).unwrap_or(ChunkSizes::DEFAULT)
+    }
+}
+
+/// Names of the dialects.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum DialectName {
+    /// casync 2, desync after v1.1.0
+    Casync,
+    /// desync up to v1.1.0
+    Desync,
+}
+
+impl From<DialectName> for Dialect {
+    fn from(name: DialectName) -> Self {
+        match name {
+            DialectName::Casync => Self::Casync,
+            DialectName::Desync => Self::Desync,
+        }
+    }
+}
+
+/// How much of the machine is used.
+#[derive(Clone, Debug, Args)]
+pub(crate) struct Effort {
+    /// Threads [default: one per core]
+    #[arg(long, value_name = "N")]
+    pub(crate) workers: Option<usize>,
+    /// Memory to stay under, as far as fewer threads can (suffixes K, M, G)
+    #[arg(long, value_parser = sizes::bytes, value_name = "BYTES")]
+    pub(crate) memory_limit: Option<u64>,
+}
+
+impl Effort {
+    /// Threads: as many as asked for, as few as the memory limit wants.
+    pub(crate) fn workers(&self) -> usize {
+        /// What a worker holds at default sizes: two blocks and what they become.
+        const WORKER_BYTES: u64 = 10 << 20;
+        let wanted = self.workers.unwrap_or_else(crate::engine::default_workers).max(1);
+        self.memory_limit.map_or(wanted, |limit| wanted.min((limit / WORKER_BYTES).max(1) as usize))
+    }
+}
+
+/// `make`
+#[derive(Debug, Args)]
+pub(crate) struct Make {
+    /// Index to write; - for standard output
+    pub(crate) index: String,
+    /// File or device to cut; - for standard input
+    pub(crate) input: PathBuf,
+    /// Store for the chunks; without one only the index is made
+    #[arg(short = 's', long, value_name = "STORE")]
+    pub(crate) store: Option<String>,
+    /// Print what was done, to standard error
+    #[arg(long)]
+    pub(crate) print_stats: bool,
+    /// Tell what would be stored, store nothing and write no index
+    #[arg(long)]
+    pub(crate) dry_run: bool,
+    #[command(flatten)]
+    pub(crate) cutting: Cutting,
+    #[command(flatten)]
+    pub(crate) writing: Writing,
+    #[command(flatten)]
+    pub(crate) effort: Effort,
+    #[command(flatten)]
+    pub(crate) access: Access,
+}
+
+/// Chunks to leave out.
+#[derive(Clone, Debug, Args)]
+pub(crate) struct Ignoring {
+    /// Leave out the chunks of this index; may be repeated
+    #[arg(long, value_name = "INDEX")]
+    pub(crate) ignore: Vec<String>,
+    /// Leave out the chunks whose ids are in this file, one a line; may be repeated
+    #[arg(long, value_name = "FILE")]
+    pub(crate) ignore_chunks: Vec<PathBuf>,
+}
+
+/// `chop`
+#[derive(Debug, Args)]
+pub(crate) struct Chop {
+    /// Index that names the chunks
+    pub(crate) index: String,
+    /// Blob that holds them; - for standard input
+    pub(crate) input: PathBuf,
+    /// Store for the chunks
+    #[arg(short = 's', long, value_name = "STORE")]
+    pub(crate) store: String,
+    #[command(flatten)]
+    pub(crate) ignoring: Ignoring,
+    /// Tell what would be stored, store nothing
+    #[arg(long)]
+    pub(crate) dry_run: bool,
+    #[command(flatten)]
+    pub(crate) writing: Writing,
+    #[command(flatten)]
+    pub(crate) effort: Effort,
+    #[command(flatten)]
+    pub(crate) access: Access,
+}
+
+/// `chunk`
+#[derive(Debug, Args)]
+pub(crate) struct Chunk {
+    /// File or device; - for standard input
+    pub(crate) input: PathBuf,
+    /// Byte to start at
+    #[arg(short = 'S', long, default_value_t = 0, value_name = "OFFSET")]
+    pub(crate) start: u64,
+    #[command(flatten)]
+    pub(crate) cutting: Cutting,
+    #[command(flatten)]
+    pub(crate) effort: Effort,
+}
+
+/// Seeds.
+#[derive(Clone, Debug, Args)]
+pub(crate) struct Seeding {
+    /// Blob that shares chunks, by its index: INDEX or INDEX:BLOB (without BLOB: the index's name without its ending)
+    #[arg(long, value_name = "INDEX[:BLOB]")]
+    pub(crate) seed: Vec<String>,
+    /// Folder whose .caibx files, with their blobs beside them, are seeds
+    #[arg(long, value_name = "DIR")]
+    pub(crate) seed_dir: Vec<PathBuf>,
+}
+
+/// `extract`
+#[derive(Debug, Args)]
+pub(crate) struct Extract {
+    /// Index of the blob; - for standard input
+    pub(crate) index: String,
+    /// File or block device to write
+    pub(crate) output: PathBuf,
+    #[command(flatten)]
+    pub(crate) sources: Sources,
+    #[command(flatten)]
+    pub(crate) seeding: Seeding,
+    /// Taken for desync's sake: a seed's bad chunks are always passed over
+    #[arg(long)]
+    pub(crate) skip_invalid_seeds: bool,
+    /// Taken for desync's sake: a seed's good chunks are always used
+    #[arg(long)]
+    pub(crate) regenerate_invalid_seeds: bool,
+    /// Mend the output in place; also resumes, and writes devices
+    #[arg(short = 'k', long)]
+    pub(crate) in_place: bool,
+    /// Sync the output to disk before it gets its name (devices always are)
+    #[arg(long)]
+    pub(crate) fsync: bool,
+    /// Write zeros rather than leave holes
+    #[arg(long)]
+    pub(crate) no_sparse: bool,
+    /// Copy from seeds rather than share blocks
+    #[arg(long)]
+    pub(crate) no_reflink: bool,
+    /// Print where the bytes came from, to standard error
+    #[arg(long)]
+    pub(crate) print_stats: bool,
+    #[command(flatten)]
+    pub(crate) effort: Effort,
+}
+
+/// `cat`
+#[derive(Debug, Args)]
+pub(crate) struct Cat {
+    /// Index of the blob; - for standard input
+    pub(crate) index: String,
+    /// File to write [default: standard output]
+    pub(crate) output: Option<PathBuf>,
+    #[command(flatten)]
+    pub(crate) sources: Sources,
+    /// First byte
+    #[arg(short = 'o', long, default_value_t = 0, value_name = "BYTE")]
+    pub(crate) offset: u64,
+    /// Bytes to write; 0 for all that follow
+    #[arg(short = 'l', long, default_value_t = 0, value_name = "BYTES")]
+    pub(crate) length: u64,
+    #[command(flatten)]
+    pub(crate) effort: Effort,
+}
+
+/// `verify`
+#[derive(Debug, Args)]
+pub(crate) struct Verify {
+    /// Local store
+    #[arg(short = 's', long, value_name = "DIR")]
+    pub(crate) store: PathBuf,
+    /// Remove bad chunks
+    #[arg(short = 'r', long)]
+    pub(crate) repair: bool,
+    /// Taken for desync's sake: see --workers
+    #[arg(short = 'n', long, value_name = "N")]
+    pub(crate) concurrency: Option<usize>,
+    #[command(flatten)]
+    pub(crate) effort: Effort,
+}
+
+/// `verify-index`
+#[derive(Debug, Args)]
+pub(crate) struct VerifyIndex {
+    /// Index of the blob; - for standard input
+    pub(crate) index: String,
+    /// File or device that is to match
+    pub(crate) blob: PathBuf,
+    /// List every bad chunk, not only the first
+    #[arg(long)]
+    pub(crate) keep_going: bool,
+    #[command(flatten)]
+    pub(crate) effort: Effort,
+    #[command(flatten)]
+    pub(crate) access: Access,
+}
+
+/// `info`
+#[derive(Debug, Args)]
+pub(crate) struct Info {
+    /// Index of the blob; - for standard input
+    pub(crate) index: String,
+    #[command(flatten)]
+    pub(crate) sources: Sources,
+    #[command(flatten)]
+    pub(crate) seeding: Seeding,
+    /// Form of the report
+    #[arg(short = 'f', long, value_enum, default_value_t = InfoFormat::Json)]
+    pub(crate) format: InfoFormat,
+    /// Tell also how many stored bytes would be fetched (asks the store for each chunk)
+    #[arg(long)]
+    pub(crate) chunks_info: bool,
+}
+
+/// Forms of `info`'s report.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum InfoFormat {
+    /// One object
+    Json,
+    /// Lines for people
+    Plain,
+}
+
+/// `inspect-chunks`
+#[derive(Debug, Args)]
+pub(crate) struct InspectChunks {
+    /// Index of the blob; - for standard input
+    pub(crate) index: String,
+    /// File to write [default: standard output]
+    pub(crate) output: Option<PathBuf>,
+    /// Store that holds the chunks
+    #[arg(short = 's', long, value_name = "STORE")]
+    pub(crate) store: Option<String>,
+    #[command(flatten)]
+    pub(crate) access: Access,
+}
+
+/// `list-chunks`
+#[derive(Debug, Args)]
+pub(crate) struct ListChunks {
+    /// Index; - for standard input
+    pub(crate) index: String,
+    #[command(flatten)]
+    pub(crate) access: Access,
+}
+
+/// `cache`
+#[derive(Debug, Args)]
+pub(crate) struct CacheArgs {
+    /// Indexes whose chunks are copied
+    #[arg(required = true)]
+    pub(crate) indexes: Vec<String>,
+    /// Store to read from; may be repeated
+    #[arg(short = 's', long = "store", value_name = "STORE", required = true)]
+    pub(crate) stores: Vec<String>,
+    /// Store to copy into
+    #[arg(short = 'c', long, value_name = "STORE")]
+    pub(crate) cache: String,
+    #[command(flatten)]
+    pub(crate) ignoring: Ignoring,
+    /// Copy what can be copied, list what cannot, end with code 3
+    #[arg(long)]
+    pub(crate) keep_going: bool,
+    /// Tell what would be copied, copy nothing
+    #[arg(long)]
+    pub(crate) dry_run: bool,
+    #[command(flatten)]
+    pub(crate) writing: Writing,
+    #[command(flatten)]
+    pub(crate) effort: Effort,
+    #[command(flatten)]
+    pub(crate) access: Access,
+}
+
+/// `prune`
+#[derive(Debug, Args)]
+pub(crate) struct Prune {
+    /// Indexes whose chunks are kept
+    #[arg(required = true)]
+    pub(crate) indexes: Vec<String>,
+    /// Store to prune
+    #[arg(short = 's', long, value_name = "DIR")]
+    pub(crate) store: PathBuf,
+    /// Do not ask
+    #[arg(short = 'y', long)]
+    pub(crate) yes: bool,
+    /// Tell what would be deleted, delete nothing
+    #[arg(long)]
+    pub(crate) dry_run: bool,
+    #[command(flatten)]
+    pub(crate) access: Access,
+}
+
+/// `diff`
+#[derive(Debug, Args)]
+pub(crate) struct Diff {
+    /// Index of what is there
+    pub(crate) have: String,
+    /// Index of what is wanted
+    pub(crate) want: String,
+    /// Store to ask for the stored size of what is missing
+    #[arg(short = 's', long, value_name = "STORE")]
+    pub(crate) store: Option<String>,
+    #[command(flatten)]
+    pub(crate) access: Access,
+}
+
+/// `convert`
+#[derive(Debug, Args)]
+pub(crate) struct Convert {
+    /// Local store to read
+    #[arg(short = 's', long, value_name = "DIR")]
+    pub(crate) store: PathBuf,
+    /// Local store to write; a chunk that is there already is left
+    pub(crate) target: PathBuf,
+    /// Leave out bad chunks, list them, end with code 3
+    #[arg(long)]
+    pub(crate) keep_going: bool,
+    #[command(flatten)]
+    pub(crate) writing: Writing,
+    #[command(flatten)]
+    pub(crate) effort: Effort,
+}
+
+/// What both servers take.
+#[derive(Clone, Debug, Args)]
+pub(crate) struct Listening {
+    /// Address to listen on, host:port or :port; may be repeated [default: 127.0.0.1:8000]
+    #[arg(short = 'l', long, value_name = "ADDRESS")]
+    pub(crate) listen: Vec<String>,
+    /// Take PUT
+    #[arg(short = 'w', long)]
+    pub(crate) writable: bool,
+    /// PEM file with the server's certificate
+    #[arg(long, value_name = "FILE", requires = "key")]
+    pub(crate) cert: Option<PathBuf>,
+    /// PEM file with the key of --cert
+    #[arg(long, value_name = "FILE", requires = "cert")]
+    pub(crate) key: Option<PathBuf>,
+    /// Demand a client certificate
+    #[arg(long, requires = "client_ca")]
+    pub(crate) mutual_tls: bool,
+    /// PEM file with the authority of client certificates
+    #[arg(long, value_name = "FILE")]
+    pub(crate) client_ca: Option<PathBuf>,
+    /// The Authorization value, or bearer token, that requests must show
+    #[arg(long, env = "DESYNC_HTTP_AUTH", hide_env_values = true, value_name = "VALUE")]
+    pub(crate) authorization: Option<String>,
+    /// File for a line per request; - for standard output
+    #[arg(long, value_name = "FILE")]
+    pub(crate) log: Option<PathBuf>,
+}
+
+/// `chunk-server`
+#[derive(Debug, Args)]
+pub(crate) struct ChunkServer {
+    #[command(flatten)]
+    pub(crate) sources: Sources,
+    #[command(flatten)]
+    pub(crate) listening: Listening,
+    /// Taken for desync's sake: both forms are always served, by path
+    #[arg(short = 'u', long)]
+    pub(crate) uncompressed: bool,
+    /// Taken for desync's sake
+    #[arg(long, default_value_t = true, action = ArgAction::Set, num_args = 0..=1, default_missing_value = "true", value_name = "BOOL")]
+    pub(crate) skip_verify_read: bool,
+    /// Taken for desync's sake: what is written is always verified
+    #[arg(long, default_value_t = true, action = ArgAction::Set, num_args = 0..=1, default_missing_value = "true", value_name = "BOOL")]
+    pub(crate) skip_verify_write: bool,
+}
+
+/// `index-server`
+#[derive(Debug, Args)]
+pub(crate) struct IndexServer {
+    /// Folder of indexes
+    #[arg(short = 's', long, value_name = "DIR")]
+    pub(crate) store: PathBuf,
+    #[command(flatten)]
+    pub(crate) listening: Listening,
+}
+
+/// `config`
+#[derive(Debug, Args)]
+pub(crate) struct ConfigArgs {
+    /// Write it to the configuration file
+    #[arg(short = 'w', long)]
+    pub(crate) write: bool,
+}
+
+/// `completion`
+#[derive(Debug, Args)]
+pub(crate) struct Completion {
+    /// The shell
+    #[arg(value_enum)]
+    pub(crate) shell: clap_complete::Shell,
+}
+
+/// `manpage`
+#[derive(Debug, Args)]
+pub(crate) struct Manpage {
+    /// Folder for the pages
+    pub(crate) folder: PathBuf,
+}

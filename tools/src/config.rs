@@ -1,0 +1,227 @@
+//! The configuration file: desync's JSON, so that one file serves both.
+//!
+//! Read from `--config`, else `~/.config/cairn/config.json`, else desync's own. What belongs to kinds of stores that this
+//! release does not open (`s3-credentials`, `oci-credentials`) is kept as it is and not looked at.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use crate::failure::{Failure, Outcome};
+
+/// The whole file.
+#[derive(Debug, Default, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+pub(crate) struct Config {
+    /// Kept for the release that opens S3 stores.
+    #[serde(default)]
+    pub(crate) s3_credentials: Opaque,
+    /// Kept for a release that opens registries.
+    #[serde(default)]
+    pub(crate) oci_credentials: Opaque,
+    /// Options by location; `*` and `?` stand for anything but `/`.
+    #[serde(default, deserialize_with = "null_is_empty")]
+    pub(crate) store_options: BTreeMap<String, StoreEntry>,
+}
+
+/// JSON that is passed on and never shown in debug output: it holds secrets.
+#[derive(Default, Serialize, Deserialize)]
+#[serde(transparent)]
+pub(crate) struct Opaque(serde_json::Value);
+
+impl fmt::Debug for Opaque {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("…")
+    }
+}
+
+/// Options of one location.
+#[derive(Clone, Default, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields, default)]
+pub(crate) struct StoreEntry {
+    /// Nanoseconds for a whole request; 0 for the default of a minute, negative for none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) timeout: Option<i64>,
+    /// Tries in all.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) error_retry: Option<u32>,
+    /// Nanoseconds.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) error_retry_base_interval: Option<u64>,
+    /// PEM file.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) client_cert: Option<PathBuf>,
+    /// PEM file.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) client_key: Option<PathBuf>,
+    /// PEM file.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) ca_cert: Option<PathBuf>,
+    /// Take any certificate.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub(crate) trust_insecure: bool,
+    /// Taken for desync's sake: chunks are always verified.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub(crate) skip_verify: bool,
+    /// Chunks are written plain.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub(crate) uncompressed: bool,
+    /// The Authorization header.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) http_auth: Option<String>,
+    /// The Cookie header.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) http_cookie: Option<String>,
+    /// Requests in flight.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) n: Option<usize>,
+    /// Refused where set: see [`Config::load`].
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub(crate) encryption: bool,
+    /// As `encryption`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) encryption_key: Option<String>,
+    /// As `encryption`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) encryption_algorithm: Option<String>,
+}
+
+impl fmt::Debug for StoreEntry {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("StoreEntry { … }")
+    }
+}
+
+impl StoreEntry {
+    /// `timeout` as a time: `None` when the file does not say, `Some(None)` for none at all.
+    pub(crate) fn timeout(&self) -> Option<Option<Duration>> {
+        match self.timeout {
+            None | Some(0) => None,
+            Some(nanoseconds) => Some(u64::try_from(nanoseconds).ok().map(Duration::from_nanos)),
+        }
+    }
+}
+
+impl Config {
+    /// Reads the file in force; none at all is an empty one.
+    pub(crate) fn load(named: Option<&Path>) -> Outcome<(PathBuf, Self)> {
+        let folder = std::env::var_os("XDG_CONFIG_HOME").map(PathBuf::from);
+        let folder = folder.or_else(|| std::env::var_os("HOME").map(|home| PathBuf::from(home).join(".config")));
+        let standard = |tool: &str| folder.as_ref().map(|folder| folder.join(tool).join("config.json"));
+        let path = match named {
+            Some(path) => path.to_owned(),
+            None => {
+                let ours = standard("cairn").unwrap_or_else(|| PathBuf::from("config.json"));
+                let theirs = standard("desync").filter(|path| path.exists() && !ours.exists());
+                theirs.unwrap_or(ours)
+            }
+        };
+        let text = match std::fs::read(&path) {
+            Ok(text) => text,
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound && named.is_none() => {
+                return Ok((path, Self::default()));
+            }
+            Err(error) => return Err(Failure::io(path.display(), "read the configuration", &error)),
+        };
+        let config = serde_json::from_slice(&text)
+            .map_err(|error| Failure::new(format!("{}: not a configuration: {error}", path.display())))?;
+        Ok((path, config))
+    }
+
+    /// The options of a location. Errors: two keys fit it.
+    pub(crate) fn options(&self, location: &str) -> Outcome<StoreEntry> {
+        let bare = location.trim_end_matches('/');
+        let mut fitting = self.store_options.iter().filter(|(pattern, _)| {
+            let pattern = pattern.trim_end_matches('/');
+            pattern == bare || glob(pattern.as_bytes(), bare.as_bytes())
+        });
+        let Some((first, entry)) = fitting.next() else { return Ok(StoreEntry::default()) };
+        match fitting.next() {
+            None => Ok(entry.clone()),
+            Some((second, _)) => Err(Failure::new(format!(
+                "store-options: both `{first}` and `{second}` fit one location; make one of them narrower"
+            ))),
+        }
+    }
+}
+
+/// Whether a text fits a pattern of Go's `path.Match` kind: `*`, `?` and `[a-z]`, none of which stand for `/`.
+fn glob(pattern: &[u8], text: &[u8]) -> bool {
+    let Some((&first, rest)) = pattern.split_first() else { return text.is_empty() };
+    match first {
+        b'*' => {
+            let reach = text.iter().position(|&byte| byte == b'/').unwrap_or(text.len());
+            (0..=reach).any(|skipped| glob(rest, &text[skipped..]))
+        }
+        b'[' => {
+            let Some(end) = rest.iter().position(|&byte| byte == b']') else { return false };
+            let Some((&byte, after)) = text.split_first() else { return false };
+            in_class(&rest[..end], byte) && glob(&rest[end + 1..], after)
+        }
+        _ => text.split_first().is_some_and(|(&byte, after)| {
+            (if first == b'?' { byte != b'/' } else { byte == first }) && glob(rest, after)
+        }),
+    }
+}
+
+fn in_class(class: &[u8], byte: u8) -> bool {
+    let (negated, mut class) = match class.split_first() {
+        Some((b'^', rest)) => (true, rest),
+        _ => (false, class),
+    };
+    let mut found = false;
+    while let Some((&low, rest)) = class.split_first() {
+        class = match rest {
+            [b'-', high, after @ ..] => {
+                found |= (low..=*high).contains(&byte);
+                after
+            }
+            _ => {
+                found |= byte == low;
+                rest
+            }
+        };
+    }
+    found != negated
+}
+
+fn null_is_empty<'de, D: serde::Deserializer<'de>>(
+    deserializer: D,
+) -> Result<BTreeMap<String, StoreEntry>, D::Error> {
+    Ok(Option::deserialize(deserializer)?.unwrap_or_default())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn patterns_fit_as_in_go() {
+        for (pattern, text, fits) in [
+            ("http://h/*", "http://h/store", true),
+            ("http://h/*", "http://h/a/b", false),
+            ("http://h/*/b", "http://h/a/b", true),
+            ("/srv/?", "/srv/a", true),
+            ("/srv/[a-c]*", "/srv/build", true),
+            ("/srv/[^a-c]*", "/srv/build", false),
+            ("/srv/[", "/srv/[", false),
+            ("", "", true),
+        ] {
+            assert_eq!(glob(pattern.as_bytes(), text.as_bytes()), fits, "{pattern} on {text}");
+        }
+    }
+
+    #[test]
+    fn two_keys_for_one_location_are_an_error() {
+        let config: Config = serde_json::from_str(
+            r#"{"s3-credentials": null, "store-options": {"http://h/*": {"error-retry": 7}, "http://h/a": {}}}"#,
+        )
+        .unwrap();
+        assert!(config.options("http://h/a/").unwrap_err().message.contains("http://h/*"));
+        assert_eq!(config.options("http://h/b/").unwrap().error_retry, Some(7));
+        assert_eq!(config.options("elsewhere").unwrap().error_retry, None);
+    }
+}

@@ -1,0 +1,278 @@
+//! What every verb needs: the configuration in force, stores and indexes by location, reports, a progress bar, signals.
+
+use std::io::{Read as _, Write as _};
+use std::num::NonZeroU64;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use cairn_formats::{ChunkForm, ChunkIndex, DigestAlgorithm};
+use cairn_store::{
+    Authorization, CacheOptions, CacheStore, ChunkStore, Cookie, FlatOptions, FlatStore, HttpOptions, IndexStore, Location,
+    Proxy, RateLimit, StoreOptions, StoreSpec, SyncPolicy, open_chain, open_store,
+};
+
+use crate::bar::{Bar, Unit};
+use crate::cli::{Access, Cached, Global, Seeding, Sources, Writing};
+use crate::config::Config;
+use crate::engine::{Progress, Seed};
+use crate::failure::{Failure, Outcome};
+
+/// Longest index taken from standard input.
+const INDEX_LEN_MAX: u64 = 1 << 30;
+
+/// One run of the tool.
+#[derive(Debug)]
+pub(crate) struct Context {
+    pub(crate) json: bool,
+    pub(crate) verbose: bool,
+    pub(crate) digest: DigestAlgorithm,
+    pub(crate) config: Config,
+    pub(crate) config_path: PathBuf,
+    pub(crate) progress: Arc<Progress>,
+}
+
+impl Context {
+    /// Reads the configuration and listens for signals.
+    pub(crate) fn new(global: &Global) -> Outcome<Self> {
+        let (config_path, config) = Config::load(global.config.as_deref())?;
+        let progress = Arc::new(Progress::default());
+        Ok(Self { json: global.json, verbose: global.verbose, digest: global.digest.into(), config, config_path, progress })
+    }
+
+    /// The first Ctrl-C (or SIGTERM) lets the work clean up, the second ends it at once.
+    pub(crate) fn obey_signals(&self) -> Outcome<()> {
+        use signal_hook::consts::{SIGINT, SIGTERM};
+        let mut signals = signal_hook::iterator::Signals::new([SIGINT, SIGTERM])
+            .map_err(|error| Failure::io("signals", "listen for them", &error))?;
+        let progress = Arc::clone(&self.progress);
+        std::thread::spawn(move || {
+            let mut signals = signals.forever();
+            if signals.next().is_some() {
+                progress.cancel();
+            }
+            if signals.next().is_some() {
+                std::process::exit(crate::failure::Exit::Interrupted as i32);
+            }
+        });
+        Ok(())
+    }
+
+    /// A word on what is being done, with `--verbose`.
+    pub(crate) fn say(&self, words: impl FnOnce() -> String) {
+        if self.verbose {
+            eprintln!("cairn: {}", words());
+        }
+    }
+
+    /// A bar for the work that `progress` counts.
+    pub(crate) fn bar(&self, what: &'static str, unit: Unit) -> Bar {
+        Bar::show(what, unit, &self.progress)
+    }
+
+    /// A report: the object with `--json`, else the lines.
+    pub(crate) fn report(&self, object: &serde_json::Value, lines: &str) -> Outcome<()> {
+        let mut text = if self.json { object.to_string() } else { lines.trim_end().to_owned() };
+        text.push('\n');
+        print(text.as_bytes())
+    }
+
+    /// How a location is reached: the flags, and what the configuration says of it.
+    fn options(&self, location: &str, access: &Access, writing: Option<&Writing>, rate: &Rate) -> Outcome<StoreOptions> {
+        let entry = self.config.options(location)?;
+        if entry.encryption || entry.encryption_key.is_some() || entry.encryption_algorithm.is_some() {
+            return Err(Failure::new(format!(
+                "{}: store-options ask for encrypted chunks, which this release does not write or read",
+                self.config_path.display()
+            )));
+        }
+        let mut http = HttpOptions {
+            concurrency: entry.n.unwrap_or(access.concurrency),
+            error_retry: entry.error_retry.unwrap_or(access.error_retry),
+            error_retry_base_interval: entry
+                .error_retry_base_interval
+                .map_or(access.error_retry_base_interval, Duration::from_nanos),
+            client_cert: entry.client_cert.clone().or_else(|| access.client_cert.clone()),
+            client_key: entry.client_key.clone().or_else(|| access.client_key.clone()),
+            ca_cert: entry.ca_cert.clone().or_else(|| access.ca_cert.clone()),
+            trust_insecure: entry.trust_insecure || access.trust_insecure,
+            authorization: entry.http_auth.clone().map(Authorization::Fixed),
+            cookie: entry.http_cookie.clone().map(Cookie),
+            proxy: access.proxy.clone().map_or(Proxy::Environment, Proxy::Url),
+            rate_limit: rate.0.clone(),
+            ..HttpOptions::default()
+        };
+        if let Some(timeout) = entry.timeout() {
+            http.timeout = timeout;
+        }
+        let plain = entry.uncompressed || writing.is_some_and(|writing| writing.uncompressed);
+        Ok(StoreOptions {
+            form: if plain { ChunkForm::Plain } else { ChunkForm::Compressed },
+            sync: writing.map_or(SyncPolicy::Sync, |writing| writing.sync.into()),
+            read_only: writing.is_none(),
+            skip_verify: entry.skip_verify,
+            http,
+        })
+    }
+
+    fn spec(&self, text: &str, access: &Access, writing: Option<&Writing>, rate: &Rate) -> Outcome<StoreSpec> {
+        let mut failure = None;
+        let spec = StoreSpec::parse(text, |member| {
+            self.options(member, access, writing, rate).unwrap_or_else(|error| {
+                failure = Some(error);
+                StoreOptions::default()
+            })
+        });
+        match failure {
+            Some(failure) => Err(failure),
+            None => spec.map_err(|error| Failure::usage(format!("{error}"))),
+        }
+    }
+
+    /// The stores to read from, with the cache in front.
+    pub(crate) fn sources(&self, sources: &Sources) -> Outcome<Arc<dyn ChunkStore>> {
+        let chain = self.chain(&sources.stores, &sources.access)?;
+        self.cached(chain, &sources.cached)
+    }
+
+    /// Stores that are asked one after the other.
+    pub(crate) fn chain(&self, stores: &[String], access: &Access) -> Outcome<Arc<dyn ChunkStore>> {
+        if stores.is_empty() {
+            return Err(Failure::usage("no store: name one with -s"));
+        }
+        let rate = Rate::new(access);
+        let specs =
+            stores.iter().map(|store| self.spec(store, access, None, &rate)).collect::<Outcome<Vec<StoreSpec>>>()?;
+        Ok(open_chain(&specs)?)
+    }
+
+    fn cached(&self, store: Arc<dyn ChunkStore>, cached: &Cached) -> Outcome<Arc<dyn ChunkStore>> {
+        let Some(folder) = &cached.cache else { return Ok(store) };
+        make_folder(folder)?;
+        let options = CacheOptions { bytes_max: cached.cache_limit, repair: cached.cache_repair, digest: self.digest };
+        Ok(Arc::new(CacheStore::open(store, folder, options)?))
+    }
+
+    /// A store to write to. A local folder that is not there is made.
+    pub(crate) fn target(&self, store: &str, access: &Access, writing: &Writing) -> Outcome<Arc<dyn ChunkStore>> {
+        let spec = self.spec(store, access, Some(writing), &Rate::new(access))?;
+        for member in &spec.members {
+            if let Location::Local(path) = &member.location {
+                make_folder(path)?;
+            }
+        }
+        Ok(open_store(&spec)?)
+    }
+
+    /// A local store, for what only those can do.
+    pub(crate) fn local(&self, folder: &Path, writing: Option<&Writing>) -> Outcome<FlatStore> {
+        let options = FlatOptions {
+            form: writing.map_or(ChunkForm::Compressed, Writing::form),
+            sync: writing.map_or(SyncPolicy::Sync, |writing| writing.sync.into()),
+            ..FlatOptions::default()
+        };
+        Ok(FlatStore::open(folder, options)?)
+    }
+
+    /// Reads and checks an index.
+    pub(crate) fn index(&self, name: &str, access: &Access) -> Outcome<ChunkIndex> {
+        let bytes = if name == "-" {
+            let mut bytes = Vec::new();
+            std::io::stdin()
+                .lock()
+                .take(INDEX_LEN_MAX + 1)
+                .read_to_end(&mut bytes)
+                .map_err(|error| Failure::io("standard input", "read the index", &error))?;
+            if bytes.len() as u64 > INDEX_LEN_MAX {
+                return Err(Failure::new(format!("standard input: the index is longer than {INDEX_LEN_MAX} bytes")));
+            }
+            Bytes::from(bytes)
+        } else {
+            self.index_store(name, access)?.get()?
+        };
+        let shown = if name == "-" { "standard input".to_owned() } else { shown(name) };
+        let index = ChunkIndex::parse(bytes).map_err(|error| {
+            Failure::new(format!("{shown}: {error}")).try_this("make the index again, or fetch it again")
+        })?;
+        self.say(|| format!("{shown}: {} chunks, {} bytes", index.len(), index.blob_len()));
+        Ok(index)
+    }
+
+    /// Stores a finished index; `-` writes it to standard output.
+    pub(crate) fn put_index(&self, name: &str, bytes: Bytes, access: &Access) -> Outcome<()> {
+        if name == "-" {
+            return print(&bytes);
+        }
+        Ok(self.index_store(name, access)?.put(bytes)?)
+    }
+
+    fn index_store(&self, name: &str, access: &Access) -> Outcome<IndexStore> {
+        let location = Location::parse(name).map_err(|error| Failure::usage(error.to_string()))?;
+        let options = self.options(name, access, None, &Rate::new(access))?;
+        Ok(IndexStore::open(&location, &options.http)?)
+    }
+
+    /// Opens seeds; those of a folder that cannot be used are passed over, those named are not. The blob that is about to be
+    /// written is no seed of itself.
+    pub(crate) fn seeds(&self, seeding: &Seeding, access: &Access, output: Option<&Path>) -> Outcome<Vec<Seed>> {
+        let mut seeds = Vec::new();
+        for text in &seeding.seed {
+            let (index, blob) = match text.split_once(':') {
+                Some((index, blob)) if !text.contains("://") => (index, PathBuf::from(blob)),
+                _ => (text.as_str(), Path::new(text).with_extension("")),
+            };
+            seeds.push(Seed::open(self.index(index, access)?, &blob)?);
+        }
+        for folder in &seeding.seed_dir {
+            let listed = std::fs::read_dir(folder).and_then(Iterator::collect::<std::io::Result<Vec<_>>>);
+            let listed = listed.map_err(|error| Failure::io(folder.display(), "list the folder of seeds", &error))?;
+            for path in listed.into_iter().map(|entry| entry.path()) {
+                let blob = path.with_extension("");
+                let is_output = output.is_some_and(|output| {
+                    std::fs::canonicalize(output).is_ok_and(|output| std::fs::canonicalize(&blob).is_ok_and(|blob| blob == output))
+                });
+                if path.extension().is_none_or(|ending| ending != "caibx") || !blob.exists() || is_output {
+                    continue;
+                }
+                match self.index(&path.to_string_lossy(), access).and_then(|index| Ok(Seed::open(index, &blob)?)) {
+                    Ok(seed) => seeds.push(seed),
+                    Err(failure) => eprintln!("cairn: seed passed over: {}", failure.message),
+                }
+            }
+        }
+        Ok(seeds)
+    }
+}
+
+/// One bandwidth limit for all stores of a verb.
+struct Rate(Option<Arc<RateLimit>>);
+
+impl Rate {
+    fn new(access: &Access) -> Self {
+        Self(access.bandwidth_limit.and_then(NonZeroU64::new).map(|limit| Arc::new(RateLimit::new(limit))))
+    }
+}
+
+/// A location as it may be shown: without secrets.
+fn shown(name: &str) -> String {
+    Location::parse(name).map_or_else(|_| name.to_owned(), |location| location.to_string())
+}
+
+fn make_folder(folder: &Path) -> Outcome<()> {
+    match std::fs::create_dir(folder) {
+        Ok(()) => Ok(()),
+        Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => Ok(()),
+        Err(error) => Err(Failure::io(folder.display(), "make the store's folder", &error)),
+    }
+}
+
+/// Writes to standard output. A reader that has gone away (`| head`) ends the tool quietly, as it does others.
+pub(crate) fn print(bytes: &[u8]) -> Outcome<()> {
+    let mut output = std::io::stdout().lock();
+    match output.write_all(bytes).and_then(|()| output.flush()) {
+        Ok(()) => Ok(()),
+        Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => std::process::exit(0),
+        Err(error) => Err(Failure::io("standard output", "write", &error)),
+    }
+}

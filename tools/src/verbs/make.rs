@@ -1,0 +1,212 @@
+//! `make`, `chop` and `chunk`: an input is cut.
+
+use std::fs::File;
+use std::io::{Read, Seek as _, SeekFrom, Write as _};
+use std::path::Path;
+
+use cairn_formats::{ChunkId, EncodedChunk, FeatureFlags, StorableChunk};
+use cairn_store::{ChunkStore, StoreName};
+use serde_json::json;
+
+use crate::bar::Unit;
+use crate::cli::{Chop, Chunk, Ignoring, Make};
+use crate::context::Context;
+use crate::engine::{self, IdSet, IndexSpool, MakeOptions, MakeReport, Progress};
+use crate::failure::{Failure, Outcome};
+use crate::sizes::human;
+
+/// Cuts, stores, indexes.
+pub(crate) fn make(context: &Context, arguments: &Make) -> Outcome<()> {
+    let mut input = open(&arguments.input, &context.progress)?;
+    let store = arguments
+        .store
+        .as_ref()
+        .map(|store| context.target(store, &arguments.access, &arguments.writing))
+        .transpose()?;
+    let dry = store.as_deref().filter(|_| arguments.dry_run).map(DryRun);
+    let target: Option<&dyn ChunkStore> = match &dry {
+        Some(dry) => Some(dry),
+        None => store.as_deref(),
+    };
+    let options = MakeOptions {
+        sizes: arguments.cutting.sizes(),
+        dialect: arguments.cutting.dialect.into(),
+        digest: context.digest,
+        form: arguments.writing.form(),
+        level: arguments.writing.level(),
+        workers: arguments.effort.workers(),
+    };
+    check_cutting(&options)?;
+    let mut spool = IndexSpool::new(FeatureFlags::blob(options.digest), options.sizes)?;
+    let bar = context.bar("making", Unit::Bytes);
+    let report =
+        engine::make(&mut input, &arguments.input, target, &options, &context.progress, &mut |id, len| spool.push(id, len))?;
+    drop(bar);
+    if !arguments.dry_run {
+        context.put_index(&arguments.index, spool.finish()?, &arguments.access)?;
+    }
+    let quiet = !(arguments.print_stats || arguments.dry_run || context.json || context.verbose);
+    if quiet { Ok(()) } else { report_make(context, &report, arguments.dry_run) }
+}
+
+/// Stores the chunks that an index names.
+pub(crate) fn chop(context: &Context, arguments: &Chop) -> Outcome<()> {
+    let index = context.index(&arguments.index, &arguments.access)?;
+    let ignored = ignored(context, &arguments.ignoring, &arguments.access)?;
+    let mut input = open(&arguments.input, &context.progress)?;
+    let store = context.target(&arguments.store, &arguments.access, &arguments.writing)?;
+    let dry = DryRun(&*store);
+    let target: &dyn ChunkStore = if arguments.dry_run { &dry } else { &*store };
+    let options = MakeOptions {
+        form: arguments.writing.form(),
+        level: arguments.writing.level(),
+        workers: arguments.effort.workers(),
+        ..MakeOptions::default()
+    };
+    let bar = context.bar("chopping", Unit::Bytes);
+    let wanted = |id| !ignored.contains(id);
+    let report =
+        engine::chop(&mut input, &arguments.input, &index, &wanted, Some(target), &options, &context.progress)?;
+    drop(bar);
+    let quiet = !(arguments.dry_run || context.json || context.verbose);
+    if quiet { Ok(()) } else { report_make(context, &report, arguments.dry_run) }
+}
+
+/// Prints where a file would be cut.
+pub(crate) fn chunk(context: &Context, arguments: &Chunk) -> Outcome<()> {
+    let mut input = open(&arguments.input, &context.progress)?;
+    input.skip(arguments.start).map_err(|error| Failure::io(arguments.input.display(), "go to the start", &error))?;
+    let options = MakeOptions {
+        sizes: arguments.cutting.sizes(),
+        dialect: arguments.cutting.dialect.into(),
+        digest: context.digest,
+        workers: arguments.effort.workers(),
+        ..MakeOptions::default()
+    };
+    check_cutting(&options)?;
+    let mut start = arguments.start;
+    let mut output = std::io::BufWriter::new(std::io::stdout().lock());
+    engine::make(&mut input, &arguments.input, None, &options, &context.progress, &mut |id, len| {
+        let written = if context.json {
+            writeln!(output, "{}", json!({ "start": start, "length": len, "id": id.to_string() }))
+        } else {
+            writeln!(output, "{start}\t{len}\t{id}")
+        };
+        start += len as u64;
+        written.map_err(engine::file(Path::new("standard output"), "write to"))
+    })?;
+    output.flush().map_err(|error| Failure::io("standard output", "write", &error))
+}
+
+/// The chunks that `--ignore` and `--ignore-chunks` name.
+pub(crate) fn ignored(context: &Context, ignoring: &Ignoring, access: &crate::cli::Access) -> Outcome<IdSet> {
+    let mut ignored = IdSet::default();
+    for index in &ignoring.ignore {
+        ignored.add(context.index(index, access)?)?;
+    }
+    for list in &ignoring.ignore_chunks {
+        ignored.add_list(list)?;
+    }
+    Ok(ignored)
+}
+
+fn check_cutting(options: &MakeOptions) -> Outcome<()> {
+    match cairn_formats::CutRule::new(options.sizes, options.dialect) {
+        Ok(_) => Ok(()),
+        Err(error) => Err(Failure::usage(error.to_string())),
+    }
+}
+
+fn report_make(context: &Context, report: &MakeReport, dry_run: bool) -> Outcome<()> {
+    let object = json!({
+        "bytes": report.bytes,
+        "chunks": report.chunks,
+        "chunks-stored": report.chunks_stored,
+        "bytes-stored-plain": report.bytes_stored_plain,
+        "bytes-stored": report.bytes_stored,
+        "dry-run": dry_run,
+    });
+    let lines = format!(
+        "{} in {} chunks; {} {} new, {} plain, {} stored",
+        human(report.bytes),
+        report.chunks,
+        if dry_run { "would store" } else { "stored" },
+        report.chunks_stored,
+        human(report.bytes_stored_plain),
+        human(report.bytes_stored)
+    );
+    // Standard output may be the index.
+    eprintln!("{}", if context.json { object.to_string() } else { lines });
+    Ok(())
+}
+
+/// An input: a file, a device, standard input.
+pub(crate) enum Input {
+    /// Something that can be sought.
+    File(File),
+    /// A pipe.
+    Stdin(std::io::Stdin),
+}
+
+pub(crate) fn open(path: &Path, progress: &Progress) -> Outcome<Input> {
+    if path == Path::new("-") {
+        return Ok(Input::Stdin(std::io::stdin()));
+    }
+    let fail = |action: &'static str| move |error| Failure::io(path.display(), action, &error);
+    let mut file = File::open(path).map_err(fail("open"))?;
+    if file.metadata().map_err(fail("look at"))?.is_dir() {
+        return Err(Failure::new(format!("{}: it is a folder; archives of folders come with release 0.2", path.display())));
+    }
+    // A device's length is where its end is; what cannot be sought (a FIFO) has none.
+    if let Ok(len) = file.seek(SeekFrom::End(0)) {
+        progress.set_total(len);
+        file.rewind().map_err(fail("rewind"))?;
+    }
+    Ok(Input::File(file))
+}
+
+impl Input {
+    fn skip(&mut self, bytes: u64) -> std::io::Result<()> {
+        match self {
+            Self::File(file) => file.seek(SeekFrom::Start(bytes)).map(drop),
+            Self::Stdin(stdin) => std::io::copy(&mut stdin.lock().take(bytes), &mut std::io::sink()).map(drop),
+        }
+    }
+}
+
+impl Read for Input {
+    fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
+        match self {
+            Self::File(file) => file.read(buffer),
+            Self::Stdin(stdin) => stdin.lock().read(buffer),
+        }
+    }
+}
+
+/// A store that is asked but never written to.
+#[derive(Debug)]
+struct DryRun<'a>(&'a dyn ChunkStore);
+
+#[deny(clippy::missing_trait_methods)]
+impl ChunkStore for DryRun<'_> {
+    fn name(&self) -> &StoreName {
+        self.0.name()
+    }
+
+    fn has_many(&self, ids: &[ChunkId]) -> cairn_store::Result<Vec<bool>> {
+        self.0.has_many(ids)
+    }
+
+    fn get_many(&self, ids: &[ChunkId]) -> Vec<cairn_store::Result<EncodedChunk>> {
+        self.0.get_many(ids)
+    }
+
+    fn put_many(&self, _: &[StorableChunk]) -> cairn_store::Result<()> {
+        Ok(())
+    }
+
+    fn flush(&self) -> cairn_store::Result<()> {
+        Ok(())
+    }
+}
+

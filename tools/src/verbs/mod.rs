@@ -1,0 +1,10 @@
+//! The verbs: arguments in, one call of the engine, a report out. Verbs that share their work share a file.
+
+pub(crate) mod about;
+pub(crate) mod copy;
+pub(crate) mod extract;
+pub(crate) mod inspect;
+pub(crate) mod make;
+pub(crate) mod prune;
+pub(crate) mod serve;
+pub(crate) mod verify;
