@@ -18,8 +18,6 @@ use std::time::Duration;
 
 use cairn_roots::{ServeOptions, Tls, WorkerOptions, Workers, serve, shutdown_channel};
 use clap::Parser;
-use rustls::pki_types::pem::PemObject as _;
-use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 
@@ -257,20 +255,7 @@ async fn listen(setting: &str, address: SocketAddr) -> Result<TcpListener, Strin
 }
 
 fn read_tls(files: &TlsFiles) -> Result<rustls::ServerConfig, String> {
-    let wrong = |setting: &str, path: &Path, error: &dyn std::fmt::Display| {
-        format!("setting tls.{setting}: {}: {error}", path.display())
-    };
-    let certificates = CertificateDer::pem_file_iter(&files.certificate)
-        .and_then(Iterator::collect::<Result<Vec<_>, _>>)
-        .map_err(|error| wrong("certificate", &files.certificate, &error))?;
-    let key = PrivateKeyDer::from_pem_file(&files.key).map_err(|error| wrong("key", &files.key, &error))?;
-    let provider = Arc::new(rustls::crypto::ring::default_provider());
-    rustls::ServerConfig::builder_with_provider(provider)
-        .with_safe_default_protocol_versions()
-        .map_err(|error| error.to_string())?
-        .with_no_client_auth()
-        .with_single_cert(certificates, key)
-        .map_err(|error| wrong("certificate", &files.certificate, &error))
+    cairn_roots::server_tls(&files.certificate, &files.key, None).map_err(|error| format!("setting tls: {error}"))
 }
 
 /// Tells people where the server is and what to try. Standard output has this and nothing else.

@@ -4,14 +4,14 @@
 //! Not here: serving HTTP, buckets, users (other crates); deciding what may be deleted (`index`, later).
 
 mod backend;
+#[cfg(test)]
+mod contract;
 mod error;
 mod file;
-mod flat;
 mod index_store;
 mod location;
 mod open;
 mod rate;
-mod resident;
 mod wrapper;
 
 use std::fmt;
@@ -19,13 +19,15 @@ use std::sync::Arc;
 
 use cairn_formats::{ChunkForm, ChunkId, EncodedChunk, StorableChunk};
 
+pub use backend::flat::{FlatOptions, FlatStore, StoredChunk, SyncPolicy};
 pub use backend::http::{Authorization, Cookie, HttpOptions, HttpStore, Proxy};
 pub use error::{BoxError, Error};
-pub use flat::{FlatOptions, FlatStore, SyncPolicy};
+
 pub use index_store::IndexStore;
 pub use location::{HttpLocation, LaterLocation, Location, LocationError};
 pub use open::{MemberSpec, StoreOptions, StoreSpec, open_chain, open_store};
 pub use rate::RateLimit;
+pub use wrapper::cache::{CacheOptions, CacheStore};
 pub use wrapper::chain::StoreChain;
 pub use wrapper::group::FailoverGroup;
 

@@ -110,6 +110,7 @@ fn open_member(member: &MemberSpec) -> Result<Arc<dyn ChunkStore>> {
                 form: options.form,
                 read_only: options.read_only,
                 sync: options.sync,
+                ..FlatOptions::default()
             },
         )?)),
         Location::Http(http) => Ok(Arc::new(HttpStore::open(http, options.form, options.http.clone())?)),

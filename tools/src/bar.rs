@@ -34,12 +34,19 @@ impl Bar {
         let set = |name: &str| std::env::var_os(name).is_some_and(|value| !value.is_empty());
         let parsable = set("DESYNC_ENABLE_PARSABLE_PROGRESS");
         if !(parsable || std::io::stderr().is_terminal() || set("DESYNC_PROGRESSBAR_ENABLED")) {
-            return Self { stop: None, thread: None };
+            return Self {
+                stop: None,
+                thread: None,
+            };
         }
         let (stop, stopped) = channel();
         let progress = Arc::clone(progress);
         let thread = std::thread::spawn(move || {
-            let bar = if parsable { ProgressBar::hidden() } else { bar(what, unit) };
+            let bar = if parsable {
+                ProgressBar::hidden()
+            } else {
+                bar(what, unit)
+            };
             let mut last = None;
             loop {
                 let ended = !matches!(stopped.recv_timeout(INTERVAL), Err(RecvTimeoutError::Timeout));
@@ -57,7 +64,10 @@ impl Bar {
                 }
             }
         });
-        Self { stop: Some(stop), thread: Some(thread) }
+        Self {
+            stop: Some(stop),
+            thread: Some(thread),
+        }
     }
 }
 

@@ -4,7 +4,7 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use cairn_formats::{ChunkForm, ChunkSizes, DigestAlgorithm, Dialect, Level};
+use cairn_formats::{ChunkForm, ChunkSizes, Dialect, DigestAlgorithm, Level};
 use cairn_store::SyncPolicy;
 use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum};
 
@@ -139,6 +139,23 @@ pub(crate) struct Access {
     pub(crate) proxy: Option<String>,
 }
 
+/// As without any flag; a test holds the two together.
+impl Default for Access {
+    fn default() -> Self {
+        Self {
+            concurrency: 10,
+            client_cert: None,
+            client_key: None,
+            ca_cert: None,
+            trust_insecure: false,
+            error_retry: 3,
+            error_retry_base_interval: Duration::from_millis(500),
+            bandwidth_limit: None,
+            proxy: None,
+        }
+    }
+}
+
 /// Stores to read from.
 #[derive(Clone, Debug, Args)]
 pub(crate) struct Sources {
@@ -181,7 +198,11 @@ pub(crate) struct Writing {
 
 impl Writing {
     pub(crate) fn form(&self) -> ChunkForm {
-        if self.uncompressed { ChunkForm::Plain } else { ChunkForm::Compressed }
+        if self.uncompressed {
+            ChunkForm::Plain
+        } else {
+            ChunkForm::Compressed
+        }
     }
 
     pub(crate) fn level(&self) -> Level {
@@ -265,7 +286,8 @@ impl Effort {
         /// What a worker holds at default sizes: two blocks and what they become.
         const WORKER_BYTES: u64 = 10 << 20;
         let wanted = self.workers.unwrap_or_else(crate::engine::default_workers).max(1);
-        self.memory_limit.map_or(wanted, |limit| wanted.min((limit / WORKER_BYTES).max(1) as usize))
+        self.memory_limit
+            .map_or(wanted, |limit| wanted.min((limit / WORKER_BYTES).max(1) as usize))
     }
 }
 
@@ -602,6 +624,9 @@ pub(crate) struct Listening {
 pub(crate) struct ChunkServer {
     #[command(flatten)]
     pub(crate) sources: Sources,
+    /// JSON file {"stores": [...], "cache": "..."} in place of -s and -c; read again on SIGHUP
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["stores", "cache"])]
+    pub(crate) store_file: Option<PathBuf>,
     #[command(flatten)]
     pub(crate) listening: Listening,
     /// Taken for desync's sake: both forms are always served, by path
@@ -646,4 +671,25 @@ pub(crate) struct Completion {
 pub(crate) struct Manpage {
     /// Folder for the pages
     pub(crate) folder: PathBuf,
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory as _;
+
+    use super::*;
+
+    #[test]
+    fn the_definitions_are_sound() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn default_access_is_what_no_flags_give() {
+        let cli = Cli::try_parse_from(["cairn", "list-chunks", "x"]).unwrap();
+        let Verb::ListChunks(arguments) = cli.verb else {
+            panic!("another verb")
+        };
+        assert_eq!(format!("{:?}", arguments.access), format!("{:?}", Access::default()));
+    }
 }

@@ -138,7 +138,9 @@ impl Config {
             let pattern = pattern.trim_end_matches('/');
             pattern == bare || glob(pattern.as_bytes(), bare.as_bytes())
         });
-        let Some((first, entry)) = fitting.next() else { return Ok(StoreEntry::default()) };
+        let Some((first, entry)) = fitting.next() else {
+            return Ok(StoreEntry::default());
+        };
         match fitting.next() {
             None => Ok(entry.clone()),
             Some((second, _)) => Err(Failure::new(format!(
@@ -150,15 +152,21 @@ impl Config {
 
 /// Whether a text fits a pattern of Go's `path.Match` kind: `*`, `?` and `[a-z]`, none of which stand for `/`.
 fn glob(pattern: &[u8], text: &[u8]) -> bool {
-    let Some((&first, rest)) = pattern.split_first() else { return text.is_empty() };
+    let Some((&first, rest)) = pattern.split_first() else {
+        return text.is_empty();
+    };
     match first {
         b'*' => {
             let reach = text.iter().position(|&byte| byte == b'/').unwrap_or(text.len());
             (0..=reach).any(|skipped| glob(rest, &text[skipped..]))
         }
         b'[' => {
-            let Some(end) = rest.iter().position(|&byte| byte == b']') else { return false };
-            let Some((&byte, after)) = text.split_first() else { return false };
+            let Some(end) = rest.iter().position(|&byte| byte == b']') else {
+                return false;
+            };
+            let Some((&byte, after)) = text.split_first() else {
+                return false;
+            };
             in_class(&rest[..end], byte) && glob(&rest[end + 1..], after)
         }
         _ => text.split_first().is_some_and(|(&byte, after)| {
@@ -188,9 +196,7 @@ fn in_class(class: &[u8], byte: u8) -> bool {
     found != negated
 }
 
-fn null_is_empty<'de, D: serde::Deserializer<'de>>(
-    deserializer: D,
-) -> Result<BTreeMap<String, StoreEntry>, D::Error> {
+fn null_is_empty<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<BTreeMap<String, StoreEntry>, D::Error> {
     Ok(Option::deserialize(deserializer)?.unwrap_or_default())
 }
 
@@ -220,7 +226,13 @@ mod tests {
             r#"{"s3-credentials": null, "store-options": {"http://h/*": {"error-retry": 7}, "http://h/a": {}}}"#,
         )
         .unwrap();
-        assert!(config.options("http://h/a/").unwrap_err().message.contains("http://h/*"));
+        assert!(
+            config
+                .options("http://h/a/")
+                .unwrap_err()
+                .message
+                .contains("http://h/*")
+        );
         assert_eq!(config.options("http://h/b/").unwrap().error_retry, Some(7));
         assert_eq!(config.options("elsewhere").unwrap().error_retry, None);
     }

@@ -9,8 +9,8 @@ use std::time::Duration;
 use bytes::Bytes;
 use cairn_formats::{ChunkForm, ChunkIndex, DigestAlgorithm};
 use cairn_store::{
-    Authorization, CacheOptions, CacheStore, ChunkStore, Cookie, FlatOptions, FlatStore, HttpOptions, IndexStore, Location,
-    Proxy, RateLimit, StoreOptions, StoreSpec, SyncPolicy, open_chain, open_store,
+    Authorization, CacheOptions, CacheStore, ChunkStore, Cookie, FlatOptions, FlatStore, HttpOptions, IndexStore,
+    Location, Proxy, RateLimit, StoreOptions, StoreSpec, SyncPolicy, open_chain, open_store,
 };
 
 use crate::bar::{Bar, Unit};
@@ -38,7 +38,14 @@ impl Context {
     pub(crate) fn new(global: &Global) -> Outcome<Self> {
         let (config_path, config) = Config::load(global.config.as_deref())?;
         let progress = Arc::new(Progress::default());
-        Ok(Self { json: global.json, verbose: global.verbose, digest: global.digest.into(), config, config_path, progress })
+        Ok(Self {
+            json: global.json,
+            verbose: global.verbose,
+            digest: global.digest.into(),
+            config,
+            config_path,
+            progress,
+        })
     }
 
     /// The first Ctrl-C (or SIGTERM) lets the work clean up, the second ends it at once.
@@ -73,13 +80,23 @@ impl Context {
 
     /// A report: the object with `--json`, else the lines.
     pub(crate) fn report(&self, object: &serde_json::Value, lines: &str) -> Outcome<()> {
-        let mut text = if self.json { object.to_string() } else { lines.trim_end().to_owned() };
+        let mut text = if self.json {
+            object.to_string()
+        } else {
+            lines.trim_end().to_owned()
+        };
         text.push('\n');
         print(text.as_bytes())
     }
 
     /// How a location is reached: the flags, and what the configuration says of it.
-    fn options(&self, location: &str, access: &Access, writing: Option<&Writing>, rate: &Rate) -> Outcome<StoreOptions> {
+    fn options(
+        &self,
+        location: &str,
+        access: &Access,
+        writing: Option<&Writing>,
+        rate: &Rate,
+    ) -> Outcome<StoreOptions> {
         let entry = self.config.options(location)?;
         if entry.encryption || entry.encryption_key.is_some() || entry.encryption_algorithm.is_some() {
             return Err(Failure::new(format!(
@@ -142,15 +159,21 @@ impl Context {
             return Err(Failure::usage("no store: name one with -s"));
         }
         let rate = Rate::new(access);
-        let specs =
-            stores.iter().map(|store| self.spec(store, access, None, &rate)).collect::<Outcome<Vec<StoreSpec>>>()?;
+        let specs = stores
+            .iter()
+            .map(|store| self.spec(store, access, None, &rate))
+            .collect::<Outcome<Vec<StoreSpec>>>()?;
         Ok(open_chain(&specs)?)
     }
 
     fn cached(&self, store: Arc<dyn ChunkStore>, cached: &Cached) -> Outcome<Arc<dyn ChunkStore>> {
         let Some(folder) = &cached.cache else { return Ok(store) };
         make_folder(folder)?;
-        let options = CacheOptions { bytes_max: cached.cache_limit, repair: cached.cache_repair, digest: self.digest };
+        let options = CacheOptions {
+            bytes_max: cached.cache_limit,
+            repair: cached.cache_repair,
+            digest: self.digest,
+        };
         Ok(Arc::new(CacheStore::open(store, folder, options)?))
     }
 
@@ -185,13 +208,19 @@ impl Context {
                 .read_to_end(&mut bytes)
                 .map_err(|error| Failure::io("standard input", "read the index", &error))?;
             if bytes.len() as u64 > INDEX_LEN_MAX {
-                return Err(Failure::new(format!("standard input: the index is longer than {INDEX_LEN_MAX} bytes")));
+                return Err(Failure::new(format!(
+                    "standard input: the index is longer than {INDEX_LEN_MAX} bytes"
+                )));
             }
             Bytes::from(bytes)
         } else {
             self.index_store(name, access)?.get()?
         };
-        let shown = if name == "-" { "standard input".to_owned() } else { shown(name) };
+        let shown = if name == "-" {
+            "standard input".to_owned()
+        } else {
+            shown(name)
+        };
         let index = ChunkIndex::parse(bytes).map_err(|error| {
             Failure::new(format!("{shown}: {error}")).try_this("make the index again, or fetch it again")
         })?;
@@ -230,12 +259,16 @@ impl Context {
             for path in listed.into_iter().map(|entry| entry.path()) {
                 let blob = path.with_extension("");
                 let is_output = output.is_some_and(|output| {
-                    std::fs::canonicalize(output).is_ok_and(|output| std::fs::canonicalize(&blob).is_ok_and(|blob| blob == output))
+                    std::fs::canonicalize(output)
+                        .is_ok_and(|output| std::fs::canonicalize(&blob).is_ok_and(|blob| blob == output))
                 });
                 if path.extension().is_none_or(|ending| ending != "caibx") || !blob.exists() || is_output {
                     continue;
                 }
-                match self.index(&path.to_string_lossy(), access).and_then(|index| Ok(Seed::open(index, &blob)?)) {
+                match self
+                    .index(&path.to_string_lossy(), access)
+                    .and_then(|index| Ok(Seed::open(index, &blob)?))
+                {
                     Ok(seed) => seeds.push(seed),
                     Err(failure) => eprintln!("cairn: seed passed over: {}", failure.message),
                 }
@@ -250,7 +283,12 @@ struct Rate(Option<Arc<RateLimit>>);
 
 impl Rate {
     fn new(access: &Access) -> Self {
-        Self(access.bandwidth_limit.and_then(NonZeroU64::new).map(|limit| Arc::new(RateLimit::new(limit))))
+        Self(
+            access
+                .bandwidth_limit
+                .and_then(NonZeroU64::new)
+                .map(|limit| Arc::new(RateLimit::new(limit))),
+        )
     }
 }
 

@@ -37,17 +37,29 @@ pub(crate) type Outcome<T = ()> = Result<T, Failure>;
 impl Failure {
     /// It could not be done.
     pub(crate) fn new(message: impl Into<String>) -> Self {
-        Self { exit: Exit::Failed, message: message.into(), hint: None }
+        Self {
+            exit: Exit::Failed,
+            message: message.into(),
+            hint: None,
+        }
     }
 
     /// The command line is wrong.
     pub(crate) fn usage(message: impl Into<String>) -> Self {
-        Self { exit: Exit::Usage, message: message.into(), hint: Some("see --help") }
+        Self {
+            exit: Exit::Usage,
+            message: message.into(),
+            hint: Some("see --help"),
+        }
     }
 
     /// Something is bad or missing, and was listed.
     pub(crate) fn incomplete(message: impl Into<String>) -> Self {
-        Self { exit: Exit::Incomplete, message: message.into(), hint: None }
+        Self {
+            exit: Exit::Incomplete,
+            message: message.into(),
+            hint: None,
+        }
     }
 
     /// With a word on what to try.
@@ -79,7 +91,9 @@ impl Failure {
 impl From<StoreError> for Failure {
     fn from(error: StoreError) -> Self {
         let hint = match &error {
-            StoreError::Missing { .. } => Some("name another store with -s, or store the chunk again with `cairn chop`"),
+            StoreError::Missing { .. } => {
+                Some("name another store with -s, or store the chunk again with `cairn chop`")
+            }
             StoreError::NoIndex { .. } => Some("check the name, or list what is there"),
             StoreError::Corrupt { .. } => Some("remove damaged chunks with `cairn verify -r` and store them again"),
             StoreError::ReadOnly { .. } => Some("choose a store that can be written"),
@@ -87,7 +101,11 @@ impl From<StoreError> for Failure {
             StoreError::Unavailable { .. } => Some("a second run goes on where this one stopped"),
             _ => None,
         };
-        Self { exit: Exit::Failed, message: chain(&error), hint }
+        Self {
+            exit: Exit::Failed,
+            message: chain(&error),
+            hint,
+        }
     }
 }
 
@@ -95,11 +113,17 @@ impl From<engine::Error> for Failure {
     fn from(error: engine::Error) -> Self {
         let hint = match &error {
             engine::Error::Store(_) => {
-                let engine::Error::Store(store) = error else { unreachable!("matched above") };
+                let engine::Error::Store(store) = error else {
+                    unreachable!("matched above")
+                };
                 return store.into();
             }
             engine::Error::Cancelled(_) => {
-                return Self { exit: Exit::Interrupted, message: error.to_string(), hint: None };
+                return Self {
+                    exit: Exit::Interrupted,
+                    message: error.to_string(),
+                    hint: None,
+                };
             }
             engine::Error::Chunk { .. } => Some("the store or the index is damaged: try `cairn verify` on the store"),
             engine::Error::Mismatch { .. } | engine::Error::Length { .. } => {
@@ -107,7 +131,11 @@ impl From<engine::Error> for Failure {
             }
             _ => None,
         };
-        Self { exit: Exit::Failed, message: chain(&error), hint }
+        Self {
+            exit: Exit::Failed,
+            message: chain(&error),
+            hint,
+        }
     }
 }
 

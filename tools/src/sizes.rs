@@ -13,14 +13,20 @@ pub(crate) fn bytes(text: &str) -> Result<u64, String> {
         Some(b't' | b'T') => (&text[..text.len() - 1], 1 << 40),
         _ => (text, 1u64),
     };
-    let number: u64 = digits.parse().map_err(|_| format!("`{text}` is not a size such as 65536, 64K or 2G"))?;
-    number.checked_mul(factor).ok_or_else(|| format!("`{text}` is too large"))
+    let number: u64 = digits
+        .parse()
+        .map_err(|_| format!("`{text}` is not a size such as 65536, 64K or 2G"))?;
+    number
+        .checked_mul(factor)
+        .ok_or_else(|| format!("`{text}` is too large"))
 }
 
 /// desync's `-m`: three sizes in KiB.
 pub(crate) fn kib_triple(text: &str) -> Result<ChunkSizes, String> {
     let parts: Vec<&str> = text.split(':').collect();
-    let [min, avg, max] = parts[..] else { return Err("expected MIN:AVG:MAX in KiB, such as 16:64:256".to_owned()) };
+    let [min, avg, max] = parts[..] else {
+        return Err("expected MIN:AVG:MAX in KiB, such as 16:64:256".to_owned());
+    };
     let kib = |part: &str| {
         let number: u64 = part.parse().map_err(|_| format!("`{part}` is not a number of KiB"))?;
         number.checked_mul(1024).ok_or_else(|| format!("`{part}` is too large"))
@@ -58,7 +64,9 @@ pub(crate) fn duration(text: &str) -> Result<Duration, String> {
     } else {
         (text, 1.0)
     };
-    let number: f64 = digits.parse().map_err(|_| format!("`{text}` is not a time such as 500ms, 2s or 1m"))?;
+    let number: f64 = digits
+        .parse()
+        .map_err(|_| format!("`{text}` is not a time such as 500ms, 2s or 1m"))?;
     Duration::try_from_secs_f64(number * unit).map_err(|_| format!("`{text}` is not a possible time"))
 }
 
@@ -71,7 +79,11 @@ pub(crate) fn human(bytes: u64) -> String {
         value /= 1024.0;
         unit += 1;
     }
-    if unit == 0 { format!("{bytes} B") } else { format!("{value:.1} {}", UNITS[unit]) }
+    if unit == 0 {
+        format!("{bytes} B")
+    } else {
+        format!("{value:.1} {}", UNITS[unit])
+    }
 }
 
 #[cfg(test)]

@@ -1,3 +1,4 @@
 //! Where chunks can be: one file a backend.
 
+pub(crate) mod flat;
 pub(crate) mod http;

@@ -79,7 +79,7 @@ pub(crate) fn copy(
             });
         }
         let mut batch = Vec::with_capacity(BATCH_CHUNKS);
-        let mut send = |batch: &mut Vec<ChunkId>| {
+        let send = |batch: &mut Vec<ChunkId>| {
             // The workers take batches until the sender is gone, so this cannot fail.
             let _ = sender.send(std::mem::replace(batch, Vec::with_capacity(BATCH_CHUNKS)));
         };
@@ -111,9 +111,17 @@ fn copy_batch(
     options: CopyOptions,
     on_bad: &(dyn Fn(&Error) + Sync),
 ) -> Result<CopyReport> {
-    let mut report = CopyReport { chunks: ids.len() as u64, ..CopyReport::default() };
+    let mut report = CopyReport {
+        chunks: ids.len() as u64,
+        ..CopyReport::default()
+    };
     let present = to.has_many(ids)?;
-    let wanted: Vec<ChunkId> = ids.iter().zip(present).filter(|(_, present)| !present).map(|(&id, _)| id).collect();
+    let wanted: Vec<ChunkId> = ids
+        .iter()
+        .zip(present)
+        .filter(|(_, present)| !present)
+        .map(|(&id, _)| id)
+        .collect();
     report.present = report.chunks - wanted.len() as u64;
     let mut fail = |error: Error| {
         report.failed += 1;
@@ -126,7 +134,13 @@ fn copy_batch(
     if options.dry_run {
         for (id, there) in wanted.iter().zip(from.has_many(&wanted)?) {
             if !there {
-                fail(cairn_store::Error::Missing { id: *id, store: from.name().clone() }.into())?;
+                fail(
+                    cairn_store::Error::Missing {
+                        id: *id,
+                        store: from.name().clone(),
+                    }
+                    .into(),
+                )?;
             }
         }
         report.copied = wanted.len() as u64 - report.failed;
@@ -134,7 +148,9 @@ fn copy_batch(
     }
     let mut storable = Vec::with_capacity(wanted.len());
     for encoded in from.get_many(&wanted) {
-        let proven = encoded.map_err(Error::from).and_then(|encoded| prove(from, encoded, options));
+        let proven = encoded
+            .map_err(Error::from)
+            .and_then(|encoded| prove(from, encoded, options));
         match proven {
             Ok(chunk) => storable.push(chunk),
             Err(error) => fail(error)?,
@@ -146,18 +162,20 @@ fn copy_batch(
     Ok(report)
 }
 
-fn prove(
-    from: &dyn ChunkStore,
-    encoded: EncodedChunk,
-    options: CopyOptions,
-) -> Result<cairn_formats::StorableChunk> {
+fn prove(from: &dyn ChunkStore, encoded: EncodedChunk, options: CopyOptions) -> Result<cairn_formats::StorableChunk> {
     let proven = match options.encode {
         None => encoded.verify(options.digest, CHUNK_LEN_MAX),
-        Some((form, level)) => {
-            encoded.open(options.digest, CHUNK_LEN_MAX).map(|chunk| chunk.encode(form, level))
-        }
+        Some((form, level)) => encoded
+            .open(options.digest, CHUNK_LEN_MAX)
+            .map(|chunk| chunk.encode(form, level)),
     };
-    proven.map_err(|source| cairn_store::Error::Corrupt { store: from.name().clone(), source }.into())
+    proven.map_err(|source| {
+        cairn_store::Error::Corrupt {
+            store: from.name().clone(),
+            source,
+        }
+        .into()
+    })
 }
 
 impl CopyReport {

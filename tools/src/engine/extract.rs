@@ -89,6 +89,11 @@ impl Seed {
         &self.path
     }
 
+    /// Its index alone.
+    pub(crate) fn into_index(self) -> ChunkIndex {
+        self.index
+    }
+
     /// Chunks that turned out not to be what the seed's index says.
     pub(crate) fn bad_chunks(&self) -> u64 {
         self.bad.load(Ordering::Relaxed)

@@ -56,7 +56,9 @@ impl IdSet {
         self.parts.iter().enumerate().flat_map(move |(number, (index, table))| {
             index.spans().enumerate().filter_map(move |(at, span)| {
                 let first = table.find(span.id, index) == Some(at)
-                    && !self.parts[..number].iter().any(|(index, table)| table.find(span.id, index).is_some());
+                    && !self.parts[..number]
+                        .iter()
+                        .any(|(index, table)| table.find(span.id, index).is_some());
                 first.then_some(span)
             })
         })
@@ -76,7 +78,11 @@ impl IndexSpool {
         let file = tempfile::tempfile().map_err(spool_error)?;
         let mut bytes = Vec::new();
         let encoder = IndexEncoder::start(flags, sizes, &mut bytes);
-        Ok(Self { file: BufWriter::with_capacity(1 << 16, file), encoder, bytes })
+        Ok(Self {
+            file: BufWriter::with_capacity(1 << 16, file),
+            encoder,
+            bytes,
+        })
     }
 
     /// Adds the next chunk.
@@ -91,7 +97,10 @@ impl IndexSpool {
     pub(crate) fn finish(mut self) -> Result<Bytes> {
         self.encoder.finish(&mut self.bytes);
         self.file.write_all(&self.bytes).map_err(spool_error)?;
-        let file = self.file.into_inner().map_err(|error| spool_error(error.into_error()))?;
+        let file = self
+            .file
+            .into_inner()
+            .map_err(|error| spool_error(error.into_error()))?;
         #[allow(unsafe_code)] // the only way to map a file
         // SAFETY: the file has no name and this was its only handle, so nobody can change or cut it while it is mapped.
         let map = unsafe { memmap2::Mmap::map(&file) }.map_err(spool_error)?;

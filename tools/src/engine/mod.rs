@@ -4,21 +4,25 @@
 //! watches a [`Progress`] and gets a report or an [`Error`].
 
 mod buffer;
+mod copy;
 mod error;
 mod extract;
 mod fetch;
+mod id_set;
 mod make;
 mod position;
 mod progress;
 mod reflink;
 mod verify;
 
-pub(crate) use error::{Error, Result};
-pub(crate) use extract::{ExtractOptions, ExtractReport, Seed, extract};
+pub(crate) use copy::{CopyOptions, CopyReport, copy};
+pub(crate) use error::{Error, Result, file};
+pub(crate) use extract::{ExtractOptions, Seed, extract};
 pub(crate) use fetch::cat;
+pub(crate) use id_set::{IdSet, IndexSpool};
 pub(crate) use make::{MakeOptions, MakeReport, chop, make};
 pub(crate) use progress::{Cancelled, Progress};
-pub(crate) use verify::{BadSpan, StoreCheck, verify_blob, verify_store};
+pub(crate) use verify::{verify_blob, verify_store};
 
 /// Worker threads when nobody says otherwise: one per core.
 pub(crate) fn default_workers() -> usize {

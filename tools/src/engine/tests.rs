@@ -7,6 +7,7 @@ use bytes::Bytes;
 use cairn_formats::{ChunkId, ChunkIndex, ChunkSizes, DigestAlgorithm, FeatureFlags, IndexEncoder};
 use cairn_store::{ChunkStore, FlatOptions, FlatStore};
 
+use super::extract::ExtractReport;
 use super::*;
 
 struct Fixture {

@@ -25,7 +25,10 @@ pub(crate) fn config(context: &Context, arguments: &ConfigArgs) -> Outcome<()> {
         Ok(())
     };
     write().map_err(|error: std::io::Error| Failure::io(path.display(), "write the configuration", &error))?;
-    context.report(&serde_json::json!({ "written": path }), &format!("wrote {}", path.display()))
+    context.report(
+        &serde_json::json!({ "written": path }),
+        &format!("wrote {}", path.display()),
+    )
 }
 
 /// Prints a completion script.

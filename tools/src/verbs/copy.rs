@@ -6,7 +6,7 @@ use cairn_store::{ChunkStore, Prune as _};
 use serde_json::json;
 
 use crate::bar::Unit;
-use crate::cli::{CacheArgs, Convert};
+use crate::cli::{Access, CacheArgs, Convert};
 use crate::context::Context;
 use crate::engine::{self, CopyOptions, CopyReport, IdSet};
 use crate::failure::{Failure, Outcome};
@@ -21,8 +21,13 @@ pub(crate) fn cache(context: &Context, arguments: &CacheArgs) -> Outcome<()> {
     let mut digest = None;
     for name in &arguments.indexes {
         let index = context.index(name, &arguments.access)?;
-        if digest.replace(index.digest_algorithm()).is_some_and(|before| before != index.digest_algorithm()) {
-            return Err(Failure::new(format!("{name}: it uses another digest than the indexes before it")));
+        if digest
+            .replace(index.digest_algorithm())
+            .is_some_and(|before| before != index.digest_algorithm())
+        {
+            return Err(Failure::new(format!(
+                "{name}: it uses another digest than the indexes before it"
+            )));
         }
         wanted.add(index)?;
     }
@@ -38,7 +43,11 @@ pub(crate) fn cache(context: &Context, arguments: &CacheArgs) -> Outcome<()> {
     };
     context.progress.set_total(wanted.unique().count() as u64);
     let mut ids = |take: &mut dyn FnMut(cairn_formats::ChunkId) -> cairn_store::Result<()>| {
-        wanted.unique().map(|span| span.id).filter(|&id| !ignored.contains(id)).try_for_each(take)
+        wanted
+            .unique()
+            .map(|span| span.id)
+            .filter(|&id| !ignored.contains(id))
+            .try_for_each(take)
     };
     run(context, "copying", &*from, &*to, options, &mut ids)
 }
@@ -46,7 +55,7 @@ pub(crate) fn cache(context: &Context, arguments: &CacheArgs) -> Outcome<()> {
 /// Writes a store's chunks anew.
 pub(crate) fn convert(context: &Context, arguments: &Convert) -> Outcome<()> {
     let from = context.local(&arguments.store, None)?;
-    let access = crate::cli::default_access();
+    let access = Access::default();
     let target = arguments.target.to_string_lossy();
     let to = context.target(&target, &access, &arguments.writing)?;
     let options = CopyOptions {
@@ -56,12 +65,13 @@ pub(crate) fn convert(context: &Context, arguments: &Convert) -> Outcome<()> {
         dry_run: false,
         workers: arguments.effort.workers(),
     };
-    run(context, "converting", &from, &*to, options, &mut |take| from.for_each_id(take))
+    run(context, "converting", &from, &*to, options, &mut |take| {
+        from.for_each_id(take)
+    })
 }
 
-type Ids<'a> = &'a mut dyn FnMut(
-    &mut dyn FnMut(cairn_formats::ChunkId) -> cairn_store::Result<()>,
-) -> cairn_store::Result<()>;
+type Ids<'a> =
+    &'a mut dyn FnMut(&mut dyn FnMut(cairn_formats::ChunkId) -> cairn_store::Result<()>) -> cairn_store::Result<()>;
 
 fn run(
     context: &Context,
@@ -86,8 +96,10 @@ fn run(
     }
     match report.failed {
         0 => Ok(()),
-        failed => Err(Failure::incomplete(format!("{failed} of {} chunks could not be had", report.chunks))
-            .try_this("name another store with -s")),
+        failed => Err(
+            Failure::incomplete(format!("{failed} of {} chunks could not be had", report.chunks))
+                .try_this("name another store with -s"),
+        ),
     }
 }
 

@@ -69,21 +69,29 @@ pub(crate) fn cat(context: &Context, arguments: &Cat) -> Outcome<()> {
     let store: Arc<dyn ChunkStore> = context.sources(&arguments.sources)?;
     let len = index.blob_len();
     if arguments.offset > len {
-        return Err(Failure::new(format!("{}: it has {len} bytes, there is no byte {}", arguments.index, arguments.offset)));
+        return Err(Failure::new(format!(
+            "{}: it has {len} bytes, there is no byte {}",
+            arguments.index, arguments.offset
+        )));
     }
     let end = match arguments.length {
         0 => len,
         wanted => arguments.offset.saturating_add(wanted).min(len),
     };
     let mut output: Box<dyn Write> = match &arguments.output {
-        Some(path) => {
-            Box::new(File::create(path).map_err(|error| Failure::io(path.display(), "create", &error))?)
-        }
+        Some(path) => Box::new(File::create(path).map_err(|error| Failure::io(path.display(), "create", &error))?),
         None => Box::new(std::io::stdout().lock()),
     };
     let bar = context.bar("writing", Unit::Bytes);
     let workers = arguments.effort.workers();
-    let result = engine::cat(&index, arguments.offset..end, &*store, workers, &mut *output, &context.progress);
+    let result = engine::cat(
+        &index,
+        arguments.offset..end,
+        &*store,
+        workers,
+        &mut *output,
+        &context.progress,
+    );
     drop(bar);
     match result {
         // `| head` has seen enough.

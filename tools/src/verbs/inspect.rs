@@ -50,7 +50,11 @@ pub(crate) fn info(context: &Context, arguments: &Info) -> Outcome<()> {
     // Names and order are desync's.
     let rows: [(&str, &str, u64); 13] = [
         ("size", "Blob size", index.blob_len()),
-        ("dedup-size-not-in-seed", "Size of deduplicated chunks not in seed", count.bytes_not_in_seed),
+        (
+            "dedup-size-not-in-seed",
+            "Size of deduplicated chunks not in seed",
+            count.bytes_not_in_seed,
+        ),
         (
             "dedup-size-not-in-seed-nor-cache",
             "Size of deduplicated chunks not in seed nor cache",
@@ -61,7 +65,11 @@ pub(crate) fn info(context: &Context, arguments: &Info) -> Outcome<()> {
         ("in-store", "Chunks in store", count.in_store),
         ("in-seed", "Chunks in seed", count.in_seed),
         ("in-cache", "Chunks in cache", count.in_cache),
-        ("not-in-seed-nor-cache", "Chunks not in seed nor cache", count.not_in_seed_nor_cache),
+        (
+            "not-in-seed-nor-cache",
+            "Chunks not in seed nor cache",
+            count.not_in_seed_nor_cache,
+        ),
         (
             "dedup-size-not-in-seed-nor-cache-compressed",
             "Compressed chunks not in seed nor cache",
@@ -71,11 +79,17 @@ pub(crate) fn info(context: &Context, arguments: &Info) -> Outcome<()> {
         ("chunk-size-avg", "Chunk size avg", sizes.avg() as u64),
         ("chunk-size-max", "Chunk size max", sizes.max() as u64),
     ];
-    let object: serde_json::Map<_, _> = rows.iter().map(|&(key, _, value)| (key.to_owned(), value.into())).collect();
+    let object: serde_json::Map<_, _> = rows
+        .iter()
+        .map(|&(key, _, value)| (key.to_owned(), value.into()))
+        .collect();
     match arguments.format {
-        InfoFormat::Plain if !context.json => {
-            print(rows.iter().map(|(_, label, value)| format!("{label}: {value}\n")).collect::<String>().as_bytes())
-        }
+        InfoFormat::Plain if !context.json => print(
+            rows.iter()
+                .map(|(_, label, value)| format!("{label}: {value}\n"))
+                .collect::<String>()
+                .as_bytes(),
+        ),
         _ => {
             let text = serde_json::to_string_pretty(&object).expect("numbers are JSON");
             print(format!("{text}\n").as_bytes())

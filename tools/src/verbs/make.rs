@@ -39,14 +39,24 @@ pub(crate) fn make(context: &Context, arguments: &Make) -> Outcome<()> {
     check_cutting(&options)?;
     let mut spool = IndexSpool::new(FeatureFlags::blob(options.digest), options.sizes)?;
     let bar = context.bar("making", Unit::Bytes);
-    let report =
-        engine::make(&mut input, &arguments.input, target, &options, &context.progress, &mut |id, len| spool.push(id, len))?;
+    let report = engine::make(
+        &mut input,
+        &arguments.input,
+        target,
+        &options,
+        &context.progress,
+        &mut |id, len| spool.push(id, len),
+    )?;
     drop(bar);
     if !arguments.dry_run {
         context.put_index(&arguments.index, spool.finish()?, &arguments.access)?;
     }
     let quiet = !(arguments.print_stats || arguments.dry_run || context.json || context.verbose);
-    if quiet { Ok(()) } else { report_make(context, &report, arguments.dry_run) }
+    if quiet {
+        Ok(())
+    } else {
+        report_make(context, &report, arguments.dry_run)
+    }
 }
 
 /// Stores the chunks that an index names.
@@ -65,17 +75,30 @@ pub(crate) fn chop(context: &Context, arguments: &Chop) -> Outcome<()> {
     };
     let bar = context.bar("chopping", Unit::Bytes);
     let wanted = |id| !ignored.contains(id);
-    let report =
-        engine::chop(&mut input, &arguments.input, &index, &wanted, Some(target), &options, &context.progress)?;
+    let report = engine::chop(
+        &mut input,
+        &arguments.input,
+        &index,
+        &wanted,
+        Some(target),
+        &options,
+        &context.progress,
+    )?;
     drop(bar);
     let quiet = !(arguments.dry_run || context.json || context.verbose);
-    if quiet { Ok(()) } else { report_make(context, &report, arguments.dry_run) }
+    if quiet {
+        Ok(())
+    } else {
+        report_make(context, &report, arguments.dry_run)
+    }
 }
 
 /// Prints where a file would be cut.
 pub(crate) fn chunk(context: &Context, arguments: &Chunk) -> Outcome<()> {
     let mut input = open(&arguments.input, &context.progress)?;
-    input.skip(arguments.start).map_err(|error| Failure::io(arguments.input.display(), "go to the start", &error))?;
+    input
+        .skip(arguments.start)
+        .map_err(|error| Failure::io(arguments.input.display(), "go to the start", &error))?;
     let options = MakeOptions {
         sizes: arguments.cutting.sizes(),
         dialect: arguments.cutting.dialect.into(),
@@ -86,16 +109,29 @@ pub(crate) fn chunk(context: &Context, arguments: &Chunk) -> Outcome<()> {
     check_cutting(&options)?;
     let mut start = arguments.start;
     let mut output = std::io::BufWriter::new(std::io::stdout().lock());
-    engine::make(&mut input, &arguments.input, None, &options, &context.progress, &mut |id, len| {
-        let written = if context.json {
-            writeln!(output, "{}", json!({ "start": start, "length": len, "id": id.to_string() }))
-        } else {
-            writeln!(output, "{start}\t{len}\t{id}")
-        };
-        start += len as u64;
-        written.map_err(engine::file(Path::new("standard output"), "write to"))
-    })?;
-    output.flush().map_err(|error| Failure::io("standard output", "write", &error))
+    engine::make(
+        &mut input,
+        &arguments.input,
+        None,
+        &options,
+        &context.progress,
+        &mut |id, len| {
+            let written = if context.json {
+                writeln!(
+                    output,
+                    "{}",
+                    json!({ "start": start, "length": len, "id": id.to_string() })
+                )
+            } else {
+                writeln!(output, "{start}\t{len}\t{id}")
+            };
+            start += len as u64;
+            written.map_err(engine::file(Path::new("standard output"), "write to"))
+        },
+    )?;
+    output
+        .flush()
+        .map_err(|error| Failure::io("standard output", "write", &error))
 }
 
 /// The chunks that `--ignore` and `--ignore-chunks` name.
@@ -155,7 +191,10 @@ pub(crate) fn open(path: &Path, progress: &Progress) -> Outcome<Input> {
     let fail = |action: &'static str| move |error| Failure::io(path.display(), action, &error);
     let mut file = File::open(path).map_err(fail("open"))?;
     if file.metadata().map_err(fail("look at"))?.is_dir() {
-        return Err(Failure::new(format!("{}: it is a folder; archives of folders come with release 0.2", path.display())));
+        return Err(Failure::new(format!(
+            "{}: it is a folder; archives of folders come with release 0.2",
+            path.display()
+        )));
     }
     // A device's length is where its end is; what cannot be sought (a FIFO) has none.
     if let Ok(len) = file.seek(SeekFrom::End(0)) {
@@ -209,4 +248,3 @@ impl ChunkStore for DryRun<'_> {
         Ok(())
     }
 }
-

@@ -15,6 +15,9 @@ use crate::failure::{Failure, Outcome};
 /// Chunks deleted together.
 const BATCH_CHUNKS: usize = 1024;
 
+/// Temporary files of this age belong to nobody: no writer keeps one open for a day.
+const STALE_AFTER: std::time::Duration = std::time::Duration::from_secs(24 * 60 * 60);
+
 /// Deletes what is not kept.
 pub(crate) fn prune(context: &Context, arguments: &Prune) -> Outcome<()> {
     let mut kept = IdSet::default();
@@ -43,13 +46,27 @@ pub(crate) fn prune(context: &Context, arguments: &Prune) -> Outcome<()> {
         Ok(())
     })?;
     remove(&store, &mut batch, arguments.dry_run)?;
+    let stale = if arguments.dry_run {
+        0
+    } else {
+        store.remove_stale_temporaries(STALE_AFTER)?
+    };
     drop(bar);
     if cancelled {
         return Err(Error::Cancelled(Cancelled).into());
     }
     if context.json || context.verbose || arguments.dry_run {
-        let object = json!({ "chunks": chunks, "deleted": deleted, "dry-run": arguments.dry_run });
-        let done = if arguments.dry_run { "would be deleted" } else { "deleted" };
+        let object = json!({
+            "chunks": chunks,
+            "deleted": deleted,
+            "temporaries-deleted": stale,
+            "dry-run": arguments.dry_run,
+        });
+        let done = if arguments.dry_run {
+            "would be deleted"
+        } else {
+            "deleted"
+        };
         context.report(&object, &format!("{deleted} of {chunks} chunks {done}"))?;
     }
     Ok(())
@@ -64,14 +81,21 @@ fn remove(store: &cairn_store::FlatStore, batch: &mut Vec<ChunkId>, dry_run: boo
 }
 
 fn confirm(kept: &IdSet, store: &str) -> Outcome<()> {
-    let refused = || Failure::usage("nothing was deleted: confirm with -y").try_this("see what would go with --dry-run");
+    let refused =
+        || Failure::usage("nothing was deleted: confirm with -y").try_this("see what would go with --dry-run");
     if !std::io::stdin().is_terminal() {
         return Err(refused());
     }
     let count = kept.unique().count();
     eprint!("The given indexes name {count} chunks. Delete all others from {store}? [y/N] ");
     let mut answer = String::new();
-    let read = std::io::stderr().flush().and_then(|()| std::io::stdin().lock().read_line(&mut answer));
+    let read = std::io::stderr()
+        .flush()
+        .and_then(|()| std::io::stdin().lock().read_line(&mut answer));
     read.map_err(|error| Failure::io("standard input", "read the answer", &error))?;
-    if matches!(answer.trim(), "y" | "Y" | "yes") { Ok(()) } else { Err(refused()) }
+    if matches!(answer.trim(), "y" | "Y" | "yes") {
+        Ok(())
+    } else {
+        Err(refused())
+    }
 }

@@ -54,7 +54,12 @@ pub(crate) fn verify(context: &Context, arguments: &Verify) -> Outcome<()> {
     if check.bad == 0 {
         return Ok(());
     }
-    let failure = Failure::incomplete(format!("{}: {} of {} chunks are bad", store.name(), check.bad, check.chunks));
+    let failure = Failure::incomplete(format!(
+        "{}: {} of {} chunks are bad",
+        store.name(),
+        check.bad,
+        check.chunks
+    ));
     Err(failure.try_this(if arguments.repair {
         "they were removed: store them again with `cairn chop` or `cairn cache`"
     } else {
@@ -67,7 +72,13 @@ pub(crate) fn verify_index(context: &Context, arguments: &VerifyIndex) -> Outcom
     let index = context.index(&arguments.index, &arguments.access)?;
     let bar = context.bar("verifying", Unit::Bytes);
     let workers = arguments.effort.workers();
-    let bad = engine::verify_blob(&index, &arguments.blob, arguments.keep_going, workers, &context.progress)?;
+    let bad = engine::verify_blob(
+        &index,
+        &arguments.blob,
+        arguments.keep_going,
+        workers,
+        &context.progress,
+    )?;
     drop(bar);
     if context.json || arguments.keep_going {
         let list: Vec<_> = bad
@@ -81,18 +92,31 @@ pub(crate) fn verify_index(context: &Context, arguments: &VerifyIndex) -> Outcom
                 })
             })
             .collect();
-        let lines: String = bad.iter().map(|span| format!("{}\t{}\n", span.range.start, span.id)).collect();
+        let lines: String = bad
+            .iter()
+            .map(|span| format!("{}\t{}\n", span.range.start, span.id))
+            .collect();
         let lines = format!("{lines}{} of {} chunks are bad", bad.len(), index.len());
-        context.report(&json!({ "chunks": index.len(), "bad": bad.len(), "bad-chunks": list }), &lines)?;
+        context.report(
+            &json!({ "chunks": index.len(), "bad": bad.len(), "bad-chunks": list }),
+            &lines,
+        )?;
     }
     let Some(first) = bad.first() else { return Ok(()) };
-    let found = first.found.map_or_else(|| "the file ends before".to_owned(), |id| format!("the file holds {id}"));
+    let found = first.found.map_or_else(
+        || "the file ends before".to_owned(),
+        |id| format!("the file holds {id}"),
+    );
     let message = format!(
         "{}: at byte {} the index names chunk {}, {found}",
         arguments.blob.display(),
         first.range.start,
         first.id
     );
-    let failure = if arguments.keep_going { Failure::incomplete(message) } else { Failure::new(message) };
+    let failure = if arguments.keep_going {
+        Failure::incomplete(message)
+    } else {
+        Failure::new(message)
+    };
     Err(failure.try_this("mend the file with `cairn extract -k`, or make a new index"))
 }

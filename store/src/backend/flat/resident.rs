@@ -14,6 +14,8 @@ use cairn_formats::{CHUNK_LEN_MAX, ChunkForm, ChunkId, EncodedChunk};
 use rustix::fs::{CWD, FileType, Mode, OFlags, ResolveFlags, fstat, openat, openat2};
 use rustix::io::{ReadWriteFlags, preadv2};
 
+use super::path::ChunkPath;
+
 /// Longer chunks are read by a thread that may wait: copying them would hold up other connections.
 const RESIDENT_LEN_MAX: usize = 1 << 20;
 const _: () = assert!(RESIDENT_LEN_MAX <= CHUNK_LEN_MAX);
@@ -35,13 +37,12 @@ impl ResidentReader {
 
     /// The file of this chunk in this form, if all of it is in memory.
     pub(crate) fn get(&self, id: ChunkId, form: ChunkForm) -> Option<EncodedChunk> {
-        let mut name = [0; 5 + 64 + 6];
-        let path = file_name(id, form, &mut name);
+        let path = ChunkPath::new(id, form);
         let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NONBLOCK | OFlags::NOCTTY;
-        let file = openat2(&self.root, path, flags, Mode::empty(), ResolveFlags::CACHED).ok()?;
+        let file = openat2(&self.root, path.as_c_str(), flags, Mode::empty(), ResolveFlags::CACHED).ok()?;
         let stat = fstat(&file).ok()?;
         let len = usize::try_from(stat.st_size).ok()?;
-        if FileType::from_raw_mode(stat.st_mode) != FileType::RegularFile || len > RESIDENT_LEN_MAX {
+        if FileType::from_raw_mode(stat.st_mode) != FileType::RegularFile || len == 0 || len > RESIDENT_LEN_MAX {
             return None;
         }
         let mut bytes = vec![0; len];
@@ -52,17 +53,6 @@ impl ResidentReader {
             bytes: Bytes::from(bytes),
         })
     }
-}
-
-/// `<4 hex>/<64 hex>[.cacnk]`, written into `name`.
-fn file_name(id: ChunkId, form: ChunkForm, name: &mut [u8; 75]) -> &str {
-    let hex = id.to_hex();
-    name[..4].copy_from_slice(&hex[..4]);
-    name[4] = b'/';
-    name[5..69].copy_from_slice(&hex);
-    name[69..].copy_from_slice(b".cacnk");
-    let len = if form == ChunkForm::Compressed { 75 } else { 69 };
-    std::str::from_utf8(&name[..len]).expect("hex digits are ASCII")
 }
 
 #[cfg(test)]

@@ -1,0 +1,66 @@
+//! Names of chunk files, relative to the store's folder, without an allocation.
+
+use std::ffi::CStr;
+use std::fmt;
+
+use cairn_formats::{ChunkForm, ChunkId};
+
+/// Ending of compressed chunks.
+pub(super) const COMPRESSED: &str = ".cacnk";
+
+/// How the names of temporary files begin: desync's prune knows them by it too.
+pub(super) const TEMPORARY: &str = ".tmp-cacnk";
+
+const LEN_MAX: usize = 5 + 64 + COMPRESSED.len() + 1;
+
+/// `<4 hex>/<64 hex>[.cacnk]`.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct ChunkPath {
+    bytes: [u8; LEN_MAX],
+    len: usize,
+}
+
+impl ChunkPath {
+    pub(super) fn new(id: ChunkId, form: ChunkForm) -> Self {
+        let hex = id.to_hex();
+        let mut bytes = [0; LEN_MAX];
+        bytes[..4].copy_from_slice(&hex[..4]);
+        bytes[4] = b'/';
+        bytes[5..69].copy_from_slice(&hex);
+        let mut len = 69;
+        if form == ChunkForm::Compressed {
+            bytes[69..69 + COMPRESSED.len()].copy_from_slice(COMPRESSED.as_bytes());
+            len += COMPRESSED.len();
+        }
+        Self { bytes, len }
+    }
+
+    pub(super) fn as_c_str(&self) -> &CStr {
+        CStr::from_bytes_with_nul(&self.bytes[..=self.len]).expect("hex digits, then the NUL that is always there")
+    }
+
+    pub(super) fn as_str(&self) -> &str {
+        std::str::from_utf8(&self.bytes[..self.len]).expect("hex digits are ASCII")
+    }
+
+    /// The folder that it lies in: the first four digits.
+    pub(super) fn folder(&self) -> &str {
+        &self.as_str()[..4]
+    }
+}
+
+impl fmt::Display for ChunkPath {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+/// The chunk that a file name in a prefix folder stands for.
+pub(super) fn parse(name: &[u8]) -> Option<(ChunkId, ChunkForm)> {
+    let name = std::str::from_utf8(name).ok()?;
+    let (hex, form) = match name.strip_suffix(COMPRESSED) {
+        Some(hex) => (hex, ChunkForm::Compressed),
+        None => (name, ChunkForm::Plain),
+    };
+    Some((hex.parse().ok()?, form))
+}
