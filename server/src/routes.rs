@@ -116,6 +116,7 @@ impl StoreRoots {
                 config::Sync::Batch => SyncPolicy::Batch,
                 config::Sync::None => SyncPolicy::None,
             },
+            ..FlatOptions::default()
         };
         let store = FlatStore::open(chunk_folder, options).map_err(|error| chain(&error))?;
         let store: Arc<dyn ChunkStore> = Arc::new(store);

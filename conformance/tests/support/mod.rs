@@ -234,9 +234,6 @@ pub(crate) fn cairnd(data: &Path) -> Server {
         .arg("--data")
         .arg(data)
         .args([OsStr::new("--listen"), OsStr::new(&format!("127.0.0.1:{port}"))])
-        .args([
-            OsStr::new("--internal-listen"),
-            OsStr::new(&format!("127.0.0.1:{internal}")),
-        ]);
+        .args([OsStr::new("--internal"), OsStr::new(&format!("127.0.0.1:{internal}"))]);
     Server::start(&mut command, port)
 }
