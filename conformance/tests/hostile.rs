@@ -117,7 +117,10 @@ fn zero_chunks_of_false_sizes_are_refused() {
         cairn(),
         args!["extract", "-s", path("store"), path("lie.caibx"), path("out")],
     ));
-    assert!(words.contains("byte 524288") && words.contains("chunk 1c8109946feed9f9"), "{words}");
+    assert!(
+        words.contains("byte 524288") && words.contains("chunk 1c8109946feed9f9"),
+        "{words}"
+    );
     assert!(!path("out").exists());
 }
 
