@@ -2,7 +2,7 @@
 //!
 //! A program that is not there fails the test: nothing is skipped.
 
-#![allow(dead_code)] // each test binary uses its own part
+#![allow(dead_code, unused_macros, unused_imports)] // each test binary uses its own part
 
 use std::ffi::OsStr;
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
