@@ -2,7 +2,10 @@
 
 use bytes::Bytes;
 
-use crate::{ChunkId, DigestAlgorithm, FrameError, Level, compress_frame, decompress_frame, decompress_frame_into};
+use crate::frame::is_one_frame;
+use crate::{
+    CHUNK_LEN_MAX, ChunkId, DigestAlgorithm, FrameError, Level, compress_frame, decompress_frame, decompress_frame_into,
+};
 
 /// Plain bytes known to hash to `id`. Only [`EncodedChunk::open`] and [`Chunk::from_plain`] build one: holding it is the proof.
 #[derive(Clone, Debug)]
@@ -58,15 +61,23 @@ pub enum ChunkError {
         /// The digest found.
         found: ChunkId,
     },
-    /// The chunk is whole but not of the length that an index gives it.
+    /// The chunk is shorter than an index says, or longer and known by how much.
     #[error("chunk {id}: it has {found} bytes, the index says {expected}")]
     Length {
         /// The chunk's name.
         id: ChunkId,
         /// Length by the index.
         expected: usize,
-        /// Plain bytes found.
-        found: usize,
+        /// Plain bytes found, or announced by its frame.
+        found: u64,
+    },
+    /// The chunk is longer than an index says; it was decoded no further.
+    #[error("chunk {id}: it has more than the {expected} bytes that the index says")]
+    Longer {
+        /// The chunk's name.
+        id: ChunkId,
+        /// Length by the index.
+        expected: usize,
     },
 }
 
@@ -127,12 +138,14 @@ impl EncodedChunk {
     /// - `plain_len_max`: the most plain bytes it may have; from the index, else [`crate::CHUNK_LEN_MAX`].
     /// - Errors: [`ChunkError::Frame`] when it does not decode within the bound, [`ChunkError::Digest`] when it is another chunk.
     pub fn open(&self, algorithm: DigestAlgorithm, plain_len_max: usize) -> Result<Chunk, ChunkError> {
-        let plain = self.decode(plain_len_max)?;
-        let found = algorithm.id(&plain);
-        if found != self.id {
-            return Err(ChunkError::Digest { id: self.id, found });
-        }
-        Ok(Chunk { id: found, plain })
+        self.prove(algorithm, self.decode(plain_len_max)?)
+    }
+
+    /// [`EncodedChunk::open`] of a chunk whose length an index gives.
+    ///
+    /// Errors: as [`EncodedChunk::open`], and [`ChunkError::Length`] or [`ChunkError::Longer`] for a chunk of another length.
+    pub fn open_exact(&self, algorithm: DigestAlgorithm, plain_len: usize) -> Result<Chunk, ChunkError> {
+        self.prove(algorithm, self.decode_exact(plain_len)?)
     }
 
     /// [`EncodedChunk::open`] of many, hashed together; one answer per chunk, in order.
@@ -141,7 +154,42 @@ impl EncodedChunk {
         algorithm: DigestAlgorithm,
         plain_len_max: usize,
     ) -> Vec<Result<Chunk, ChunkError>> {
-        let plains: Vec<Result<Bytes, ChunkError>> = chunks.iter().map(|chunk| chunk.decode(plain_len_max)).collect();
+        Self::prove_many(
+            chunks,
+            algorithm,
+            chunks.iter().map(|chunk| chunk.decode(plain_len_max)).collect(),
+        )
+    }
+
+    /// [`EncodedChunk::open_exact`] of many, hashed together; one answer per chunk, in order.
+    ///
+    /// `plain_lens`: as many as `chunks`, each what an index says, or `None` where only [`crate::CHUNK_LEN_MAX`] holds.
+    pub fn open_exact_many(
+        chunks: &[Self],
+        algorithm: DigestAlgorithm,
+        plain_lens: &[Option<usize>],
+    ) -> Vec<Result<Chunk, ChunkError>> {
+        assert_eq!(chunks.len(), plain_lens.len(), "one length per chunk");
+        let plains = chunks.iter().zip(plain_lens).map(|(chunk, plain_len)| match plain_len {
+            Some(plain_len) => chunk.decode_exact(*plain_len),
+            None => chunk.decode(CHUNK_LEN_MAX),
+        });
+        Self::prove_many(chunks, algorithm, plains.collect())
+    }
+
+    fn prove(&self, algorithm: DigestAlgorithm, plain: Bytes) -> Result<Chunk, ChunkError> {
+        let found = algorithm.id(&plain);
+        if found != self.id {
+            return Err(ChunkError::Digest { id: self.id, found });
+        }
+        Ok(Chunk { id: found, plain })
+    }
+
+    fn prove_many(
+        chunks: &[Self],
+        algorithm: DigestAlgorithm,
+        plains: Vec<Result<Bytes, ChunkError>>,
+    ) -> Vec<Result<Chunk, ChunkError>> {
         let slices: Vec<&[u8]> = plains.iter().flatten().map(|plain| &plain[..]).collect();
         let mut found = algorithm.id_many(&slices).into_iter();
         chunks
@@ -161,8 +209,7 @@ impl EncodedChunk {
     /// Decodes and proves many chunks, each into a slot of exactly its length; one answer per chunk, in order.
     ///
     /// - `slots`: as many as `chunks`. After an error a slot's bytes mean nothing.
-    /// - Errors: as [`EncodedChunk::open`], and [`ChunkError::Length`] for a chunk shorter than its slot (a longer one does
-    ///   not decode within the bound).
+    /// - Errors: as [`EncodedChunk::open_exact`].
     pub fn open_into_many(
         chunks: &[Self],
         algorithm: DigestAlgorithm,
@@ -190,21 +237,38 @@ impl EncodedChunk {
         results
     }
 
-    /// Proves a chunk and keeps its bytes as they are when a store may hold them verbatim; anything else is encoded anew.
+    /// Proves a chunk and keeps its bytes as they are when a store may hold them: plain, or exactly one zstd frame that is
+    /// hardly longer than raw blocks. Any other body (several frames, skippable ones, gzip, xz) is encoded anew at
+    /// [`Level::DEFAULT`], since casync's and desync's readers each refuse some of them.
     ///
     /// Errors: as [`EncodedChunk::open`].
     pub fn verify(self, algorithm: DigestAlgorithm, plain_len_max: usize) -> Result<StorableChunk, ChunkError> {
-        let plain = self.open(algorithm, plain_len_max)?;
+        self.verify_at(algorithm, plain_len_max, Level::DEFAULT)
+    }
+
+    /// [`EncodedChunk::verify`] with the level for a body that cannot be kept.
+    pub fn verify_at(
+        self,
+        algorithm: DigestAlgorithm,
+        plain_len_max: usize,
+        level: Level,
+    ) -> Result<StorableChunk, ChunkError> {
+        let chunk = self.open(algorithm, plain_len_max)?;
+        let plain_len = chunk.plain.len();
+        if self.form == ChunkForm::Compressed && !is_one_frame(&self.bytes, plain_len) {
+            return Ok(chunk.encode(self.form, level));
+        }
         Ok(StorableChunk {
-            plain_len: plain.plain.len(),
+            plain_len,
             encoded: self,
         })
     }
 
     fn decode_into(&self, slot: &mut [u8]) -> Result<(), ChunkError> {
+        let expected = slot.len();
         let found = match self.form {
             ChunkForm::Compressed => {
-                decompress_frame_into(&self.bytes, slot).map_err(|source| ChunkError::Frame { id: self.id, source })?
+                decompress_frame_into(&self.bytes, slot).map_err(|source| self.misfit(expected, source))?
             }
             ChunkForm::Plain => {
                 let len = self.bytes.len().min(slot.len());
@@ -212,14 +276,43 @@ impl EncodedChunk {
                 self.bytes.len()
             }
         };
-        if found == slot.len() {
+        self.check_len(expected, found)
+    }
+
+    fn decode_exact(&self, plain_len: usize) -> Result<Bytes, ChunkError> {
+        let plain = match self.form {
+            ChunkForm::Compressed => {
+                let plain =
+                    decompress_frame(&self.bytes, plain_len).map_err(|source| self.misfit(plain_len, source))?;
+                Bytes::from(plain)
+            }
+            ChunkForm::Plain => self.bytes.clone(),
+        };
+        self.check_len(plain_len, plain.len())?;
+        Ok(plain)
+    }
+
+    fn check_len(&self, expected: usize, found: usize) -> Result<(), ChunkError> {
+        if found == expected {
             return Ok(());
         }
         Err(ChunkError::Length {
             id: self.id,
-            expected: slot.len(),
-            found,
+            expected,
+            found: found as u64,
         })
+    }
+
+    /// What a body that does not decode into `expected` bytes is.
+    fn misfit(&self, expected: usize, source: FrameError) -> ChunkError {
+        let id = self.id;
+        match source {
+            FrameError::TooLong {
+                announced: Some(found), ..
+            } if found > expected as u64 => ChunkError::Length { id, expected, found },
+            FrameError::TooLong { .. } => ChunkError::Longer { id, expected },
+            source => ChunkError::Frame { id, source },
+        }
     }
 
     fn decode(&self, plain_len_max: usize) -> Result<Bytes, ChunkError> {
@@ -228,7 +321,10 @@ impl EncodedChunk {
             ChunkForm::Compressed => Ok(Bytes::from(
                 decompress_frame(&self.bytes, plain_len_max).map_err(frame)?,
             )),
-            ChunkForm::Plain if self.bytes.len() > plain_len_max => Err(frame(FrameError::TooLong { plain_len_max })),
+            ChunkForm::Plain if self.bytes.len() > plain_len_max => Err(frame(FrameError::TooLong {
+                plain_len_max,
+                announced: Some(self.bytes.len() as u64),
+            })),
             ChunkForm::Plain => Ok(self.bytes.clone()),
         }
     }
