@@ -5,9 +5,10 @@
 //! a refused or cut upload leaves nothing. Hot path: a chunk in the page cache is answered without leaving the thread.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use cairn_formats::{
-    CHUNK_LEN_MAX, ChunkError, ChunkForm, ChunkId, DigestAlgorithm, EncodedChunk, Level, StorableChunk,
+    CHUNK_LEN_MAX, Chunk, ChunkError, ChunkForm, ChunkId, DigestAlgorithm, EncodedChunk, Level, StorableChunk,
 };
 use cairn_store::{ChunkStore, Error};
 use http::header::{
@@ -22,6 +23,7 @@ use crate::flights::Flights;
 use crate::reply::{Body, refuse, reply, text};
 use crate::serve::Handler;
 use crate::upload;
+use crate::verified::Verified;
 use crate::workers::Workers;
 use crate::zero::zero_chunk;
 
@@ -30,6 +32,23 @@ const COMPRESSED_LEN_MAX: usize = CHUNK_LEN_MAX + CHUNK_LEN_MAX / 128 + 4096;
 /// A chunk stored plain and asked for compressed is compressed on the way out: quickly.
 const TRANSCODE_LEVEL: i32 = 1;
 
+/// When chunks are checked against their ids on the way out. What is written is always checked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum VerifyReads {
+    /// Not at all: the store checks, or its files are trusted.
+    Never,
+    /// Unless they have been within this time (whole minutes): what a store on this machine's disk needs.
+    After(Duration),
+    /// Each time: what comes from somebody else's server.
+    Always,
+}
+
+impl Default for VerifyReads {
+    fn default() -> Self {
+        Self::After(Duration::from_secs(24 * 60 * 60))
+    }
+}
+
 /// How a chunk root behaves.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ChunkRootOptions {
@@ -37,6 +56,8 @@ pub struct ChunkRootOptions {
     pub digest: DigestAlgorithm,
     /// Who may read and write.
     pub access: Access,
+    /// When chunks are checked on the way out.
+    pub verify_reads: VerifyReads,
 }
 
 /// A chunk store as an HTTP service.
@@ -45,6 +66,7 @@ pub struct ChunkRoot {
     store: Arc<dyn ChunkStore>,
     options: ChunkRootOptions,
     workers: Workers,
+    verified: Option<Arc<Verified>>,
     reads: Flights<(ChunkId, ChunkForm), Result<EncodedChunk, Failure>>,
 }
 
@@ -59,8 +81,13 @@ enum Failure {
 impl ChunkRoot {
     /// A root on `store`. Clones of one [`Workers`] share its bounds.
     pub fn new(store: Arc<dyn ChunkStore>, options: ChunkRootOptions, workers: Workers) -> Self {
+        let verified = match options.verify_reads {
+            VerifyReads::After(age_max) => Some(Arc::new(Verified::new(age_max))),
+            VerifyReads::Never | VerifyReads::Always => None,
+        };
         Self {
             store,
+            verified,
             options,
             workers,
             reads: Flights::new(),
@@ -102,28 +129,52 @@ impl ChunkRoot {
     }
 
     async fn get(&self, id: ChunkId, form: ChunkForm) -> Result<EncodedChunk, Failure> {
-        if let Some(chunk) = zero_chunk(id, form).or_else(|| self.store.get_resident(id, form)) {
+        if let Some(zero) = zero_chunk(id, form) {
+            return Ok(zero);
+        }
+        if self.is_trusted(id, form)
+            && let Some(chunk) = self.store.get_resident(id, form)
+        {
             return Ok(chunk);
         }
         self.reads
             .share((id, form), || async move {
                 let (store, workers, digest) = (Arc::clone(&self.store), self.workers.clone(), self.options.digest);
+                let (trusted, verified) = (self.is_trusted(id, form), self.verified.clone());
                 self.workers
                     .run(move || {
                         let stored = store.get_many(&[id]).pop().expect("one answer per id");
-                        match stored {
-                            Ok(chunk) if chunk.form == form => Ok(chunk),
-                            Ok(chunk) => transcode(&chunk, form, digest, &workers).map_err(|error| {
-                                tracing::error!(chunk = %id, store = %store.name(), %error, "a stored chunk is damaged");
-                                Failure::Store
-                            }),
-                            Err(error) => Err(Failure::of(&error)),
+                        let chunk = stored.map_err(|error| Failure::of(&error))?;
+                        if chunk.form == form && trusted {
+                            return Ok(chunk);
                         }
+                        let opened = workers.open_bounded(|plain_len_max| chunk.open(digest, plain_len_max));
+                        let opened = opened.map_err(|error| {
+                            let cause = cause_of(&error);
+                            tracing::error!(chunk = %id, store = %store.name(), %error, cause, "a stored chunk is damaged");
+                            Failure::Store
+                        })?;
+                        if let Some(verified) = verified {
+                            verified.remember(id, chunk.form);
+                        }
+                        Ok(if chunk.form == form { chunk } else { transcode(&opened, form) })
                     })
                     .await
                     .unwrap_or(Err(Failure::Store))
             })
             .await
+    }
+
+    /// Whether the chunk's file may be sent as it is.
+    fn is_trusted(&self, id: ChunkId, form: ChunkForm) -> bool {
+        match self.options.verify_reads {
+            VerifyReads::Never => true,
+            VerifyReads::Always => false,
+            VerifyReads::After(_) => self
+                .verified
+                .as_ref()
+                .is_some_and(|verified| verified.is_fresh(id, form)),
+        }
     }
 
     /// Length of the chunk in this form, where it can be told.
@@ -298,10 +349,12 @@ fn server_error() -> Response<Body> {
     text(StatusCode::INTERNAL_SERVER_ERROR, "internal server error")
 }
 
+fn cause_of(error: &dyn std::error::Error) -> String {
+    error.source().map(ToString::to_string).unwrap_or_default()
+}
+
 fn log_store_error(error: &Error) {
-    let cause = std::error::Error::source(error)
-        .map(ToString::to_string)
-        .unwrap_or_default();
+    let cause = cause_of(error);
     tracing::error!(%error, cause, "the store failed");
 }
 
@@ -315,19 +368,13 @@ fn verify(chunk: &EncodedChunk, digest: DigestAlgorithm, workers: &Workers) -> R
     workers.open_bounded(|plain_len_max| chunk.clone().verify(digest, plain_len_max))
 }
 
-/// The chunk in another form. It is verified on the way, since it is opened anyway.
-fn transcode(
-    chunk: &EncodedChunk,
-    form: ChunkForm,
-    digest: DigestAlgorithm,
-    workers: &Workers,
-) -> Result<EncodedChunk, ChunkError> {
-    let plain = workers.open_bounded(|plain_len_max| chunk.open(digest, plain_len_max))?;
-    Ok(EncodedChunk {
-        id: chunk.id,
+/// The chunk in a form in which it is not stored.
+fn transcode(chunk: &Chunk, form: ChunkForm) -> EncodedChunk {
+    EncodedChunk {
+        id: chunk.id(),
         form,
-        bytes: plain.encode(form, Level::new(TRANSCODE_LEVEL)).bytes().clone(),
-    })
+        bytes: chunk.encode(form, Level::new(TRANSCODE_LEVEL)).bytes().clone(),
+    }
 }
 
 /// `/<4 hex>/<64 hex>[.cacnk]`. Digits may be of either case if both places agree, as desync has it.

@@ -14,11 +14,12 @@ mod reply;
 mod serve;
 mod tls;
 mod upload;
+mod verified;
 mod workers;
 mod zero;
 
 pub use access::{Access, Grant, Token};
-pub use chunk_root::{ChunkRoot, ChunkRootOptions};
+pub use chunk_root::{ChunkRoot, ChunkRootOptions, VerifyReads};
 pub use index_root::{IndexNames, IndexRoot, IndexRootError, IndexRootOptions};
 pub use reply::{Body, text};
 pub use serve::{Handler, ServeOptions, Shutdown, ShutdownTrigger, Tls, serve, shutdown_channel};

@@ -234,17 +234,25 @@ fn either_form_is_served_whichever_is_stored() {
 }
 
 #[test]
-fn a_damaged_chunk_is_not_passed_off_as_plain() {
+fn a_damaged_chunk_is_not_served_in_either_form() {
     let (folder, server) = start(writable());
-    let sample = Sample::new(b"some bytes");
-    server.ask("PUT", &sample.frame_path(), &[], &sample.frame);
-    std::fs::write(
-        folder.path().join(&sample.frame_path()[1..]),
-        Sample::new(b"other").frame,
-    )
-    .unwrap();
-    let answer = server.ask("GET", &sample.plain_path(), &[], b"");
-    assert_eq!((answer.status, &answer.text()[..]), (500, "internal server error\n"));
+    for (damage, sample) in [
+        (Sample::new(b"other").frame, Sample::new(b"some bytes")),
+        (Vec::new(), Sample::new(b"more bytes")),
+        (vec![0; 100], Sample::new(b"yet more bytes")),
+    ] {
+        server.ask("PUT", &sample.frame_path(), &[], &sample.frame);
+        std::fs::remove_file(folder.path().join(&sample.frame_path()[1..])).unwrap();
+        std::fs::write(folder.path().join(&sample.frame_path()[1..]), damage).unwrap();
+        for path in [sample.frame_path(), sample.plain_path()] {
+            let answer = server.ask("GET", &path, &[], b"");
+            assert_eq!(
+                (answer.status, &answer.text()[..]),
+                (500, "internal server error\n"),
+                "{path}"
+            );
+        }
+    }
 }
 
 #[test]
@@ -387,6 +395,7 @@ fn a_sha256_store_takes_sha256_chunks_only() {
     let options = ChunkRootOptions {
         digest: DigestAlgorithm::Sha256,
         access: writable(),
+        ..ChunkRootOptions::default()
     };
     let root = ChunkRoot::new(Arc::new(store), options, Workers::new(WorkerOptions::default()));
     let server = Server::start(root);
