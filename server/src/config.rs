@@ -58,14 +58,26 @@ pub(crate) struct TlsFiles {
     pub(crate) certificate: PathBuf,
     /// Private key.
     pub(crate) key: PathBuf,
+    /// Authorities of client certificates; clients must then show one. Default: no client certificate is asked for.
+    #[serde(default)]
+    pub(crate) client_ca: Option<PathBuf>,
 }
 
 /// One chunk root and its index root.
-#[derive(Clone, Debug, PartialEq, Eq, Default, Deserialize, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(deny_unknown_fields, default)]
 pub(crate) struct Store {
     /// Folder of chunks in the layout of casync and desync. Made when it is missing and the store is writable. Default `{data}/store/{name}`.
     pub(crate) path: Option<PathBuf>,
+    /// Stores behind this one, asked in order for what the ones before do not have: URLs or folders, `a|b` for servers that
+    /// stand in for each other. The store is then read-only, has no `path`, and checks each chunk it gets. Default: none.
+    pub(crate) upstream: Vec<String>,
+    /// `Authorization` value that is sent to servers in `upstream`. Default: none.
+    pub(crate) upstream_authorization: Option<Secret>,
+    /// Folder that keeps what was fetched from `upstream`; made when it is missing. Default: nothing is kept.
+    pub(crate) cache: Option<PathBuf>,
+    /// Bytes that `cache` may hold; the least recently used go. `0` is no limit. Default `0`.
+    pub(crate) cache_bytes: u64,
     /// Folder of indexes; made when it is missing. Default `{data}/index/{name}`.
     pub(crate) indexes: Option<PathBuf>,
     /// Take PUTs. Default `false`, but `true` for the store of a server without configuration.
@@ -80,6 +92,8 @@ pub(crate) struct Store {
     pub(crate) sync: Sync,
     /// Refuse an index (409) whose chunks are not all in the store. Default `false`.
     pub(crate) require_chunks: bool,
+    /// Hours for which a chunk that was checked against its id while it was read is not checked again; `0` checks none. Default `24`.
+    pub(crate) verify_hours: u32,
 }
 
 /// Digest that names chunks.
@@ -193,6 +207,26 @@ impl Default for Config {
             stores: BTreeMap::from([(DEFAULT_STORE.to_owned(), open)]),
             limits: Limits::default(),
             log: Log::default(),
+        }
+    }
+}
+
+impl Default for Store {
+    fn default() -> Self {
+        Self {
+            path: None,
+            upstream: Vec::new(),
+            upstream_authorization: None,
+            cache: None,
+            cache_bytes: 0,
+            indexes: None,
+            writable: false,
+            read_token: None,
+            write_token: None,
+            digest: Digest::default(),
+            sync: Sync::default(),
+            require_chunks: false,
+            verify_hours: 24,
         }
     }
 }
@@ -330,6 +364,26 @@ impl Config {
                     &format!("the store is not writable; set stores.{name}.writable = true or remove the token"),
                 );
             }
+            if !store.upstream.is_empty() && (store.writable || store.path.is_some()) {
+                return wrong(
+                    format!("stores.{name}.upstream"),
+                    "a store with upstream is read-only and has no path; use cache for a folder",
+                );
+            }
+            if store.upstream.is_empty()
+                && (store.cache.is_some() || store.cache_bytes > 0 || store.upstream_authorization.is_some())
+            {
+                return wrong(
+                    format!("stores.{name}.upstream"),
+                    "cache, cache_bytes and upstream_authorization need upstream, which is empty",
+                );
+            }
+            if store.cache_bytes > 0 && store.cache.is_none() {
+                return wrong(
+                    format!("stores.{name}.cache_bytes"),
+                    "there is no cache to limit; set cache too",
+                );
+            }
             for (field, token) in [("read_token", &store.read_token), ("write_token", &store.write_token)] {
                 if token.as_ref().is_some_and(|token| token.0.is_empty()) {
                     return wrong(
@@ -460,6 +514,15 @@ mod tests {
         refused("[stores.'a/b']", &["stores.a/b"]);
         refused("[stores.a]\nwrite_token = 'x'", &["stores.a.write_token", "writable"]);
         refused("[stores.a]\nread_token = ''", &["stores.a.read_token"]);
+        refused(
+            "[stores.a]\nupstream = ['http://h/']\npath = 'x'",
+            &["stores.a.upstream"],
+        );
+        refused("[stores.a]\ncache = 'x'", &["stores.a.upstream"]);
+        refused(
+            "[stores.a]\nupstream = ['http://h/']\ncache_bytes = 9",
+            &["stores.a.cache_bytes"],
+        );
         refused("[stores.a]\ndigest = 'md5'", &["md5"]);
         refused(
             "[listen]\npublic = '0.0.0.0:80'",
@@ -489,6 +552,7 @@ mod tests {
         config.tls = Some(TlsFiles {
             certificate: PathBuf::new(),
             key: PathBuf::new(),
+            client_ca: None,
         });
         let mut expected = BTreeMap::new();
         flatten("", &serde_json::to_value(&config).unwrap(), &mut expected);
@@ -505,7 +569,7 @@ mod tests {
         assert_eq!(names(&written), names(&expected));
         for (name, default) in &expected {
             // Null and empty defaults are said in words on the page.
-            if default != "null" && default != "\"\"" {
+            if !["null", "[]", "\"\""].contains(&default.as_str()) {
                 assert_eq!(written[name], default.trim_matches('"'), "{name}");
             }
         }

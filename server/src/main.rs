@@ -7,6 +7,7 @@
 mod config;
 mod data;
 mod log;
+mod measured;
 mod metrics;
 mod routes;
 
@@ -16,7 +17,7 @@ use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
 
-use cairn_roots::{ServeOptions, Tls, WorkerOptions, Workers, serve, shutdown_channel};
+use cairn_roots::{ServeOptions, Tls, WorkerOptions, Workers, serve, server_tls, shutdown_channel};
 use clap::Parser;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
@@ -255,7 +256,8 @@ async fn listen(setting: &str, address: SocketAddr) -> Result<TcpListener, Strin
 }
 
 fn read_tls(files: &TlsFiles) -> Result<rustls::ServerConfig, String> {
-    cairn_roots::server_tls(&files.certificate, &files.key, None).map_err(|error| format!("setting tls: {error}"))
+    server_tls(&files.certificate, &files.key, files.client_ca.as_deref())
+        .map_err(|error| format!("setting tls: {error}"))
 }
 
 /// Tells people where the server is and what to try. Standard output has this and nothing else.

@@ -4,7 +4,7 @@
 //! began with. Hot path: no allocation of paths, no log line for a read that went well.
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
@@ -12,15 +12,19 @@ use std::time::{Duration, Instant};
 use arc_swap::ArcSwap;
 use cairn_formats::{ChunkForm, ChunkId, DigestAlgorithm};
 use cairn_roots::{
-    Access, Body, ChunkRoot, ChunkRootOptions, Grant, Handler, IndexNames, IndexRoot, IndexRootOptions, Token, Workers,
-    text,
+    Access, Body, ChunkRoot, ChunkRootOptions, Grant, Handler, IndexNames, IndexRoot, IndexRootOptions, Token,
+    VerifyReads, Workers, text,
 };
-use cairn_store::{ChunkStore, FlatOptions, FlatStore, SyncPolicy};
+use cairn_store::{
+    Authorization, CacheOptions, CacheStore, ChunkStore, FlatOptions, FlatStore, HttpOptions, StoreOptions, StoreSpec,
+    SyncPolicy, open_chain,
+};
 use http::header::{CACHE_CONTROL, CONTENT_TYPE, HeaderMap, HeaderValue};
 use http::{Method, Request, Response, StatusCode};
 use hyper::body::Incoming;
 
 use crate::config::{self, Config, LogRequests};
+use crate::measured::Measured;
 use crate::metrics::{EndpointMetrics, Metrics};
 
 /// A store that has not said so much as "no such chunk" after this time is not ready.
@@ -101,25 +105,21 @@ impl StoreRoots {
         let make = |folder: &PathBuf| {
             std::fs::create_dir_all(folder).map_err(|error| format!("cannot make folder {}: {error}", folder.display()))
         };
-        // A read-only store of a folder that was given is not made up: a mistyped path should be noticed.
-        if settings.writable || settings.path.is_none() {
-            make(chunk_folder)?;
-        }
         if settings.writable || settings.indexes.is_none() {
             make(index_folder)?;
         }
-        let options = FlatOptions {
-            form: ChunkForm::Compressed,
-            read_only: !settings.writable,
-            sync: match settings.sync {
-                config::Sync::Always => SyncPolicy::Sync,
-                config::Sync::Batch => SyncPolicy::Batch,
-                config::Sync::None => SyncPolicy::None,
-            },
-            ..FlatOptions::default()
+        let (store, verify_reads) = if settings.upstream.is_empty() {
+            // A read-only store of a folder that was given is not made up: a mistyped path should be noticed.
+            if settings.writable || settings.path.is_none() {
+                make(chunk_folder)?;
+            }
+            open_folder(settings, chunk_folder)?
+        } else {
+            if let Some(cache) = &settings.cache {
+                make(cache)?;
+            }
+            open_upstream(settings)?
         };
-        let store = FlatStore::open(chunk_folder, options).map_err(|error| chain(&error))?;
-        let store: Arc<dyn ChunkStore> = Arc::new(store);
         let token = |secret: &config::Secret| Token::new(&secret.0);
         let access = Access {
             read: match &settings.read_token {
@@ -138,10 +138,6 @@ impl StoreRoots {
                 Some(write) => Grant::Tokens(vec![token(write)]),
             },
         };
-        let digest = match settings.digest {
-            config::Digest::Sha512_256 => DigestAlgorithm::Sha512_256,
-            config::Digest::Sha256 => DigestAlgorithm::Sha256,
-        };
         let index_options = IndexRootOptions {
             access: access.clone(),
             names: IndexNames::Suffixed,
@@ -149,13 +145,77 @@ impl StoreRoots {
             required_in: settings.require_chunks.then(|| Arc::clone(&store)),
         };
         let indexes = IndexRoot::new(index_folder, index_options, workers.clone()).map_err(|error| chain(&error))?;
-        let chunks = ChunkRoot::new(store, ChunkRootOptions { digest, access }, workers.clone());
+        let options = ChunkRootOptions {
+            digest: digest_of(settings),
+            access,
+            verify_reads,
+        };
+        let chunks = ChunkRoot::new(store, options, workers.clone());
         Ok(Self {
             made_from,
             chunks,
             indexes,
         })
     }
+}
+
+fn digest_of(settings: &config::Store) -> DigestAlgorithm {
+    match settings.digest {
+        config::Digest::Sha512_256 => DigestAlgorithm::Sha512_256,
+        config::Digest::Sha256 => DigestAlgorithm::Sha256,
+    }
+}
+
+fn open_folder(settings: &config::Store, folder: &Path) -> Result<(Arc<dyn ChunkStore>, VerifyReads), String> {
+    let options = FlatOptions {
+        form: ChunkForm::Compressed,
+        read_only: !settings.writable,
+        sync: match settings.sync {
+            config::Sync::Always => SyncPolicy::Sync,
+            config::Sync::Batch => SyncPolicy::Batch,
+            config::Sync::None => SyncPolicy::None,
+        },
+        ..FlatOptions::default()
+    };
+    let store = FlatStore::open(folder, options).map_err(|error| chain(&error))?;
+    let verify_reads = match settings.verify_hours {
+        0 => VerifyReads::Never,
+        hours => VerifyReads::After(Duration::from_secs(u64::from(hours) * 60 * 60)),
+    };
+    Ok((Arc::new(Measured::new(Arc::new(store), "flat")), verify_reads))
+}
+
+fn open_upstream(settings: &config::Store) -> Result<(Arc<dyn ChunkStore>, VerifyReads), String> {
+    let options = StoreOptions {
+        read_only: true,
+        http: HttpOptions {
+            authorization: settings
+                .upstream_authorization
+                .as_ref()
+                .map(|value| Authorization::Fixed(value.0.clone())),
+            ..HttpOptions::default()
+        },
+        ..StoreOptions::default()
+    };
+    let specs = settings
+        .upstream
+        .iter()
+        .map(|text| StoreSpec::parse(text, |_| options.clone()).map_err(|error| format!("upstream: {error}")))
+        .collect::<Result<Vec<_>, _>>()?;
+    let store = open_chain(&specs).map_err(|error| chain(&error))?;
+    let store: Arc<dyn ChunkStore> = Arc::new(Measured::new(store, "upstream"));
+    let Some(folder) = &settings.cache else {
+        return Ok((store, VerifyReads::Always));
+    };
+    let options = CacheOptions {
+        bytes_max: Some(settings.cache_bytes).filter(|&bytes| bytes > 0),
+        // What went bad in the cache is fetched again instead of being an error for ever.
+        repair: true,
+        digest: digest_of(settings),
+    };
+    let store = CacheStore::open(store, folder, options).map_err(|error| chain(&error))?;
+    // A fetched chunk that is damaged is not kept, but it is handed on: we look too.
+    Ok((Arc::new(Measured::new(Arc::new(store), "cache")), VerifyReads::Always))
 }
 
 impl App {

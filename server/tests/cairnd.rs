@@ -437,6 +437,52 @@ fn variables_are_settings_and_secrets_are_not_shown() {
     assert!(!daemon.log().contains("hunter2"));
 }
 
+/// Goal: a store behind another server is served, kept in the cache, and checked on the way.
+#[test]
+fn an_upstream_store_is_served_checked_and_kept() {
+    let origin = Daemon::start("[stores.a]\nwritable = true\nread_token = 'secret'\nverify_hours = 0");
+    let token = [("Authorization", "Bearer secret")];
+    let (good, bad) = (Sample::new(&b"good ".repeat(100)), Sample::new(&b"bad ".repeat(100)));
+    for sample in [&good, &bad] {
+        let path = format!("/store/a{}", sample.frame_path());
+        assert_eq!(origin.ask("PUT", &path, &token, &sample.frame).status, 200);
+    }
+    let damaged = origin.data().join(format!("store/a{}", bad.frame_path()));
+    std::fs::remove_file(&damaged).unwrap();
+    std::fs::write(&damaged, &good.frame).unwrap();
+    let upstream = format!(
+        "upstream = ['http://{}/store/a/']\nupstream_authorization = 'secret'",
+        origin.public
+    );
+    let edge = Daemon::start(&format!(
+        "[stores.kept]\n{upstream}\ncache = 'cache'\n[stores.passed]\n{upstream}"
+    ));
+    for store in ["kept", "passed"] {
+        let path = |sample: &Sample| format!("/store/{store}{}", sample.frame_path());
+        assert_eq!(edge.ask("GET", &path(&good), &[], b"").body, good.frame, "{store}");
+        assert_eq!(edge.status("HEAD", &path(&good), b""), 200, "{store}");
+        assert_eq!(edge.status("GET", &path(&Sample::new(b"absent")), b""), 404, "{store}");
+        assert_eq!(edge.status("PUT", &path(&good), &good.frame), 400, "{store}");
+        assert_eq!(edge.status("GET", &path(&bad), b""), 500, "{store}");
+    }
+    let page = Client::connect(edge.internal).ask("GET", "/metrics", &[], b"").text();
+    assert!(
+        page.contains("store_op_duration_seconds_count{backend=\"upstream\",op=\"get\"}"),
+        "{page}"
+    );
+    assert!(origin.stop().success());
+    // What is kept is there without the origin; what is not is an error, never "missing".
+    assert_eq!(
+        edge.ask("GET", &format!("/store/kept{}", good.frame_path()), &[], b"")
+            .body,
+        good.frame
+    );
+    assert_eq!(
+        edge.status("GET", &format!("/store/passed{}", good.frame_path()), b""),
+        500
+    );
+}
+
 #[test]
 fn tls_speaks_both_http_versions_and_takes_a_new_certificate() {
     let folder = tempfile::tempdir().unwrap();

@@ -91,6 +91,7 @@ fn open_chunk_root(context: &Context, arguments: &ChunkServer, workers: &Workers
     let options = ChunkRootOptions {
         digest: context.digest,
         access: access(&arguments.listening),
+        ..ChunkRootOptions::default()
     };
     Ok(ChunkRoot::new(store, options, workers.clone()))
 }
