@@ -30,6 +30,9 @@ pub use rate::RateLimit;
 pub use wrapper::cache::{CacheOptions, CacheStore};
 pub use wrapper::chain::StoreChain;
 pub use wrapper::group::FailoverGroup;
+pub use wrapper::limit::LimitStore;
+pub use wrapper::metrics::MetricsStore;
+pub use wrapper::verify::VerifyStore;
 
 /// Result of a store operation.
 pub type Result<T> = std::result::Result<T, Error>;

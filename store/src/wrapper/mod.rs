@@ -3,3 +3,9 @@
 pub(crate) mod cache;
 pub(crate) mod chain;
 pub(crate) mod group;
+pub(crate) mod limit;
+pub(crate) mod metrics;
+pub(crate) mod verify;
+
+#[cfg(test)]
+mod tests;

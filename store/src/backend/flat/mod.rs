@@ -4,7 +4,7 @@
 //! read without being told, the form that is written is looked for first. Everything else in the folder is left alone.
 //!
 //! Invariants: a file under its final name is whole and (but for the weaker [`SyncPolicy`] values) durable; it is never
-//! rewritten, unless it was empty, which only a crash of another tool leaves behind. Nothing is followed out of the folder.
+//! rewritten, unless it was empty, which only a crash of another tool leaves behind. `store/DURABILITY.md` has the whole promise.
 //! Hot path: one open, one stat, one read a chunk. Not here: verifying reads (`wrapper/verify.rs`), deciding what to delete.
 
 mod path;
@@ -12,15 +12,16 @@ mod resident;
 mod stage;
 mod walk;
 
-use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd as _, OwnedFd};
 use std::path::Path;
+use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
 use cairn_formats::{CHUNK_LEN_MAX, ChunkForm, ChunkId, EncodedChunk, StorableChunk};
-use rustix::fs::{AtFlags, CWD, FileType, Mode, OFlags, fstat, openat, statat, unlinkat};
-use rustix::io::Errno;
+use rustix::buffer::spare_capacity;
+use rustix::fs::{AtFlags, CWD, FileType, Mode, OFlags, Stat, fstat, openat, statat, unlinkat};
+use rustix::io::{Errno, read};
 
 use crate::{ChunkStat, ChunkStore, Error, Prune, Result, StoreName};
 use path::ChunkPath;
@@ -30,6 +31,10 @@ pub use walk::StoredChunk;
 
 /// Most bytes of a chunk file: the longest chunk, incompressible, in a frame of any writer.
 const FILE_LEN_MAX: u64 = CHUNK_LEN_MAX as u64 + (CHUNK_LEN_MAX as u64 >> 7) + 4096;
+
+/// A chunk whose file changed less than this ago may be another writer's that is not on the disk yet (the kernel writes back
+/// after 30 to 40 s by default; twice that for slow disks): the next flush syncs it before anybody relies on it.
+const SETTLED_AFTER: Duration = Duration::from_secs(80);
 
 /// When written chunks become visible and durable.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
@@ -150,21 +155,46 @@ impl FlatStore {
             let message = format!("{path}: {len} bytes, longer than any chunk");
             return Err(io::Error::new(io::ErrorKind::InvalidData, message));
         }
+        // One read: `read_to_end` would begin with 8 KiB and double.
         let mut bytes = Vec::with_capacity(len as usize);
-        io::Read::read_to_end(&mut io::Read::take(File::from(opened), len), &mut bytes)?;
+        while (bytes.len() as u64) < len {
+            match read(&opened, spare_capacity(&mut bytes)) {
+                // Cut short meanwhile: not a chunk of ours, its digest will tell.
+                Ok(0) => break,
+                Ok(_) | Err(Errno::INTR) => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
         Ok(Some(Bytes::from(bytes)))
     }
 
-    /// Length of a chunk file, `None` where [`FlatStore::read`] would find nothing.
-    fn len(&self, path: &ChunkPath) -> Result<Option<u64>> {
+    /// What a chunk file is like, `None` where [`FlatStore::read`] would find nothing.
+    fn look(&self, path: &ChunkPath) -> Result<Option<Stat>> {
         match statat(&self.root, path.as_c_str(), AtFlags::empty()) {
             Ok(stat) if FileType::from_raw_mode(stat.st_mode) == FileType::RegularFile && stat.st_size > 0 => {
-                Ok(Some(stat.st_size as u64))
+                Ok(Some(stat))
             }
             Ok(_) | Err(Errno::NOENT | Errno::NOTDIR) => Ok(None),
             Err(error) => Err(self.unavailable("look for a chunk", error)),
         }
     }
+
+    /// Whether a chunk is there for somebody who will not write it again because of the answer: the next flush covers it.
+    fn holds(&self, path: &ChunkPath, now: SystemTime) -> Result<bool> {
+        let Some(stat) = self.look(path)? else {
+            return Ok(false);
+        };
+        if self.options.sync == SyncPolicy::Sync && !self.options.read_only && !is_settled(&stat, now) {
+            self.stage.note(path);
+        }
+        Ok(true)
+    }
+}
+
+/// Whether a file has been as it is for so long that it is on the disk. A time to come is a clock set back: not known.
+fn is_settled(stat: &Stat, now: SystemTime) -> bool {
+    let changed = SystemTime::UNIX_EPOCH + Duration::from_secs(u64::try_from(stat.st_ctime).unwrap_or(0));
+    now.duration_since(changed).is_ok_and(|since| since >= SETTLED_AFTER)
 }
 
 /// Both forms, `first` first.
@@ -181,8 +211,12 @@ impl ChunkStore for FlatStore {
     }
 
     fn has_many(&self, ids: &[ChunkId]) -> Result<Vec<bool>> {
+        let now = SystemTime::now();
         ids.iter()
-            .map(|&id| Ok(self.stat(id, self.options.form)?.is_some()))
+            .map(|&id| {
+                let [wanted, other] = self.forms().map(|form| ChunkPath::new(id, form));
+                Ok(self.holds(&wanted, now)? || self.holds(&other, now)?)
+            })
             .collect()
     }
 
@@ -196,9 +230,10 @@ impl ChunkStore for FlatStore {
                 store: self.name.clone(),
             });
         }
+        let now = SystemTime::now();
         for chunk in chunks {
             let path = ChunkPath::new(chunk.id(), chunk.form());
-            if self.len(&path)?.is_none() {
+            if !self.holds(&path, now)? {
                 self.stage
                     .put(self.root.as_fd(), &path, chunk.bytes(), &self.options)
                     .map_err(|error| self.write_error(error))?;
@@ -215,9 +250,9 @@ impl ChunkStore for FlatStore {
 
     fn stat(&self, id: ChunkId, form: ChunkForm) -> Result<Option<ChunkStat>> {
         for form in forms(form) {
-            if let Some(len) = self.len(&ChunkPath::new(id, form))? {
+            if let Some(stat) = self.look(&ChunkPath::new(id, form))? {
                 return Ok(Some(ChunkStat {
-                    stored: Some((form, len)),
+                    stored: Some((form, stat.st_size as u64)),
                 }));
             }
         }

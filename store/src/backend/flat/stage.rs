@@ -8,7 +8,7 @@
 //! sync a success), so nothing is renamed, and every later call answers the same error until the store is opened anew.
 
 use std::collections::{BTreeSet, HashSet};
-use std::ffi::CString;
+use std::ffi::{CStr, CString};
 use std::fs::File;
 use std::io::{self, Write as _};
 use std::os::fd::{BorrowedFd, OwnedFd};
@@ -56,6 +56,15 @@ struct Staged {
     /// Final names in `files`, so that a chunk put twice is written once.
     names: HashSet<[u8; 33]>,
     bytes: u64,
+    /// Chunks found under their final names that may not be durable yet. One more than [`FEW`] at most: from there on it is
+    /// `syncfs`, which covers all.
+    noted: Vec<ChunkPath>,
+}
+
+impl Staged {
+    fn is_empty(&self) -> bool {
+        self.files.is_empty() && self.noted.is_empty()
+    }
 }
 
 #[derive(Debug)]
@@ -103,6 +112,14 @@ impl Stage {
         if full { self.flush(root) } else { Ok(()) }
     }
 
+    /// A chunk that somebody else has just written: the next flush makes it durable too.
+    pub(super) fn note(&self, path: &ChunkPath) {
+        let mut state = self.lock();
+        if state.staged.noted.len() <= FEW {
+            state.staged.noted.push(*path);
+        }
+    }
+
     /// Commits what was staged before the call, alone or with others'.
     pub(super) fn flush(&self, root: BorrowedFd<'_>) -> io::Result<()> {
         let mut state = self.lock();
@@ -117,20 +134,20 @@ impl Stage {
             }
             state = self.committed.wait(state).unwrap_or_else(PoisonError::into_inner);
         }
-        if state.staged.files.is_empty() {
+        let due = state
+            .unsynced_since
+            .is_some_and(|since| since.elapsed() >= BATCH_INTERVAL);
+        if state.staged.is_empty() && !due {
             // Nothing of ours is left: whoever took it has committed it, or the check above would have failed.
             return Ok(());
         }
         state.committing = true;
         state.batch += 1;
         let batch = std::mem::take(&mut state.staged);
-        let due = state
-            .unsynced_since
-            .is_some_and(|since| since.elapsed() >= BATCH_INTERVAL);
         drop(state);
 
         let result = match self.policy {
-            SyncPolicy::Sync => commit(root, &batch.files),
+            SyncPolicy::Sync => commit(root, &batch),
             SyncPolicy::Batch | SyncPolicy::None => {
                 let renamed = batch
                     .files
@@ -168,6 +185,11 @@ impl Stage {
         if state.unsynced_since.take().is_some() {
             let _ = syncfs(root);
         }
+    }
+
+    #[cfg(test)]
+    pub(super) fn noted(&self) -> usize {
+        self.lock().staged.noted.len()
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -208,20 +230,30 @@ fn key(path: &ChunkPath) -> [u8; 33] {
 }
 
 /// Bytes durable, then names, then folders durable.
-fn commit(root: BorrowedFd<'_>, files: &[StagedFile]) -> io::Result<()> {
-    let few = files.len() <= FEW;
-    if few {
-        for file in files {
-            fsync(open(root, &file.temporary, OFlags::RDONLY)?)?;
-        }
-    } else {
+fn commit(root: BorrowedFd<'_>, batch: &Staged) -> io::Result<()> {
+    let few = batch.files.len() + batch.noted.len() <= FEW;
+    if !few {
         syncfs(root)?;
     }
-    for file in files {
+    let mut folders = BTreeSet::new();
+    for path in batch.noted.iter().filter(|_| few) {
+        match open(root, path.as_c_str()) {
+            Ok(file) => fsync(file)?,
+            // Deleted since: whoever deletes chunks answers for who still wants them.
+            Err(Errno::NOENT | Errno::NOTDIR) => continue,
+            // Somebody else's, not ours to read.
+            Err(_) => syncfs(root)?,
+        }
+        folders.insert(path.folder());
+    }
+    for file in batch.files.iter().filter(|_| few) {
+        fsync(open(root, &file.temporary)?)?;
+        folders.insert(file.path.folder());
+    }
+    for file in &batch.files {
         rename(root, &file.temporary, &file.path)?;
     }
     if few {
-        let folders: BTreeSet<&str> = files.iter().map(|file| file.path.folder()).collect();
         for folder in folders {
             fsync(openat(
                 root,
@@ -232,7 +264,7 @@ fn commit(root: BorrowedFd<'_>, files: &[StagedFile]) -> io::Result<()> {
         }
         // The folder itself may be new.
         fsync(root)?;
-    } else {
+    } else if !batch.files.is_empty() {
         syncfs(root)?;
     }
     Ok(())
@@ -245,8 +277,8 @@ fn rename(root: BorrowedFd<'_>, temporary: &CString, path: &ChunkPath) -> io::Re
     })
 }
 
-fn open(root: BorrowedFd<'_>, name: &CString, flags: OFlags) -> io::Result<OwnedFd> {
-    Ok(openat(root, name.as_c_str(), flags | OFlags::CLOEXEC, Mode::empty())?)
+fn open(root: BorrowedFd<'_>, name: &CStr) -> rustix::io::Result<OwnedFd> {
+    openat(root, name, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())
 }
 
 fn write_temporary(root: BorrowedFd<'_>, path: &ChunkPath, bytes: &[u8], options: &FlatOptions) -> io::Result<CString> {

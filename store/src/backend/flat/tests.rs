@@ -135,6 +135,58 @@ fn an_empty_file_is_no_chunk_and_is_replaced() {
     contract::reads_are_right(&store, &put);
 }
 
+/// Chunks that another writer has just made are part of the next flush, few or many, also when they are gone by then.
+#[test]
+fn chunks_of_another_writer_are_synced_with_our_flush() {
+    let folder = tempfile::tempdir().unwrap();
+    let other = open(&folder, SyncPolicy::None, ChunkForm::Compressed);
+    for count in [1, 3] {
+        let put: Vec<StorableChunk> = (0..count)
+            .flat_map(|seed| chunks(seed, ChunkForm::Compressed))
+            .collect();
+        let ids: Vec<ChunkId> = put.iter().map(StorableChunk::id).collect();
+        other.put_many(&put).unwrap();
+        let store = default_store(&folder);
+        assert!(store.has_many(&ids).unwrap().iter().all(|has| *has));
+        assert!(store.stage.noted() > 0);
+        store.flush().unwrap();
+        assert_eq!(store.stage.noted(), 0);
+        store.put_many(&put).unwrap();
+        assert!(store.stage.noted() > 0);
+        other.remove_many(&ids[..1]).unwrap();
+        store.flush().unwrap();
+        assert_eq!(store.stage.noted(), 0);
+        assert_eq!(files(&folder).len(), ids.len() - 1);
+    }
+}
+
+#[test]
+fn files_settle_with_time_unless_the_clock_was_set_back() {
+    let folder = tempfile::tempdir().unwrap();
+    let stat = rustix::fs::stat(folder.path()).unwrap();
+    let changed = SystemTime::UNIX_EPOCH + Duration::from_secs(stat.st_ctime as u64);
+    assert!(!is_settled(&stat, changed));
+    assert!(!is_settled(&stat, changed - Duration::from_secs(3600)));
+    assert!(is_settled(&stat, changed + SETTLED_AFTER));
+}
+
+/// Somebody removes our temporaries (as desync's prune does): an error, nothing visible, and no later write is believed.
+#[test]
+fn a_failed_flush_shows_nothing_and_stops_the_store() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = default_store(&folder);
+    let put = chunks(1, ChunkForm::Compressed);
+    store.put_many(&put).unwrap();
+    fs::remove_file(files(&folder).remove(0)).unwrap();
+    assert!(matches!(store.flush(), Err(Error::Unavailable { .. })));
+    assert_eq!(files(&folder), Vec::<PathBuf>::new());
+    assert!(store.put_many(&put).is_err() && store.flush().is_err());
+    let store = default_store(&folder);
+    store.put_many(&put).unwrap();
+    store.flush().unwrap();
+    contract::reads_are_right(&store, &put);
+}
+
 #[test]
 fn a_read_only_store_takes_nothing() {
     let folder = tempfile::tempdir().unwrap();
