@@ -177,15 +177,25 @@ impl Context {
         Ok(Arc::new(CacheStore::open(store, folder, options)?))
     }
 
-    /// A store to write to. A local folder that is not there is made.
-    pub(crate) fn target(&self, store: &str, access: &Access, writing: &Writing) -> Outcome<Arc<dyn ChunkStore>> {
+    /// A store to write to, and the form in which it wants chunks (the flags' or the configuration's). A local folder that is
+    /// not there is made.
+    pub(crate) fn target(
+        &self,
+        store: &str,
+        access: &Access,
+        writing: &Writing,
+    ) -> Outcome<(Arc<dyn ChunkStore>, ChunkForm)> {
         let spec = self.spec(store, access, Some(writing), &Rate::new(access))?;
         for member in &spec.members {
             if let Location::Local(path) = &member.location {
                 make_folder(path)?;
             }
         }
-        Ok(open_store(&spec)?)
+        let form = spec
+            .members
+            .first()
+            .map_or(writing.form(), |member| member.options.form);
+        Ok((open_store(&spec)?, form))
     }
 
     /// A local store, for what only those can do.

@@ -33,7 +33,7 @@ pub(crate) fn cache(context: &Context, arguments: &CacheArgs) -> Outcome<()> {
     }
     let ignored = super::make::ignored(context, &arguments.ignoring, &arguments.access)?;
     let from = context.chain(&arguments.stores, &arguments.access)?;
-    let to = context.target(&arguments.cache, &arguments.access, &arguments.writing)?;
+    let (to, _) = context.target(&arguments.cache, &arguments.access, &arguments.writing)?;
     let options = CopyOptions {
         digest: digest.unwrap_or(context.digest),
         encode: None,
@@ -57,10 +57,10 @@ pub(crate) fn convert(context: &Context, arguments: &Convert) -> Outcome<()> {
     let from = context.local(&arguments.store, None)?;
     let access = Access::default();
     let target = arguments.target.to_string_lossy();
-    let to = context.target(&target, &access, &arguments.writing)?;
+    let (to, form) = context.target(&target, &access, &arguments.writing)?;
     let options = CopyOptions {
         digest: context.digest,
-        encode: Some((arguments.writing.form(), arguments.writing.level())),
+        encode: Some((form, arguments.writing.level())),
         keep_going: arguments.keep_going,
         dry_run: false,
         workers: arguments.effort.workers(),

@@ -23,6 +23,7 @@ pub(crate) fn make(context: &Context, arguments: &Make) -> Outcome<()> {
         .as_ref()
         .map(|store| context.target(store, &arguments.access, &arguments.writing))
         .transpose()?;
+    let (store, form) = store.unzip();
     let dry = store.as_deref().filter(|_| arguments.dry_run).map(DryRun);
     let target: Option<&dyn ChunkStore> = match &dry {
         Some(dry) => Some(dry),
@@ -32,7 +33,7 @@ pub(crate) fn make(context: &Context, arguments: &Make) -> Outcome<()> {
         sizes: arguments.cutting.sizes(),
         dialect: arguments.cutting.dialect.into(),
         digest: context.digest,
-        form: arguments.writing.form(),
+        form: form.unwrap_or(arguments.writing.form()),
         level: arguments.writing.level(),
         workers: arguments.effort.workers(),
     };
@@ -64,11 +65,11 @@ pub(crate) fn chop(context: &Context, arguments: &Chop) -> Outcome<()> {
     let index = context.index(&arguments.index, &arguments.access)?;
     let ignored = ignored(context, &arguments.ignoring, &arguments.access)?;
     let mut input = open(&arguments.input, &context.progress)?;
-    let store = context.target(&arguments.store, &arguments.access, &arguments.writing)?;
+    let (store, form) = context.target(&arguments.store, &arguments.access, &arguments.writing)?;
     let dry = DryRun(&*store);
     let target: &dyn ChunkStore = if arguments.dry_run { &dry } else { &*store };
     let options = MakeOptions {
-        form: arguments.writing.form(),
+        form,
         level: arguments.writing.level(),
         workers: arguments.effort.workers(),
         ..MakeOptions::default()

@@ -84,7 +84,7 @@ fn open_chunk_root(context: &Context, arguments: &ChunkServer, workers: &Workers
             uncompressed: false,
             sync: crate::cli::SyncName::Sync,
         };
-        context.target(store, &sources.access, &writing)?
+        context.target(store, &sources.access, &writing)?.0
     } else {
         context.sources(&sources)?
     };
