@@ -234,11 +234,9 @@ impl From<SyncName> for SyncPolicy {
 /// Where to cut.
 #[derive(Clone, Debug, Args)]
 pub(crate) struct Cutting {
-    /// Smallest, average and largest chunk in KiB
-    #[arg(short = 'm', value_parser = sizes::kib_triple, value_name = "MIN:AVG:MAX", conflicts_with = "chunk_size")]
-    pub(crate) kib: Option<ChunkSizes>,
-    /// Chunk sizes as casync takes them: [MIN:]AVG[:MAX] in bytes, suffixes K, M, G [default: 16K:64K:256K]
-    #[arg(long, value_parser = sizes::casync_sizes, value_name = "SIZES")]
+    /// Smallest, average and largest chunk: MIN:AVG:MAX in KiB as desync takes them, or with suffixes B, K, M, or AVG alone
+    /// as casync takes it [default: 16:64:256]
+    #[arg(short = 'm', long, value_parser = sizes::chunk_sizes, value_name = "SIZES")]
     pub(crate) chunk_size: Option<ChunkSizes>,
     /// Whose cuts: casync's (and desync's after v1.1.0), or desync's up to v1.1.0
     #[arg(long, value_enum, default_value_t = DialectName::Casync)]
@@ -247,7 +245,7 @@ pub(crate) struct Cutting {
 
 impl Cutting {
     pub(crate) fn sizes(&self) -> ChunkSizes {
-        self.kib.or(self.chunk_size).unwrap_or(ChunkSizes::DEFAULT)
+        self.chunk_size.unwrap_or(ChunkSizes::DEFAULT)
     }
 }
 

@@ -21,30 +21,33 @@ pub(crate) fn bytes(text: &str) -> Result<u64, String> {
         .ok_or_else(|| format!("`{text}` is too large"))
 }
 
-/// desync's `-m`: three sizes in KiB.
-pub(crate) fn kib_triple(text: &str) -> Result<ChunkSizes, String> {
-    let parts: Vec<&str> = text.split(':').collect();
-    let [min, avg, max] = parts[..] else {
-        return Err("expected MIN:AVG:MAX in KiB, such as 16:64:256".to_owned());
-    };
-    let kib = |part: &str| {
-        let number: u64 = part.parse().map_err(|_| format!("`{part}` is not a number of KiB"))?;
-        number.checked_mul(1024).ok_or_else(|| format!("`{part}` is too large"))
-    };
-    ChunkSizes::new(kib(min)?, kib(avg)?, kib(max)?).map_err(|error| error.to_string())
-}
-
-/// casync's `--chunk-size`: `[MIN:]AVG[:MAX]` or `auto`; what is missing follows from the average.
-pub(crate) fn casync_sizes(text: &str) -> Result<ChunkSizes, String> {
+/// Chunk sizes as desync and casync take them.
+///
+/// - `16:64:256`: three bare numbers are KiB (desync).
+/// - `16K:64K:256K`, `64B:256B:1024B`: with suffixes they are what they say (casync, whose bare bytes want a B here).
+/// - `64K`, `65536`: the average, bytes when bare; smallest and largest are a quarter and four times of it (casync).
+/// - `auto`: the default.
+pub(crate) fn chunk_sizes(text: &str) -> Result<ChunkSizes, String> {
+    const LIMIT: u64 = cairn_formats::CHUNK_LEN_MAX as u64;
     if text == "auto" {
         return Ok(ChunkSizes::DEFAULT);
     }
-    let parts = text.split(':').map(bytes).collect::<Result<Vec<u64>, _>>()?;
-    const LIMIT: u64 = cairn_formats::CHUNK_LEN_MAX as u64;
+    let parts: Vec<&str> = text.split(':').collect();
+    let bare = parts
+        .iter()
+        .all(|part| part.bytes().all(|digit| digit.is_ascii_digit()));
+    let size = |part: &str| match part.strip_suffix(['b', 'B']) {
+        Some(digits) => bytes(digits),
+        None if bare && parts.len() == 3 => bytes(&format!("{part}K")),
+        None => bytes(part),
+    };
     let (min, avg, max) = match parts[..] {
-        [avg] => ((avg / 4).max(1), avg, avg.saturating_mul(4).min(LIMIT)),
-        [min, avg, max] => (min, avg, max),
-        _ => return Err("expected AVG or MIN:AVG:MAX in bytes, such as 64K or 16K:64K:256K".to_owned()),
+        [avg] => {
+            let avg = size(avg)?;
+            ((avg / 4).max(1), avg, avg.saturating_mul(4).min(LIMIT))
+        }
+        [min, avg, max] => (size(min)?, size(avg)?, size(max)?),
+        _ => return Err("expected MIN:AVG:MAX such as 16:64:256 (KiB) or 16K:64K:256K, or AVG such as 64K".to_owned()),
     };
     ChunkSizes::new(min, avg, max).map_err(|error| error.to_string())
 }
@@ -95,10 +98,19 @@ mod tests {
         assert_eq!(bytes("64K"), Ok(65536));
         assert_eq!(bytes("7"), Ok(7));
         assert!(bytes("1.5G").is_err() && bytes("").is_err() && bytes("99999999999T").is_err());
-        assert_eq!(kib_triple("16:64:256"), Ok(ChunkSizes::DEFAULT));
-        assert!(kib_triple("16:64").is_err() && kib_triple("64:16:256").is_err());
-        assert_eq!(casync_sizes("64K"), Ok(ChunkSizes::DEFAULT));
-        assert_eq!(casync_sizes("16K:65536:256K"), Ok(ChunkSizes::DEFAULT));
+        for text in [
+            "16:64:256",
+            "64K",
+            "16K:64K:256K",
+            "16384B:65536B:262144B",
+            "65536",
+            "auto",
+        ] {
+            assert_eq!(chunk_sizes(text), Ok(ChunkSizes::DEFAULT), "{text}");
+        }
+        for text in ["16:64", "64:16:256", "", "x", "0", "16:64:99999999"] {
+            assert!(chunk_sizes(text).is_err(), "{text}");
+        }
         assert_eq!(duration("500ms"), Ok(Duration::from_millis(500)));
         assert_eq!(duration("1.5m"), Ok(Duration::from_secs(90)));
         assert!(duration("-1s").is_err());

@@ -158,7 +158,7 @@ pub(crate) fn our_index(blob: &Path, index: &Path, sizes: Sizes, dialect: &str) 
         .args([
             "make",
             "--chunk-size",
-            &format!("{min}:{avg}:{max}"),
+            &format!("{min}B:{avg}B:{max}B"),
             "--dialect",
             dialect,
         ])
