@@ -32,7 +32,7 @@ lint: ## formatting, warnings, missing docs, licences and dependencies, secrets,
 	cargo fmt --all --check
 	cargo clippy --workspace --all-targets --locked -- -D warnings
 	RUSTDOCFLAGS="-D warnings" cargo doc --workspace --no-deps --locked
-	cargo deny --locked check bans licenses sources
+	cargo deny --locked check --hide-inclusion-graph bans licenses sources
 ifdef ADVISORIES
 	cargo deny --locked check advisories
 else

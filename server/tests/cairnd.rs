@@ -1,4 +1,6 @@
 //! `cairnd` as its operator sees it: the program itself, started, signalled and asked over sockets.
+// A helper that fails is a test that fails.
+#![allow(clippy::unwrap_used)]
 
 #[path = "../../gateway/roots/tests/client/mod.rs"]
 mod client;

@@ -234,7 +234,7 @@ impl From<SyncName> for SyncPolicy {
 /// Where to cut.
 #[derive(Clone, Debug, Args)]
 pub(crate) struct Cutting {
-    /// Smallest, average and largest chunk: MIN:AVG:MAX in KiB as desync takes them, or with suffixes B, K, M, or AVG alone
+    /// Smallest, average and largest chunk: `MIN:AVG:MAX` in KiB as desync takes them, or with suffixes B, K, M, or AVG alone
     /// as casync takes it [default: 16:64:256]
     #[arg(short = 'm', long, value_parser = sizes::chunk_sizes, value_name = "SIZES")]
     pub(crate) chunk_size: Option<ChunkSizes>,

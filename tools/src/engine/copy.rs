@@ -42,6 +42,10 @@ pub(crate) struct CopyReport {
     pub(crate) failed: u64,
 }
 
+/// Feeds ids to the function it is given.
+pub(crate) type ListIds<'a> =
+    dyn FnMut(&mut dyn FnMut(ChunkId) -> cairn_store::Result<()>) -> cairn_store::Result<()> + 'a;
+
 /// Copies what `to` does not have.
 ///
 /// - `ids`: feeds chunks to the function it is given until that answers an error, which it returns.
@@ -52,7 +56,7 @@ pub(crate) fn copy(
     to: &dyn ChunkStore,
     options: CopyOptions,
     progress: &Progress,
-    ids: &mut dyn FnMut(&mut dyn FnMut(ChunkId) -> cairn_store::Result<()>) -> cairn_store::Result<()>,
+    ids: &mut ListIds<'_>,
     on_bad: &(dyn Fn(&Error) + Sync),
 ) -> Result<CopyReport> {
     let (sender, receiver) = crossbeam_channel::bounded::<Vec<ChunkId>>(options.workers.max(1));

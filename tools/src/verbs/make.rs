@@ -4,8 +4,8 @@ use std::fs::File;
 use std::io::{Read, Seek as _, SeekFrom, Write as _};
 use std::path::Path;
 
-use cairn_formats::{ChunkId, EncodedChunk, FeatureFlags, StorableChunk};
-use cairn_store::{ChunkStore, StoreName};
+use cairn_formats::{ChunkForm, ChunkId, EncodedChunk, FeatureFlags, StorableChunk};
+use cairn_store::{ChunkStat, ChunkStore, StoreName};
 use serde_json::json;
 
 use crate::bar::Unit;
@@ -247,5 +247,13 @@ impl ChunkStore for DryRun<'_> {
 
     fn flush(&self) -> cairn_store::Result<()> {
         Ok(())
+    }
+
+    fn stat(&self, id: ChunkId, form: ChunkForm) -> cairn_store::Result<Option<ChunkStat>> {
+        self.0.stat(id, form)
+    }
+
+    fn get_resident(&self, id: ChunkId, form: ChunkForm) -> Option<EncodedChunk> {
+        self.0.get_resident(id, form)
     }
 }

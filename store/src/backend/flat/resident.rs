@@ -42,11 +42,7 @@ impl ResidentReader {
         let file = openat2(&self.root, path.as_c_str(), flags, Mode::empty(), ResolveFlags::CACHED).ok()?;
         let stat = fstat(&file).ok()?;
         let len = usize::try_from(stat.st_size).ok()?;
-        if FileType::from_raw_mode(stat.st_mode) != FileType::RegularFile
-            || len == 0
-            || len == 0
-            || len > RESIDENT_LEN_MAX
-        {
+        if FileType::from_raw_mode(stat.st_mode) != FileType::RegularFile || len == 0 || len > RESIDENT_LEN_MAX {
             return None;
         }
         let mut bytes = vec![0; len];
