@@ -161,7 +161,6 @@ impl<'a> Blobs<'a> {
         fs::remove_file(output)?;
         fs::remove_file(index)?;
         fs::remove_dir_all(store)?;
-        settle();
         Ok(usage)
     }
 
@@ -187,7 +186,6 @@ impl<'a> Blobs<'a> {
         let usage = measure(tool.extract(store, index, &output, start)?)?;
         same(&output, expected)?;
         fs::remove_file(output)?;
-        settle();
         Ok(usage)
     }
 
@@ -224,11 +222,6 @@ impl<'a> Blobs<'a> {
         }
         Ok(())
     }
-}
-
-/// Gives the disk the pages of the last run before the next one is timed.
-fn settle() {
-    rustix::fs::sync();
 }
 
 /// Ours must be casync's index byte for byte. desync's cuts differ at chunks of exactly the minimum (dialect 2).
