@@ -341,7 +341,7 @@ fn links(text: &str) -> Vec<String> {
 }
 
 /// `quoted/words` that begin with a folder of the repository: those claim to be paths. Patterns and places to fill in
-/// (`<name>`, `{name}`, `*`, `…`) are not, nor is what is built.
+/// (`<name>`, `{name}`, `NAME`, `*`, `…`) are not, nor is what is built.
 fn quoted_paths(text: &str) -> Vec<String> {
     let is_path = |word: &&str| {
         let (first, rest) = word.split_once('/').unwrap_or((word, ""));
@@ -352,7 +352,10 @@ fn quoted_paths(text: &str) -> Vec<String> {
                 .all(|c| c.is_ascii_uppercase() || c == '.' || c == 'm' || c == 'd');
         let built = ["target", "data"].contains(&first);
         let folder = !built && ![".", "..", ""].contains(&first) && !rest.is_empty() && root().join(first).is_dir();
-        let literal = !word.contains(|c: char| c.is_whitespace() || "<>{}*…?$".contains(c));
+        let place = word
+            .split('/')
+            .any(|part| !part.is_empty() && part.chars().all(|c| c.is_ascii_uppercase()));
+        let literal = !place && !word.contains(|c: char| c.is_whitespace() || "<>{}*…?$".contains(c));
         literal && (root_file || folder)
     };
     prose(text)
