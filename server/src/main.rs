@@ -7,7 +7,6 @@
 mod config;
 mod data;
 mod log;
-mod measured;
 mod metrics;
 mod routes;
 

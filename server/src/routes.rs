@@ -16,15 +16,14 @@ use cairn_roots::{
     VerifyReads, Workers, text,
 };
 use cairn_store::{
-    Authorization, CacheOptions, CacheStore, ChunkStore, FlatOptions, FlatStore, HttpOptions, StoreOptions, StoreSpec,
-    SyncPolicy, open_chain,
+    Authorization, CacheOptions, CacheStore, ChunkStore, FlatOptions, FlatStore, HttpOptions, MetricsStore,
+    StoreOptions, StoreSpec, SyncPolicy, open_chain,
 };
 use http::header::{CACHE_CONTROL, CONTENT_TYPE, HeaderMap, HeaderValue};
 use http::{Method, Request, Response, StatusCode};
 use hyper::body::Incoming;
 
 use crate::config::{self, Config, LogRequests};
-use crate::measured::Measured;
 use crate::metrics::{EndpointMetrics, Metrics};
 
 /// A store that has not said so much as "no such chunk" after this time is not ready.
@@ -182,7 +181,7 @@ fn open_folder(settings: &config::Store, folder: &Path) -> Result<(Arc<dyn Chunk
         0 => VerifyReads::Never,
         hours => VerifyReads::After(Duration::from_secs(u64::from(hours) * 60 * 60)),
     };
-    Ok((Arc::new(Measured::new(Arc::new(store), "flat")), verify_reads))
+    Ok((Arc::new(MetricsStore::new(Arc::new(store), "flat")), verify_reads))
 }
 
 fn open_upstream(settings: &config::Store) -> Result<(Arc<dyn ChunkStore>, VerifyReads), String> {
@@ -203,7 +202,7 @@ fn open_upstream(settings: &config::Store) -> Result<(Arc<dyn ChunkStore>, Verif
         .map(|text| StoreSpec::parse(text, |_| options.clone()).map_err(|error| format!("upstream: {error}")))
         .collect::<Result<Vec<_>, _>>()?;
     let store = open_chain(&specs).map_err(|error| chain(&error))?;
-    let store: Arc<dyn ChunkStore> = Arc::new(Measured::new(store, "upstream"));
+    let store: Arc<dyn ChunkStore> = Arc::new(MetricsStore::new(store, "upstream"));
     let Some(folder) = &settings.cache else {
         return Ok((store, VerifyReads::Always));
     };
@@ -215,7 +214,10 @@ fn open_upstream(settings: &config::Store) -> Result<(Arc<dyn ChunkStore>, Verif
     };
     let store = CacheStore::open(store, folder, options).map_err(|error| chain(&error))?;
     // A fetched chunk that is damaged is not kept, but it is handed on: we look too.
-    Ok((Arc::new(Measured::new(Arc::new(store), "cache")), VerifyReads::Always))
+    Ok((
+        Arc::new(MetricsStore::new(Arc::new(store), "cache")),
+        VerifyReads::Always,
+    ))
 }
 
 impl App {
