@@ -16,8 +16,6 @@ pub use chunk::{Chunk, ChunkError, ChunkForm, EncodedChunk, StorableChunk};
 pub use chunker::{CHUNK_LEN_MAX, Candidates, ChunkSizes, ChunkSizesError, Chunker, CutRule, Dialect, Kernel, Sweep};
 pub use cipher::{ChunkCipher, CipherAlgorithm, CipherError, CipherKey, KeyId, NONCE_LEN, ParseCipherError};
 pub use digest::{DigestAlgorithm, DigestKernel};
-pub use frame::{
-    FrameError, Level, compress_frame, decompress_frame, decompress_frame_into, decompress_frame_to, raw_frame,
-};
+pub use frame::{FrameError, Level, compress_frame, decompress_frame, decompress_frame_into, raw_frame};
 pub use id::{ChunkId, ParseChunkIdError};
 pub use index::{ChunkIndex, ChunkSpan, FeatureFlags, IndexEncoder, IndexError, NullChunk};

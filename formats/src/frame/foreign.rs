@@ -14,8 +14,8 @@ pub(super) fn gzip_into(body: &[u8], plain: &mut [u8]) -> Result<usize, FrameErr
     Foreign::gzip(body).fill(plain)
 }
 
-pub(super) fn gzip_to(body: &[u8], plain_len_max: usize, plain: &mut Vec<u8>) -> Result<(), FrameError> {
-    Foreign::gzip(body).append(plain_len_max, plain)
+pub(super) fn gzip(body: &[u8], plain_len_max: usize) -> Result<Vec<u8>, FrameError> {
+    Foreign::gzip(body).all(plain_len_max)
 }
 
 pub(super) fn xz_into(body: &[u8], plain: &mut [u8]) -> Result<usize, FrameError> {
@@ -23,9 +23,9 @@ pub(super) fn xz_into(body: &[u8], plain: &mut [u8]) -> Result<usize, FrameError
     Foreign::xz(body, &at).fill(plain)
 }
 
-pub(super) fn xz_to(body: &[u8], plain_len_max: usize, plain: &mut Vec<u8>) -> Result<(), FrameError> {
+pub(super) fn xz(body: &[u8], plain_len_max: usize) -> Result<Vec<u8>, FrameError> {
     let at = Cell::new(0);
-    Foreign::xz(body, &at).append(plain_len_max, plain)
+    Foreign::xz(body, &at).all(plain_len_max)
 }
 
 /// The body, and how far the decoder has read it.
@@ -121,7 +121,8 @@ impl<'a> Foreign<'a> {
         Ok(filled)
     }
 
-    fn append(mut self, plain_len_max: usize, plain: &mut Vec<u8>) -> Result<(), FrameError> {
+    fn all(mut self, plain_len_max: usize) -> Result<Vec<u8>, FrameError> {
+        let mut plain = Vec::new();
         loop {
             let filled = plain.len();
             let room = filled.max(GROW_LEN_MIN).min(plain_len_max - filled);
@@ -130,7 +131,8 @@ impl<'a> Foreign<'a> {
             let read = self.read(&mut plain[filled..])?;
             plain.truncate(filled + read);
             if read < room || filled + read == plain_len_max {
-                return self.finish(plain_len_max);
+                self.finish(plain_len_max)?;
+                return Ok(plain);
             }
         }
     }

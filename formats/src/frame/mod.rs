@@ -88,18 +88,10 @@ pub fn decompress_frame_into(frame: &[u8], plain: &mut [u8]) -> Result<usize, Fr
 ///   stream. A size that a header announces is believed only as far as the frame's own blocks can hold it.
 /// - Errors: [`FrameError::TooLong`] above the bound, [`FrameError::Broken`] for any broken rule.
 pub fn decompress_frame(frame: &[u8], plain_len_max: usize) -> Result<Vec<u8>, FrameError> {
-    let mut plain = Vec::new();
-    decompress_frame_to(frame, plain_len_max, &mut plain)?;
-    Ok(plain)
-}
-
-/// [`decompress_frame`] into a buffer that is used again: `plain` is emptied and filled, its memory kept.
-pub fn decompress_frame_to(frame: &[u8], plain_len_max: usize, plain: &mut Vec<u8>) -> Result<(), FrameError> {
-    plain.clear();
     match Codec::of(frame)? {
-        Codec::Zstd => zstd::decode_to(frame, plain_len_max, plain),
-        Codec::Gzip => foreign::gzip_to(frame, plain_len_max, plain),
-        Codec::Xz => foreign::xz_to(frame, plain_len_max, plain),
+        Codec::Zstd => zstd::decode(frame, plain_len_max),
+        Codec::Gzip => foreign::gzip(frame, plain_len_max),
+        Codec::Xz => foreign::xz(frame, plain_len_max),
     }
 }
 

@@ -45,16 +45,12 @@ fn gzip(plain: &[u8]) -> Vec<u8> {
     encoder.finish().unwrap()
 }
 
-/// What the three ways in make of a body; they have to agree.
+/// What both ways in make of a body; they have to agree.
 fn decode(body: &[u8], plain_len_max: usize) -> Result<Vec<u8>, FrameError> {
     let owned = decompress_frame(body, plain_len_max);
     let mut slot = vec![0xaa; plain_len_max];
     let into = decompress_frame_into(body, &mut slot).map(|len| slot[..len].to_vec());
-    let mut kept = Vec::with_capacity(3 << 20);
-    kept.extend_from_slice(b"of the chunk before");
-    let again = decompress_frame_to(body, plain_len_max, &mut kept).map(|()| kept);
     assert_eq!(owned, into);
-    assert_eq!(owned, again);
     if let Ok(plain) = &owned {
         assert!(plain.capacity() <= plain_len_max, "{} bytes taken", plain.capacity());
     }
@@ -259,6 +255,17 @@ fn headers_that_lie_take_no_memory() {
     refused(&bomb, 1 << 20, "holds more than the 1048576 bytes allowed");
     let bomb = gzip(&vec![0; 8 << 20]);
     refused(&bomb, 1 << 20, "holds more than the 1048576 bytes allowed");
+}
+
+/// Found by fuzzing: how much room the output had decided which of two rules was named.
+#[test]
+fn content_longer_than_announced_is_named_alike_by_both_ways_in() {
+    let frame = b"\x28\xb5\x2f\xfd\x60\x2a\x00\x6d\x00\x000cairn\n\x01\x00#QK\x11";
+    refused(
+        frame,
+        256 << 10,
+        "not a compressed chunk: zstd frame: holds more than it announces (at byte 0)",
+    );
 }
 
 fn testdata() -> PathBuf {

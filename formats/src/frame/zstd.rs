@@ -5,7 +5,6 @@
 //! Source: RFC 8878.
 
 use std::cell::RefCell;
-use std::io::Cursor;
 use std::ops::Range;
 
 use super::FrameError;
@@ -267,26 +266,25 @@ pub(super) fn decode_into(body: &[u8], plain: &mut [u8]) -> Result<usize, FrameE
     Ok(filled)
 }
 
-pub(super) fn decode_to(body: &[u8], plain_len_max: usize, plain: &mut Vec<u8>) -> Result<(), FrameError> {
+pub(super) fn decode(body: &[u8], plain_len_max: usize) -> Result<Vec<u8>, FrameError> {
+    let mut plain = Vec::new();
     for frame in frames(body) {
         let frame = frame?;
         if frame.kind == FrameKind::Skippable {
             continue;
         }
-        let filled = plain.len();
-        let room = frame.room(plain_len_max - filled, plain_len_max)?;
-        plain.reserve_exact(room);
-        // A cursor lets libzstd write behind what is there, into memory that need not be zeroed first.
-        let mut output = Cursor::new(std::mem::take(plain));
-        output.set_position(filled as u64);
-        let decoded =
-            DECOMPRESSOR.with_borrow_mut(|context| context.decompress(&mut output, &body[frame.range.clone()]));
-        *plain = output.into_inner();
-        decoded.map_err(|code| frame.refused(code, plain_len_max))?;
-        // A buffer that came with more room than the bound asks for does not stop libzstd there.
-        if plain.len() - filled > room {
-            return Err(frame.refused(OUTPUT_TOO_SMALL, plain_len_max));
+        // Memory of exactly this size, not zeroed: libzstd stops at its end.
+        let room = frame.room(plain_len_max - plain.len(), plain_len_max)?;
+        let mut content = Vec::with_capacity(room);
+        DECOMPRESSOR
+            .with_borrow_mut(|context| context.decompress(&mut content, &body[frame.range.clone()]))
+            .map_err(|code| frame.refused(code, plain_len_max))?;
+        if plain.is_empty() {
+            plain = content;
+        } else {
+            plain.reserve_exact(content.len());
+            plain.extend_from_slice(&content);
         }
     }
-    Ok(())
+    Ok(plain)
 }
