@@ -77,6 +77,7 @@ fn lying_indexes_are_refused_by_name_and_offset() {
     for (name, at, word, named) in [
         ("index-size", 0, 47, "byte 0"),
         ("index-type", 8, 1, "byte"),
+        ("unknown-flag", 16, 1 << 40 | 0xb000_0000_0000_0000, "byte 16"),
         ("min-above-avg", 24, 1 << 20, "byte 24"),
         ("max-too-big", 40, 1 << 40, "byte"),
         ("table-size", 48, 56, "byte 48"),
