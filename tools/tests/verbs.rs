@@ -361,7 +361,7 @@ fn bad_input_is_one_line_that_names_it_and_the_same_as_an_object() {
         (1, &["make", "x.caibx", "absent"], "absent"),
         (1, &["make", "x.caibx", "."], "folder"),
         (1, &["chop", "-s", "store", "old.caibx", "new"], "at byte"),
-        (1, &["list-chunks", "garbage.caibx"], "byte 0"),
+        (1, &["list-chunks", "garbage.caibx"], "byte 8"),
         (
             1,
             &["--config", "absent.json", "list-chunks", "old.caibx"],
