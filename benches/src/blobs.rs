@@ -5,6 +5,7 @@
 
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use crate::Result;
 use crate::data::Inputs;
@@ -19,6 +20,7 @@ pub(crate) struct Blobs<'a> {
     tools: &'a [Tool],
     repeats: usize,
     cold: bool,
+    stores_made: AtomicUsize,
     /// Chunks of the tree and of its edited version, by casync.
     store: PathBuf,
     tree_index: PathBuf,
@@ -43,6 +45,7 @@ impl<'a> Blobs<'a> {
             tools,
             repeats,
             cold,
+            stores_made: AtomicUsize::new(0),
             store: folder.join("store"),
             tree_index: folder.join("tree.caibx"),
             edited_index: folder.join("edited.caibx"),
@@ -107,7 +110,6 @@ impl<'a> Blobs<'a> {
         self.row(&mut lines, "verify", "tree", tree, |tool| {
             self.verify(tool, &tree_store, &self.tree_index)
         })?;
-        fs::remove_dir_all(tree_store)?;
         let cache = if self.cold {
             "dropped from the page cache before"
         } else {
@@ -149,7 +151,13 @@ impl<'a> Blobs<'a> {
     }
 
     fn make_new(&self, tool: Tool, input: &Path, expected: &Path) -> Result<Usage> {
-        let (store, index) = (self.folder.join("new-store"), self.folder.join("new.caibx"));
+        // ext4 looks twice at inodes deleted in the last minutes: removing a store slows the next one's making several times.
+        // So stores stay until the whole scratch folder goes.
+        let number = self.stores_made.fetch_add(1, Ordering::Relaxed);
+        let (store, index) = (
+            self.folder.join(format!("new-store-{number}")),
+            self.folder.join("new.caibx"),
+        );
         fs::create_dir(&store)?;
         self.warm_or_cold(&[input])?;
         let usage = measure(tool.make(&store, &index, input)?)?;
@@ -160,7 +168,6 @@ impl<'a> Blobs<'a> {
         same(&output, input)?;
         fs::remove_file(output)?;
         fs::remove_file(index)?;
-        fs::remove_dir_all(store)?;
         Ok(usage)
     }
 
