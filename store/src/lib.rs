@@ -12,6 +12,7 @@ mod index_store;
 mod location;
 mod open;
 mod rate;
+mod sealing;
 mod wrapper;
 
 use std::fmt;
@@ -27,6 +28,7 @@ pub use index_store::IndexStore;
 pub use location::{HttpLocation, LaterLocation, Location, LocationError};
 pub use open::{MemberSpec, StoreOptions, StoreSpec, open_chain, open_store};
 pub use rate::RateLimit;
+pub use sealing::Sealing;
 pub use wrapper::cache::{CacheOptions, CacheStore};
 pub use wrapper::chain::StoreChain;
 pub use wrapper::group::FailoverGroup;

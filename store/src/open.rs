@@ -6,7 +6,7 @@ use cairn_formats::ChunkForm;
 
 use crate::location::{LaterLocation, Location, LocationError};
 use crate::{ChunkStore, Error, FailoverGroup, FlatOptions, FlatStore, HttpOptions, HttpStore};
-use crate::{Result, StoreChain, StoreName, SyncPolicy};
+use crate::{Result, Sealing, StoreChain, StoreName, SyncPolicy};
 
 /// How one location is opened. Where the values come from (flags, config, environment) is the caller's business.
 #[derive(Clone, Debug)]
@@ -19,6 +19,8 @@ pub struct StoreOptions {
     pub read_only: bool,
     /// The caller need not verify what it reads from here (desync's `skip-verify`); stores themselves do not look at it.
     pub skip_verify: bool,
+    /// How chunks are encrypted.
+    pub sealing: Sealing,
     /// How a server is talked to.
     pub http: HttpOptions,
 }
@@ -30,6 +32,7 @@ impl Default for StoreOptions {
             sync: SyncPolicy::default(),
             read_only: false,
             skip_verify: false,
+            sealing: Sealing::default(),
             http: HttpOptions::default(),
         }
     }
@@ -110,10 +113,16 @@ fn open_member(member: &MemberSpec) -> Result<Arc<dyn ChunkStore>> {
                 form: options.form,
                 read_only: options.read_only,
                 sync: options.sync,
+                sealing: options.sealing.clone(),
                 ..FlatOptions::default()
             },
         )?)),
-        Location::Http(http) => Ok(Arc::new(HttpStore::open(http, options.form, options.http.clone())?)),
+        Location::Http(http) => Ok(Arc::new(HttpStore::open_sealed(
+            http,
+            options.form,
+            options.http.clone(),
+            options.sealing.clone(),
+        )?)),
         Location::Later(later) => Err(not_yet(location, later)),
     }
 }

@@ -78,13 +78,13 @@ pub(crate) struct StoreEntry {
     /// Requests in flight.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) n: Option<usize>,
-    /// Refused where set: see [`Config::load`].
+    /// Chunks are encrypted.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub(crate) encryption: bool,
-    /// As `encryption`.
+    /// 64 hex digits; turns encryption on.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) encryption_key: Option<String>,
-    /// As `encryption`.
+    /// `xchacha20-poly1305` or `aes-256-gcm`; turns encryption on.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) encryption_algorithm: Option<String>,
 }

@@ -7,15 +7,15 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use cairn_formats::{ChunkForm, ChunkIndex, DigestAlgorithm};
+use cairn_formats::{ChunkCipher, ChunkForm, ChunkIndex, CipherAlgorithm, CipherKey, DigestAlgorithm};
 use cairn_store::{
     Authorization, CacheOptions, CacheStore, ChunkStore, Cookie, FlatOptions, FlatStore, HttpOptions, IndexStore,
-    Location, Proxy, RateLimit, StoreOptions, StoreSpec, SyncPolicy, open_chain, open_store,
+    Location, Proxy, RateLimit, Sealing, StoreOptions, StoreSpec, SyncPolicy, open_chain, open_store,
 };
 
 use crate::bar::{Bar, Unit};
 use crate::cli::{Access, Cached, Global, Seeding, Sources, Writing};
-use crate::config::Config;
+use crate::config::{Config, StoreEntry};
 use crate::engine::{Progress, Seed};
 use crate::failure::{Failure, Outcome};
 
@@ -98,12 +98,7 @@ impl Context {
         rate: &Rate,
     ) -> Outcome<StoreOptions> {
         let entry = self.config.options(location)?;
-        if entry.encryption || entry.encryption_key.is_some() || entry.encryption_algorithm.is_some() {
-            return Err(Failure::new(format!(
-                "{}: store-options ask for encrypted chunks, which this release does not write or read",
-                self.config_path.display()
-            )));
-        }
+        let sealing = self.sealing(&entry)?;
         let mut http = HttpOptions {
             concurrency: entry.n.unwrap_or(access.concurrency),
             error_retry: entry.error_retry.unwrap_or(access.error_retry),
@@ -129,8 +124,36 @@ impl Context {
             sync: writing.map_or(SyncPolicy::Sync, |writing| writing.sync.into()),
             read_only: writing.is_none(),
             skip_verify: entry.skip_verify,
+            sealing,
             http,
         })
+    }
+
+    /// The cipher that the configuration gives a location. As in desync, the key may come from the environment, which alone
+    /// turns nothing on.
+    fn sealing(&self, entry: &StoreEntry) -> Outcome<Sealing> {
+        if !entry.encryption && entry.encryption_key.is_none() && entry.encryption_algorithm.is_none() {
+            return Ok(Sealing::default());
+        }
+        let place = self.config_path.display();
+        let algorithm = match &entry.encryption_algorithm {
+            Some(name) => name
+                .parse()
+                .map_err(|error| Failure::new(format!("{place}: encryption-algorithm: {error}")))?,
+            None => CipherAlgorithm::default(),
+        };
+        let key = entry
+            .encryption_key
+            .clone()
+            .or_else(|| std::env::var("DESYNC_ENCRYPTION_KEY").ok());
+        let Some(key) = key else {
+            return Err(Failure::new(format!("{place}: encryption is on without a key"))
+                .try_this("set encryption-key or DESYNC_ENCRYPTION_KEY"));
+        };
+        let key: CipherKey = key
+            .parse()
+            .map_err(|error| Failure::new(format!("{place}: encryption-key: {error}")))?;
+        Ok(Sealing::with(ChunkCipher::new(algorithm, &key)))
     }
 
     fn spec(&self, text: &str, access: &Access, writing: Option<&Writing>, rate: &Rate) -> Outcome<StoreSpec> {
@@ -200,9 +223,11 @@ impl Context {
 
     /// A local store, for what only those can do.
     pub(crate) fn local(&self, folder: &Path, writing: Option<&Writing>) -> Outcome<FlatStore> {
+        let entry = self.config.options(&folder.to_string_lossy())?;
         let options = FlatOptions {
             form: writing.map_or(ChunkForm::Compressed, Writing::form),
             sync: writing.map_or(SyncPolicy::Sync, |writing| writing.sync.into()),
+            sealing: self.sealing(&entry)?,
             ..FlatOptions::default()
         };
         Ok(FlatStore::open(folder, options)?)

@@ -412,6 +412,45 @@ fn the_configuration_file_is_desyncs() {
     assert!(folder.path("config/cairn/config.json").exists());
 }
 
+/// desync's encrypted form: ids and indexes stay as they are, files get the cipher's ending, `convert` re-keys.
+#[test]
+fn stores_are_encrypted_and_keyed_anew_by_the_configuration() {
+    let folder = Folder::new();
+    let keys = ["11", "22"].map(|pair| pair.repeat(32));
+    let text = serde_json::json!({ "store-options": {
+        "first": { "encryption-key": keys[0] },
+        "second": { "encryption-key": keys[1], "encryption-algorithm": "aes-256-gcm" },
+    }});
+    fs::write(folder.path("c.json"), text.to_string()).expect("a file");
+    folder.ok(&["--config", "c.json", "convert", "-s", "store", "first"]);
+    folder.ok(&["--config", "c.json", "convert", "-s", "first", "second"]);
+    for (store, algorithm) in [("first", ".xchacha20-poly1305-"), ("second", ".aes-256-gcm-")] {
+        assert_eq!(folder.chunks(store), folder.chunks("store"));
+        let prefix = fs::read_dir(folder.path(store))
+            .expect("a store")
+            .flatten()
+            .next()
+            .expect("a chunk")
+            .path();
+        let chunk = fs::read_dir(prefix)
+            .expect("a folder")
+            .flatten()
+            .next()
+            .expect("a chunk")
+            .path();
+        assert!(
+            chunk.to_string_lossy().contains(&format!(".cacnk{algorithm}")),
+            "{}",
+            chunk.display()
+        );
+        folder.ok(&["--config", "c.json", "extract", "-s", store, "new.caibx", "out"]);
+        assert!(fs::read(folder.path("out")).expect("an output") == fs::read(folder.path("new")).expect("a file"));
+        folder.ok(&["--config", "c.json", "verify", "-s", store]);
+        // Without the key there is nothing to see.
+        folder.fails(1, &["extract", "-s", store, "new.caibx", "again"]);
+    }
+}
+
 #[test]
 fn completions_and_pages_are_written() {
     let folder = Folder::new();

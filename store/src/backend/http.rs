@@ -29,7 +29,7 @@ pub(crate) use client::{Answer, Ask, HttpClient, HttpFault, Spool};
 pub use options::{Authorization, Cookie, HttpOptions, Proxy};
 
 use crate::location::HttpLocation;
-use crate::{ChunkStat, ChunkStore, Error, Result, StoreName};
+use crate::{ChunkStat, ChunkStore, Error, Result, Sealing, StoreName};
 
 /// Longest compressed chunk taken from a server. Compressors lengthen what they cannot compress by less than a 128th.
 const COMPRESSED_LEN_MAX: usize = CHUNK_LEN_MAX + CHUNK_LEN_MAX / 128 + 1024;
@@ -48,6 +48,7 @@ struct Shared {
     base: Url,
     /// Form in which new chunks are written.
     form: ChunkForm,
+    sealing: Sealing,
     forms: FormMemory,
     permits: Semaphore,
     concurrency: usize,
@@ -77,6 +78,16 @@ impl HttpStore {
     /// - `form`: the form in which chunks are written, and asked for first.
     /// - Errors: [`Error::Refused`] when a certificate, key or proxy cannot be used.
     pub fn open(location: &HttpLocation, form: ChunkForm, options: HttpOptions) -> Result<Self> {
+        Self::open_sealed(location, form, options, Sealing::default())
+    }
+
+    /// [`HttpStore::open`] of a store whose chunks are encrypted.
+    pub fn open_sealed(
+        location: &HttpLocation,
+        form: ChunkForm,
+        options: HttpOptions,
+        sealing: Sealing,
+    ) -> Result<Self> {
         let name = StoreName::new(location.to_string());
         let concurrency = options.concurrency.clamp(1, Semaphore::MAX_PERMITS);
         let client = HttpClient::new(location, options).map_err(|fault| failed(&name, "open", fault))?;
@@ -90,6 +101,7 @@ impl HttpStore {
                 client,
                 base,
                 form,
+                sealing,
                 forms: FormMemory {
                     plain_first: AtomicBool::new(form == ChunkForm::Plain),
                     not_served: [AtomicBool::new(false), AtomicBool::new(false)],
@@ -293,7 +305,7 @@ impl Shared {
 
     fn read(&self, id: ChunkId, found: Result<Found>) -> Result<EncodedChunk> {
         match found? {
-            Found::Here { form, body, .. } => Ok(EncodedChunk { id, form, bytes: body }),
+            Found::Here { form, body, .. } => self.sealing.open(&self.name, EncodedChunk { id, form, bytes: body }),
             Found::Missing => Err(Error::Missing {
                 id,
                 store: self.name.clone(),
@@ -312,7 +324,7 @@ impl Shared {
             source,
         })?;
         let ask = Ask::Put {
-            body,
+            body: self.sealing.seal(&self.name, &body)?,
             content_type: content_type(form),
         };
         match self.client.ask(&self.url(chunk.id(), form), &ask).await {
@@ -330,7 +342,12 @@ impl Shared {
             ChunkForm::Plain => "",
         };
         let mut url = self.base.clone();
-        url.set_path(&format!("{}{}/{hex}{ending}", self.base.path(), &hex[..4]));
+        url.set_path(&format!(
+            "{}{}/{hex}{ending}{}",
+            self.base.path(),
+            &hex[..4],
+            self.sealing.suffix()
+        ));
         url
     }
 

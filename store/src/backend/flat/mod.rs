@@ -23,7 +23,7 @@ use rustix::buffer::spare_capacity;
 use rustix::fs::{AtFlags, CWD, FileType, Mode, OFlags, Stat, fstat, openat, statat, unlinkat};
 use rustix::io::{Errno, read};
 
-use crate::{ChunkStat, ChunkStore, Error, Prune, Result, StoreName};
+use crate::{ChunkStat, ChunkStore, Error, Prune, Result, Sealing, StoreName};
 use path::ChunkPath;
 use stage::Stage;
 
@@ -58,6 +58,8 @@ pub struct FlatOptions {
     pub read_only: bool,
     /// When written chunks become durable.
     pub sync: SyncPolicy,
+    /// How chunks are encrypted; those that are not encrypted so are not seen.
+    pub sealing: Sealing,
     /// Permission bits of chunk files, before the umask.
     pub file_mode: u32,
     /// Permission bits of folders, before the umask.
@@ -70,6 +72,7 @@ impl Default for FlatOptions {
             form: ChunkForm::Compressed,
             read_only: false,
             sync: SyncPolicy::Sync,
+            sealing: Sealing::default(),
             file_mode: 0o444,
             folder_mode: 0o777,
         }
@@ -123,13 +126,17 @@ impl FlatStore {
         }
     }
 
+    fn path(&self, id: ChunkId, form: ChunkForm) -> ChunkPath {
+        ChunkPath::new(id, form, self.options.sealing.suffix())
+    }
+
     fn get_one(&self, id: ChunkId) -> Result<EncodedChunk> {
         for form in self.forms() {
             if let Some(bytes) = self
-                .read(&ChunkPath::new(id, form))
+                .read(&self.path(id, form))
                 .map_err(|error| self.unavailable("read a chunk", error))?
             {
-                return Ok(EncodedChunk { id, form, bytes });
+                return self.options.sealing.open(&self.name, EncodedChunk { id, form, bytes });
             }
         }
         Err(Error::Missing {
@@ -214,7 +221,7 @@ impl ChunkStore for FlatStore {
         let now = SystemTime::now();
         ids.iter()
             .map(|&id| {
-                let [wanted, other] = self.forms().map(|form| ChunkPath::new(id, form));
+                let [wanted, other] = self.forms().map(|form| self.path(id, form));
                 Ok(self.holds(&wanted, now)? || self.holds(&other, now)?)
             })
             .collect()
@@ -232,10 +239,11 @@ impl ChunkStore for FlatStore {
         }
         let now = SystemTime::now();
         for chunk in chunks {
-            let path = ChunkPath::new(chunk.id(), chunk.form());
+            let path = self.path(chunk.id(), chunk.form());
             if !self.holds(&path, now)? {
+                let bytes = self.options.sealing.seal(&self.name, chunk.bytes())?;
                 self.stage
-                    .put(self.root.as_fd(), &path, chunk.bytes(), &self.options)
+                    .put(self.root.as_fd(), &path, &bytes, &self.options)
                     .map_err(|error| self.write_error(error))?;
             }
         }
@@ -250,7 +258,7 @@ impl ChunkStore for FlatStore {
 
     fn stat(&self, id: ChunkId, form: ChunkForm) -> Result<Option<ChunkStat>> {
         for form in forms(form) {
-            if let Some(stat) = self.look(&ChunkPath::new(id, form))? {
+            if let Some(stat) = self.look(&self.path(id, form))? {
                 return Ok(Some(ChunkStat {
                     stored: Some((form, stat.st_size as u64)),
                 }));
@@ -260,6 +268,9 @@ impl ChunkStore for FlatStore {
     }
 
     fn get_resident(&self, id: ChunkId, form: ChunkForm) -> Option<EncodedChunk> {
+        if self.options.sealing.is_on() {
+            return None;
+        }
         self.resident.as_ref()?.get(id, form)
     }
 }
@@ -305,7 +316,7 @@ impl Prune for FlatStore {
         }
         for &id in ids {
             for form in self.forms() {
-                match unlinkat(&self.root, ChunkPath::new(id, form).as_c_str(), AtFlags::empty()) {
+                match unlinkat(&self.root, self.path(id, form).as_c_str(), AtFlags::empty()) {
                     Ok(()) | Err(Errno::NOENT | Errno::NOTDIR) => {}
                     Err(error) => return Err(self.write_error(error.into())),
                 }

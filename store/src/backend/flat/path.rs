@@ -11,9 +11,12 @@ pub(super) const COMPRESSED: &str = ".cacnk";
 /// How the names of temporary files begin: desync's prune knows them by it too.
 pub(super) const TEMPORARY: &str = ".tmp-cacnk";
 
-const LEN_MAX: usize = 5 + 64 + COMPRESSED.len() + 1;
+/// Room for the ending of an encrypted chunk: `.xchacha20-poly1305-` and 8 digits.
+const SUFFIX_LEN_MAX: usize = 32;
 
-/// `<4 hex>/<64 hex>[.cacnk]`.
+const LEN_MAX: usize = 5 + 64 + COMPRESSED.len() + SUFFIX_LEN_MAX + 1;
+
+/// `<4 hex>/<64 hex>[.cacnk]`, with a cipher its own ending behind it.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct ChunkPath {
     bytes: [u8; LEN_MAX],
@@ -21,7 +24,8 @@ pub(super) struct ChunkPath {
 }
 
 impl ChunkPath {
-    pub(super) fn new(id: ChunkId, form: ChunkForm) -> Self {
+    pub(super) fn new(id: ChunkId, form: ChunkForm, suffix: &str) -> Self {
+        assert!(suffix.len() <= SUFFIX_LEN_MAX, "the ending {suffix} of a cipher");
         let hex = id.to_hex();
         let mut bytes = [0; LEN_MAX];
         bytes[..4].copy_from_slice(&hex[..4]);
@@ -32,6 +36,8 @@ impl ChunkPath {
             bytes[69..69 + COMPRESSED.len()].copy_from_slice(COMPRESSED.as_bytes());
             len += COMPRESSED.len();
         }
+        bytes[len..len + suffix.len()].copy_from_slice(suffix.as_bytes());
+        len += suffix.len();
         Self { bytes, len }
     }
 
@@ -56,8 +62,8 @@ impl fmt::Display for ChunkPath {
 }
 
 /// The chunk that a file name in a prefix folder stands for.
-pub(super) fn parse(name: &[u8]) -> Option<(ChunkId, ChunkForm)> {
-    let name = std::str::from_utf8(name).ok()?;
+pub(super) fn parse(name: &[u8], suffix: &str) -> Option<(ChunkId, ChunkForm)> {
+    let name = std::str::from_utf8(name).ok()?.strip_suffix(suffix)?;
     let (hex, form) = match name.strip_suffix(COMPRESSED) {
         Some(hex) => (hex, ChunkForm::Compressed),
         None => (name, ChunkForm::Plain),

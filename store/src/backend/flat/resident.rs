@@ -37,7 +37,7 @@ impl ResidentReader {
 
     /// The file of this chunk in this form, if all of it is in memory.
     pub(crate) fn get(&self, id: ChunkId, form: ChunkForm) -> Option<EncodedChunk> {
-        let path = ChunkPath::new(id, form);
+        let path = ChunkPath::new(id, form, "");
         let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NONBLOCK | OFlags::NOCTTY;
         let file = openat2(&self.root, path.as_c_str(), flags, Mode::empty(), ResolveFlags::CACHED).ok()?;
         let stat = fstat(&file).ok()?;

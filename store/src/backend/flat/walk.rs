@@ -68,7 +68,7 @@ impl FlatStore {
             for entry in Dir::read_from(&folder)? {
                 let entry = entry?;
                 let is_file = matches!(entry.file_type(), FileType::RegularFile | FileType::Unknown);
-                match parse(entry.file_name().to_bytes()) {
+                match parse(entry.file_name().to_bytes(), self.options.sealing.suffix()) {
                     Some((id, form)) if is_file => chunks.push(StoredChunk { id, form }),
                     _ => {}
                 }
