@@ -194,6 +194,11 @@ impl ChunkCipher {
         format!(".{}-{}", self.algorithm.name(), self.key_id)
     }
 
+    /// How many bytes longer a sealed body is: nonce and tag.
+    pub fn overhead(&self) -> usize {
+        self.algorithm.nonce_len() + TAG_LEN
+    }
+
     /// Encrypts a chunk's bytes.
     ///
     /// `nonce`: fresh random bytes for every call. One used twice under a key gives both chunks away.
@@ -332,7 +337,7 @@ mod tests {
                 cipher.open(&[]),
                 Err(CipherError::TooShort {
                     len: 0,
-                    least: algorithm.nonce_len() + 16
+                    least: cipher.overhead()
                 })
             );
             let other = ChunkCipher::new(algorithm, &CipherKey::from_bytes([1; 32]));
@@ -347,7 +352,7 @@ mod tests {
                 let cipher = ChunkCipher::new(algorithm, &CipherKey::from_bytes(key));
                 let body = cipher.seal(&nonce, &plain);
                 prop_assert!(body.starts_with(&nonce[..algorithm.nonce_len()]));
-                prop_assert_eq!(body.len(), algorithm.nonce_len() + plain.len() + TAG_LEN);
+                prop_assert_eq!(body.len(), plain.len() + cipher.overhead());
                 prop_assert_eq!(&cipher.open(&body).unwrap(), &plain);
             }
         }

@@ -28,17 +28,24 @@ impl Sealing {
     }
 
     /// Whether chunks are sealed.
-    pub(crate) fn is_on(&self) -> bool {
+    pub fn is_on(&self) -> bool {
         self.cipher.is_some()
     }
 
     /// What follows the name of a chunk in its form; empty without a cipher.
-    pub(crate) fn suffix(&self) -> &str {
+    pub fn suffix(&self) -> &str {
         &self.suffix
     }
 
-    /// The bytes to store. Errors: the system gives no random bytes.
-    pub(crate) fn seal(&self, store: &StoreName, bytes: &Bytes) -> Result<Bytes> {
+    /// How many bytes longer a sealed chunk is; 0 without a cipher.
+    pub fn overhead(&self) -> usize {
+        self.cipher.as_ref().map_or(0, |cipher| cipher.overhead())
+    }
+
+    /// The bytes to store or send. Errors: the system gives no random bytes.
+    ///
+    /// - `store`: whom an error names.
+    pub fn seal(&self, store: &StoreName, bytes: &Bytes) -> Result<Bytes> {
         let Some(cipher) = &self.cipher else {
             return Ok(bytes.clone());
         };
@@ -55,7 +62,9 @@ impl Sealing {
     }
 
     /// The chunk as it was before it was sealed. Errors: [`Error::Refused`] for another key or changed bytes.
-    pub(crate) fn open(&self, store: &StoreName, chunk: EncodedChunk) -> Result<EncodedChunk> {
+    ///
+    /// - `store`: whom an error names.
+    pub fn open(&self, store: &StoreName, chunk: EncodedChunk) -> Result<EncodedChunk> {
         let Some(cipher) = &self.cipher else { return Ok(chunk) };
         match cipher.open(&chunk.bytes) {
             Ok(bytes) => Ok(EncodedChunk {

@@ -595,7 +595,7 @@ pub(crate) struct Listening {
     #[arg(short = 'l', long, value_name = "ADDRESS")]
     pub(crate) listen: Vec<String>,
     /// Take PUT
-    #[arg(short = 'w', long)]
+    #[arg(short = 'w', long, alias = "writeable")]
     pub(crate) writable: bool,
     /// PEM file with the server's certificate
     #[arg(long, value_name = "FILE", requires = "key")]
@@ -630,6 +630,15 @@ pub(crate) struct ChunkServer {
     /// Taken for desync's sake: both forms are always served, by path
     #[arg(short = 'u', long)]
     pub(crate) uncompressed: bool,
+    /// Send and take chunks encrypted, however the store holds them; the key is --encryption-key or DESYNC_ENCRYPTION_KEY
+    #[arg(long)]
+    pub(crate) encryption: bool,
+    /// 64 hex digits; turns --encryption on
+    #[arg(long, value_name = "KEY")]
+    pub(crate) encryption_key: Option<String>,
+    /// xchacha20-poly1305 (default) or aes-256-gcm; turns --encryption on
+    #[arg(long, value_name = "NAME")]
+    pub(crate) encryption_algorithm: Option<String>,
     /// Taken for desync's sake
     #[arg(long, default_value_t = true, action = ArgAction::Set, num_args = 0..=1, default_missing_value = "true", value_name = "BOOL")]
     pub(crate) skip_verify_read: bool,

@@ -98,7 +98,7 @@ impl Context {
         rate: &Rate,
     ) -> Outcome<StoreOptions> {
         let entry = self.config.options(location)?;
-        let sealing = self.sealing(&entry)?;
+        let sealing = self.location_sealing(&entry)?;
         let mut http = HttpOptions {
             concurrency: entry.n.unwrap_or(access.concurrency),
             error_retry: entry.error_retry.unwrap_or(access.error_retry),
@@ -129,31 +129,15 @@ impl Context {
         })
     }
 
-    /// The cipher that the configuration gives a location. As in desync, the key may come from the environment, which alone
-    /// turns nothing on.
-    fn sealing(&self, entry: &StoreEntry) -> Outcome<Sealing> {
-        if !entry.encryption && entry.encryption_key.is_none() && entry.encryption_algorithm.is_none() {
-            return Ok(Sealing::default());
-        }
-        let place = self.config_path.display();
-        let algorithm = match &entry.encryption_algorithm {
-            Some(name) => name
-                .parse()
-                .map_err(|error| Failure::new(format!("{place}: encryption-algorithm: {error}")))?,
-            None => CipherAlgorithm::default(),
-        };
-        let key = entry
-            .encryption_key
-            .clone()
-            .or_else(|| std::env::var("DESYNC_ENCRYPTION_KEY").ok());
-        let Some(key) = key else {
-            return Err(Failure::new(format!("{place}: encryption is on without a key"))
-                .try_this("set encryption-key or DESYNC_ENCRYPTION_KEY"));
-        };
-        let key: CipherKey = key
-            .parse()
-            .map_err(|error| Failure::new(format!("{place}: encryption-key: {error}")))?;
-        Ok(Sealing::with(ChunkCipher::new(algorithm, &key)))
+    /// The cipher that the configuration gives a location.
+    fn location_sealing(&self, entry: &StoreEntry) -> Outcome<Sealing> {
+        let place = format!("{}: ", self.config_path.display());
+        sealing(
+            &place,
+            entry.encryption,
+            entry.encryption_key.as_deref(),
+            entry.encryption_algorithm.as_deref(),
+        )
     }
 
     fn spec(&self, text: &str, access: &Access, writing: Option<&Writing>, rate: &Rate) -> Outcome<StoreSpec> {
@@ -227,7 +211,7 @@ impl Context {
         let options = FlatOptions {
             form: writing.map_or(ChunkForm::Compressed, Writing::form),
             sync: writing.map_or(SyncPolicy::Sync, |writing| writing.sync.into()),
-            sealing: self.sealing(&entry)?,
+            sealing: self.location_sealing(&entry)?,
             ..FlatOptions::default()
         };
         Ok(FlatStore::open(folder, options)?)
@@ -311,6 +295,33 @@ impl Context {
         }
         Ok(seeds)
     }
+}
+
+/// The cipher that settings name, none when they are all left out. As in desync, the key may come from the environment, which
+/// alone turns nothing on.
+///
+/// - `place`: what stands before the settings' names where they were written.
+pub(crate) fn sealing(place: &str, on: bool, key: Option<&str>, algorithm: Option<&str>) -> Outcome<Sealing> {
+    if !on && key.is_none() && algorithm.is_none() {
+        return Ok(Sealing::default());
+    }
+    let algorithm = match algorithm {
+        Some(name) => name
+            .parse()
+            .map_err(|error| Failure::usage(format!("{place}encryption-algorithm: {error}")))?,
+        None => CipherAlgorithm::default(),
+    };
+    let key = key
+        .map(str::to_owned)
+        .or_else(|| std::env::var("DESYNC_ENCRYPTION_KEY").ok());
+    let Some(key) = key else {
+        return Err(Failure::usage(format!("{place}encryption is on without a key"))
+            .try_this("give the key, or set DESYNC_ENCRYPTION_KEY"));
+    };
+    let key: CipherKey = key
+        .parse()
+        .map_err(|error| Failure::usage(format!("{place}encryption-key: {error}")))?;
+    Ok(Sealing::with(ChunkCipher::new(algorithm, &key)))
 }
 
 /// One bandwidth limit for all stores of a verb.

@@ -1,7 +1,8 @@
 //! A chunk store over HTTP, in the paths and statuses that casync and desync clients know (`docs/limits.md` has the bounds).
 //!
 //! `GET`, `HEAD` and `PUT` of `/<4 hex>/<64 hex>` (plain) and the same with `.cacnk` (compressed); both forms are served
-//! from one store, whichever it holds. Invariants: what is stored has been verified and is durable before it is answered;
+//! from one store, whichever it holds. A sealed root ([`ChunkRoot::sealed`]) has the same paths with the cipher's ending and
+//! sends and takes nothing in clear, however the store holds it. Invariants: what is stored has been verified and is durable before it is answered;
 //! a refused or cut upload leaves nothing. Hot path: a chunk in the page cache is answered without leaving the thread.
 
 use std::sync::Arc;
@@ -10,7 +11,7 @@ use std::time::Duration;
 use cairn_formats::{
     CHUNK_LEN_MAX, Chunk, ChunkError, ChunkForm, ChunkId, DigestAlgorithm, EncodedChunk, Level, StorableChunk,
 };
-use cairn_store::{ChunkStore, Error};
+use cairn_store::{ChunkStore, Error, Sealing};
 use http::header::{
     ACCEPT_RANGES, CACHE_CONTROL, CONTENT_LENGTH, CONTENT_RANGE, CONTENT_TYPE, ETAG, HeaderMap, HeaderValue,
 };
@@ -66,6 +67,7 @@ pub struct ChunkRoot {
     store: Arc<dyn ChunkStore>,
     options: ChunkRootOptions,
     workers: Workers,
+    sealing: Sealing,
     verified: Option<Arc<Verified>>,
     reads: Flights<(ChunkId, ChunkForm), Result<EncodedChunk, Failure>>,
 }
@@ -90,8 +92,14 @@ impl ChunkRoot {
             verified,
             options,
             workers,
+            sealing: Sealing::default(),
             reads: Flights::new(),
         }
+    }
+
+    /// The same root with chunks encrypted on the wire: desync's `chunk-server --encryption`.
+    pub fn sealed(self, sealing: Sealing) -> Self {
+        Self { sealing, ..self }
     }
 
     /// The store that is served.
@@ -107,25 +115,48 @@ impl ChunkRoot {
             return response;
         }
         let path = request.uri().path().get(path_at..).unwrap_or_default();
-        let Some((id, form)) = parse_path(path) else {
+        let suffix = self.sealing.suffix();
+        let Some((id, form)) = path.strip_suffix(suffix).and_then(parse_path) else {
             return refuse(
                 request.method(),
                 StatusCode::BAD_REQUEST,
-                "not a chunk's path; expected /<4 hex digits>/<64 hex digits> with .cacnk or nothing behind",
+                format!(
+                    "not a chunk's path; expected /<4 hex digits>/<64 hex digits> with .cacnk{suffix} or {} behind",
+                    if suffix.is_empty() { "nothing" } else { suffix },
+                ),
             );
         };
         match *request.method() {
-            Method::GET => match self.get(id, form).await {
+            Method::GET => match self.get_sealed(id, form).await {
                 Ok(chunk) => self.chunk_reply(request.headers(), chunk),
                 Err(failure) => failure.reply(id),
             },
             Method::HEAD => match self.head(id, form).await {
-                Ok(len) => self.head_reply(request.headers(), id, form, len),
+                Ok(len) => {
+                    let len = len.map(|len| len + self.sealing.overhead() as u64);
+                    self.head_reply(request.headers(), id, form, len)
+                }
                 // A HEAD has no body, but its status is the GET's.
                 Err(failure) => failure.reply(id),
             },
             _ => self.put(request, id, form).await,
         }
+    }
+
+    /// The chunk as it is sent. Each answer is sealed anew: shared reads end before.
+    async fn get_sealed(&self, id: ChunkId, form: ChunkForm) -> Result<EncodedChunk, Failure> {
+        let chunk = self.get(id, form).await?;
+        if !self.sealing.is_on() {
+            return Ok(chunk);
+        }
+        let (sealing, store) = (self.sealing.clone(), self.store.name().clone());
+        self.workers
+            .run(move || match sealing.seal(&store, &chunk.bytes) {
+                Ok(bytes) => Ok(EncodedChunk { bytes, ..chunk }),
+                Err(error) => Err(Failure::of(&error)),
+            })
+            .await
+            .unwrap_or(Err(Failure::Store))
     }
 
     async fn get(&self, id: ChunkId, form: ChunkForm) -> Result<EncodedChunk, Failure> {
@@ -208,13 +239,14 @@ impl ChunkRoot {
         let len_max = match form {
             ChunkForm::Compressed => COMPRESSED_LEN_MAX,
             ChunkForm::Plain => CHUNK_LEN_MAX,
-        };
+        } + self.sealing.overhead();
         let (head, body) = request.into_parts();
         let upload = match upload::read(&head.headers, body, len_max, &self.workers).await {
             Ok(upload) => upload,
             Err(error) => return error.reply(),
         };
         let (store, workers, digest) = (Arc::clone(&self.store), self.workers.clone(), self.options.digest);
+        let sealing = self.sealing.clone();
         let stored = self.workers.run(move || {
             let _memory = upload.memory;
             let chunk = EncodedChunk {
@@ -222,6 +254,7 @@ impl ChunkRoot {
                 form,
                 bytes: upload.bytes,
             };
+            let chunk = sealing.open(store.name(), chunk).map_err(PutError::Sealed)?;
             let chunk = verify(&chunk, digest, &workers).map_err(PutError::Bad)?;
             store
                 .put_many(&[chunk])
@@ -231,6 +264,8 @@ impl ChunkRoot {
         match stored.await {
             Ok(Ok(())) => reply(StatusCode::OK, Body::empty()),
             Ok(Err(PutError::Bad(error))) => text(StatusCode::BAD_REQUEST, error.to_string()),
+            // The error itself names the store; its source says what is wrong with the chunk.
+            Ok(Err(PutError::Sealed(error))) => text(StatusCode::BAD_REQUEST, cause_of(&error)),
             Ok(Err(PutError::Store(Error::ReadOnly { .. }))) => {
                 text(StatusCode::BAD_REQUEST, "this chunk root is read-only")
             }
@@ -251,10 +286,10 @@ impl ChunkRoot {
             return self.with_headers(reply(StatusCode::NOT_MODIFIED, Body::empty()), &tag, chunk.form);
         }
         let len = chunk.bytes.len();
-        let part = match chunk.form {
-            // A compressed chunk may be another frame tomorrow: no stretch of it fits a stretch of another answer.
-            ChunkForm::Compressed => Part::Whole,
-            ChunkForm::Plain => conditions::part(headers, tag.strong(), len as u64),
+        let part = if self.is_lasting(chunk.form) {
+            conditions::part(headers, tag.strong(), len as u64)
+        } else {
+            Part::Whole
         };
         let response = match part {
             Part::Whole => reply(StatusCode::OK, Body::from(chunk.bytes)),
@@ -287,6 +322,12 @@ impl ChunkRoot {
         response
     }
 
+    /// Whether every answer with this chunk has the same bytes. A compressed chunk may be another frame tomorrow and a sealed
+    /// one has a nonce of its own: no stretch of one fits a stretch of another answer.
+    fn is_lasting(&self, form: ChunkForm) -> bool {
+        form == ChunkForm::Plain && !self.sealing.is_on()
+    }
+
     fn with_headers(&self, mut response: Response<Body>, tag: &Tag, form: ChunkForm) -> Response<Body> {
         if response.status().is_client_error() {
             return response;
@@ -299,12 +340,11 @@ impl ChunkRoot {
             "private, max-age=31536000, immutable"
         };
         headers.insert(CACHE_CONTROL, HeaderValue::from_static(cache));
-        let tag = match form {
-            ChunkForm::Compressed => tag.weak(),
-            ChunkForm::Plain => {
-                headers.insert(ACCEPT_RANGES, HeaderValue::from_static("bytes"));
-                tag.strong()
-            }
+        let tag = if self.is_lasting(form) {
+            headers.insert(ACCEPT_RANGES, HeaderValue::from_static("bytes"));
+            tag.strong()
+        } else {
+            tag.weak()
         };
         headers.insert(
             ETAG,
@@ -341,6 +381,8 @@ impl Failure {
 
 enum PutError {
     Bad(ChunkError),
+    /// It does not decrypt.
+    Sealed(Error),
     Store(Error),
 }
 

@@ -17,7 +17,7 @@ use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 
 use crate::cli::{ChunkServer, IndexServer, Listening, Sources, Writing};
-use crate::context::Context;
+use crate::context::{Context, sealing};
 use crate::failure::{Failure, Outcome};
 
 /// Where the servers listen when nobody says; desync's `:http` would need root and open the machine to everybody.
@@ -27,7 +27,13 @@ const LISTEN: &str = "127.0.0.1:8000";
 pub(crate) fn chunk_server(context: &Context, arguments: &ChunkServer) -> Outcome<()> {
     let runtime = runtime()?;
     let workers = Workers::new(WorkerOptions::default());
-    let open = || open_chunk_root(context, arguments, &workers);
+    let sealing = sealing(
+        "--",
+        arguments.encryption,
+        arguments.encryption_key.as_deref(),
+        arguments.encryption_algorithm.as_deref(),
+    )?;
+    let open = || open_chunk_root(context, arguments, &workers).map(|root| root.sealed(sealing.clone()));
     let root = Arc::new(Chunks {
         root: RwLock::new(Arc::new(open()?)),
         log: RequestLog::open(&arguments.listening)?,
