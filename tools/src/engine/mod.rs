@@ -3,6 +3,7 @@
 //! Threads and bounded channels, no async; knows nothing of arguments, terminals or JSON. A caller hands in stores and options,
 //! watches a [`Progress`] and gets a report or an [`Error`].
 
+mod blob;
 mod buffer;
 mod copy;
 mod error;
@@ -15,6 +16,8 @@ mod progress;
 mod reflink;
 mod verify;
 
+#[allow(unused_imports, reason = "for archives and mounts, which come next")]
+pub(crate) use blob::{BlobOptions, IndexedBlob};
 pub(crate) use copy::{CopyOptions, CopyReport, copy};
 pub(crate) use error::{Error, Result, file};
 pub(crate) use extract::{ExtractOptions, Seed, extract};
