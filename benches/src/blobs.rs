@@ -1,7 +1,9 @@
 //! make, extract and verify, every tool on the same files.
 //!
 //! All tools extract from and verify one store that casync made, so that none is helped by its own way to write frames.
-//! casync uses one thread; the others take what cores there are. `cairn` syncs its chunks before it ends, the others do not.
+//! casync uses one thread; the others take what cores there are. `cairn` syncs its chunks before it ends, the others do not;
+//! so a make is measured a second time with nobody syncing. What earlier runs left dirty is written out before each run:
+//! otherwise one tool's sync pays for another's bytes.
 
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
@@ -11,7 +13,7 @@ use crate::Result;
 use crate::data::Inputs;
 use crate::process::{Usage, measure};
 use crate::table::{self, Line};
-use crate::tools::{Start, Tool};
+use crate::tools::{Start, Sync, Tool};
 
 /// The prepared stores and indexes.
 pub(crate) struct Blobs<'a> {
@@ -58,7 +60,7 @@ impl<'a> Blobs<'a> {
             (&blobs.random_store, &blobs.random_index, &inputs.random),
         ] {
             fs::create_dir_all(store)?;
-            measure(Tool::Casync.make(store, index, input)?)?;
+            measure(Tool::Casync.make(store, index, input, Sync::Default)?)?;
         }
         Ok(blobs)
     }
@@ -72,12 +74,17 @@ impl<'a> Blobs<'a> {
     pub(crate) fn run(&self) -> Result<String> {
         let mut lines = Vec::new();
         let (tree, random) = (&self.inputs.tree, &self.inputs.random);
-        self.row(&mut lines, "make, all new", "tree", tree, |tool| {
-            self.make_new(tool, tree, &self.tree_index)
-        })?;
-        self.row(&mut lines, "make, all new", "random", random, |tool| {
-            self.make_new(tool, random, &self.random_index)
-        })?;
+        for (work, sync) in [
+            ("make, all new", Sync::Default),
+            ("make, all new, nobody syncs", Sync::Nobody),
+        ] {
+            self.row(&mut lines, work, "tree", tree, |tool| {
+                self.make_new(tool, tree, &self.tree_index, sync)
+            })?;
+            self.row(&mut lines, work, "random", random, |tool| {
+                self.make_new(tool, random, &self.random_index, sync)
+            })?;
+        }
         self.row(&mut lines, "make, all known", "tree", tree, |tool| {
             self.make_known(tool)
         })?;
@@ -130,6 +137,7 @@ impl<'a> Blobs<'a> {
         let mut runs: Vec<Vec<Usage>> = vec![Vec::new(); self.tools.len()];
         for _ in 0..self.repeats {
             for (tool, runs) in self.tools.iter().zip(&mut runs) {
+                rustix::fs::sync();
                 let usage = run(*tool).map_err(|error| format!("{work}, {input}: {error}"))?;
                 eprintln!(
                     "{work}, {input}, {}: {:.2} s, {:.2} s CPU",
@@ -150,9 +158,9 @@ impl<'a> Blobs<'a> {
         Ok(())
     }
 
-    fn make_new(&self, tool: Tool, input: &Path, expected: &Path) -> Result<Usage> {
+    fn make_new(&self, tool: Tool, input: &Path, expected: &Path, sync: Sync) -> Result<Usage> {
         // ext4 looks twice at inodes deleted in the last minutes: removing a store slows the next one's making several times.
-        // So stores stay until the whole scratch folder goes.
+        // So stores stay until the whole scratch folder goes, but not in memory: later runs would pay for finding free pages.
         let number = self.stores_made.fetch_add(1, Ordering::Relaxed);
         let (store, index) = (
             self.folder.join(format!("new-store-{number}")),
@@ -160,7 +168,7 @@ impl<'a> Blobs<'a> {
         );
         fs::create_dir(&store)?;
         self.warm_or_cold(&[input])?;
-        let usage = measure(tool.make(&store, &index, input)?)?;
+        let usage = measure(tool.make(&store, &index, input, sync)?)?;
         check_index(tool, &index, expected)?;
         // A store nobody can extract from would be quick to make.
         let output = self.folder.join("new.out");
@@ -168,6 +176,8 @@ impl<'a> Blobs<'a> {
         same(&output, input)?;
         fs::remove_file(output)?;
         fs::remove_file(index)?;
+        rustix::fs::sync();
+        each_file(&store, &drop_cached)?;
         Ok(usage)
     }
 
@@ -175,10 +185,10 @@ impl<'a> Blobs<'a> {
         // desync cuts a little differently, so its chunks have to be there first; the others find all of theirs.
         let index = self.folder.join("known.caibx");
         if tool == Tool::Desync {
-            measure(tool.make(&self.store, &index, &self.inputs.tree)?)?;
+            measure(tool.make(&self.store, &index, &self.inputs.tree, Sync::Default)?)?;
         }
         self.warm_or_cold(&[&self.inputs.tree])?;
-        let usage = measure(tool.make(&self.store, &index, &self.inputs.tree)?)?;
+        let usage = measure(tool.make(&self.store, &index, &self.inputs.tree, Sync::Default)?)?;
         check_index(tool, &index, &self.tree_index)?;
         fs::remove_file(index)?;
         Ok(usage)
@@ -205,7 +215,7 @@ impl<'a> Blobs<'a> {
     fn own_store_of_tree(&self) -> Result<PathBuf> {
         let (store, index) = (self.folder.join("tree-store"), self.folder.join("tree-again.caibx"));
         fs::create_dir(&store)?;
-        measure(Tool::Casync.make(&store, &index, &self.inputs.tree)?)?;
+        measure(Tool::Casync.make(&store, &index, &self.inputs.tree, Sync::Default)?)?;
         fs::remove_file(index)?;
         Ok(store)
     }
@@ -213,22 +223,31 @@ impl<'a> Blobs<'a> {
     /// Reads the files once, or pushes them out of the page cache. A folder stands for all files below it.
     fn warm_or_cold(&self, paths: &[&Path]) -> Result<()> {
         for path in paths {
-            if path.is_dir() {
-                for entry in fs::read_dir(path)? {
-                    self.warm_or_cold(&[&entry?.path()])?;
-                }
-                continue;
-            }
-            let mut file = File::open(path)?;
-            if self.cold {
-                file.sync_data()?;
-                rustix::fs::fadvise(&file, 0, None, rustix::fs::Advice::DontNeed)?;
-            } else {
-                std::io::copy(&mut file, &mut std::io::sink())?;
-            }
+            each_file(path, &|file| if self.cold { drop_cached(file) } else { read(file) })?;
         }
         Ok(())
     }
+}
+
+/// Calls `visit` for a file, or for all files below a folder.
+fn each_file(path: &Path, visit: &dyn Fn(&mut File) -> Result<()>) -> Result<()> {
+    if !path.is_dir() {
+        return visit(&mut File::open(path)?);
+    }
+    for entry in fs::read_dir(path)? {
+        each_file(&entry?.path(), visit)?;
+    }
+    Ok(())
+}
+
+fn read(file: &mut File) -> Result<()> {
+    std::io::copy(file, &mut std::io::sink())?;
+    Ok(())
+}
+
+fn drop_cached(file: &mut File) -> Result<()> {
+    file.sync_data()?;
+    Ok(rustix::fs::fadvise(&*file, 0, None, rustix::fs::Advice::DontNeed)?)
 }
 
 /// Ours must be casync's index byte for byte. desync's cuts differ at chunks of exactly the minimum (dialect 2).

@@ -44,6 +44,10 @@ struct Arguments {
     /// Drop the files from the page cache before each run
     #[arg(long)]
     cold: bool,
+    /// GiB of memory to touch and give back first. A virtual machine gets a page of memory when it first touches it, which
+    /// costs more than a copy of the page and falls on whoever comes first
+    #[arg(long, default_value_t = 0)]
+    touch_memory: usize,
     /// Folder for inputs, stores and outputs, about eight times the size [default: the temporary folder]
     #[arg(long)]
     scratch: Option<PathBuf>,
@@ -81,6 +85,7 @@ fn run(arguments: &Arguments) -> Result<()> {
     } else {
         arguments.tools.clone()
     };
+    touch(arguments.touch_memory << 30);
     let scratch = match &arguments.scratch {
         Some(folder) => tempfile::tempdir_in(folder)?,
         None => tempfile::tempdir()?,
@@ -119,4 +124,12 @@ fn run(arguments: &Arguments) -> Result<()> {
         println!("\nadded to {}", results.display());
     }
     Ok(())
+}
+
+/// Writes one byte to each page of so many bytes of new memory.
+fn touch(len: usize) {
+    const PAGE: usize = 4096;
+    let mut memory = vec![0_u8; len];
+    memory.iter_mut().step_by(PAGE).for_each(|byte| *byte = 1);
+    std::hint::black_box(&memory);
 }

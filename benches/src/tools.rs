@@ -15,6 +15,15 @@ pub(crate) enum Tool {
     Desync,
 }
 
+/// When a make's chunks are durable.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Sync {
+    /// As each tool does by default: `cairn` before it ends, the others when the system likes.
+    Default,
+    /// Nobody syncs.
+    Nobody,
+}
+
 /// What an extract may use besides the store.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Start<'a> {
@@ -45,13 +54,16 @@ impl Tool {
     }
 
     /// Cuts `input`, puts its chunks into `store` (a folder that is there) and writes `index`.
-    pub(crate) fn make(self, store: &Path, index: &Path, input: &Path) -> Result<Command> {
+    pub(crate) fn make(self, store: &Path, index: &Path, input: &Path, sync: Sync) -> Result<Command> {
         let mut command = self.command()?;
         command.arg("make");
         match self {
             Self::Casync => command.arg("--store").arg(store),
             Self::Cairn | Self::Desync => command.arg("-s").arg(store),
         };
+        if self == Self::Cairn && sync == Sync::Nobody {
+            command.args(["--sync", "none"]);
+        }
         command.arg(index).arg(input);
         Ok(command)
     }
