@@ -23,9 +23,9 @@ run: ## installs what is missing, builds release, starts the server on ./data an
 	cargo build --release --locked -p cairnd -p cairn
 	exec $(TARGET)/release/cairnd
 
-test: ## installs what the tests need and runs all of them
-	@tools/bootstrap test
-	tools/test
+test: ## installs what the tests need and runs all of them; with COVERAGE=1 as `make coverage` does
+	@tools/bootstrap $(if $(COVERAGE),coverage,test)
+	$(if $(COVERAGE),tools/coverage,tools/test)
 
 lint: ## formatting, warnings, missing docs, licences and dependencies, secrets, links in the docs
 	@tools/bootstrap lint
@@ -40,7 +40,7 @@ else
 endif
 	tools/secret-scan
 
-coverage: ## the tests again, instrumented; fails where a crate has less than 80 % of its lines covered
+coverage: ## the tests, instrumented; fails where a crate has less than 80 % of its lines covered
 	@tools/bootstrap coverage
 	tools/coverage
 

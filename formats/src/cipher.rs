@@ -1,4 +1,4 @@
-//! Encrypted chunks, as desync writes them (after 1.1.0): the last step before a store and the first behind it.
+//! Encrypted chunks, as desync 1.1.0 writes them: the last step before a store and the first behind it.
 //!
 //! Body: nonce ‖ ciphertext ‖ 16-byte tag, over the plain or the compressed bytes, without associated data. The file name's
 //! ending names algorithm and key, so that chunks under several keys live in one store. A chunk's id stays the digest of its

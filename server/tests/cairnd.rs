@@ -101,9 +101,20 @@ impl Daemon {
 }
 
 impl Drop for Daemon {
+    /// Asks it to end, which lets it write what `make coverage` counts; one that does not hear is killed.
     fn drop(&mut self) {
         // Already gone, if the test stopped it.
-        let _ = self.child.kill();
+        if let Ok(None) = self.child.try_wait() {
+            self.signal(Signal::TERM);
+            let begun = Instant::now();
+            while begun.elapsed() < HANG {
+                if !matches!(self.child.try_wait(), Ok(None)) {
+                    return;
+                }
+                std::thread::yield_now();
+            }
+            let _ = self.child.kill();
+        }
         let _ = self.child.wait();
     }
 }

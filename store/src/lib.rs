@@ -93,7 +93,7 @@ pub trait ChunkStore: Send + Sync + fmt::Debug {
 /// What a store can tell of a chunk that it holds, without reading it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ChunkStat {
-    /// Form and length in bytes of the stored bytes, where known.
+    /// Form and length in bytes of the chunk as [`ChunkStore::get_many`] gives it (decrypted), where known.
     pub stored: Option<(ChunkForm, u64)>,
 }
 

@@ -42,6 +42,11 @@ impl Sealing {
         self.cipher.as_ref().map_or(0, |cipher| cipher.overhead())
     }
 
+    /// Length of a chunk before it was sealed, from the length of the sealed one.
+    pub(crate) fn opened_len(&self, len: u64) -> u64 {
+        len.saturating_sub(self.overhead() as u64)
+    }
+
     /// The bytes to store or send. Errors: the system gives no random bytes.
     ///
     /// - `store`: whom an error names.

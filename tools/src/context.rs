@@ -257,7 +257,9 @@ impl Context {
 
     fn index_store(&self, name: &str, access: &Access) -> Outcome<IndexStore> {
         let location = Location::parse(name).map_err(|error| Failure::usage(error.to_string()))?;
-        let options = self.options(name, access, None, &Rate::new(access))?;
+        // As in desync, the configuration knows indexes by their folder.
+        let folder = name.rsplit_once('/').map_or("", |(folder, _)| folder);
+        let options = self.options(folder, access, None, &Rate::new(access))?;
         Ok(IndexStore::open(&location, &options.http)?)
     }
 

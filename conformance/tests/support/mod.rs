@@ -8,7 +8,10 @@ use std::ffi::OsStr;
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Output, Stdio};
+use std::process::{Child, Command, ExitStatus, Output, Stdio};
+use std::sync::Mutex;
+use std::sync::mpsc::Receiver;
+use std::time::{Duration, Instant};
 
 /// A program of this workspace, built beside the tests.
 pub(crate) fn built(name: &str) -> PathBuf {
@@ -55,6 +58,9 @@ pub(crate) fn ok(command: &mut Command) -> Output {
     );
     output
 }
+
+/// A server that has not ended so long after it was asked to is killed.
+const END_MAX: Duration = Duration::from_secs(20);
 
 /// Runs a command that must refuse: exit code other than 0, and not by a crash. Its words on standard error.
 #[track_caller]
@@ -139,11 +145,37 @@ pub(crate) fn free_port() -> u16 {
 pub(crate) struct Server {
     pub(crate) child: Child,
     pub(crate) port: u16,
+    words: Mutex<Receiver<String>>,
 }
 
 impl Server {
     /// Starts a program and waits until its port answers or it has ended.
     pub(crate) fn start(command: &mut Command, port: u16) -> Self {
+        let mut server = Self::spawn(command, port);
+        let address = SocketAddr::from(([127, 0, 0, 1], port));
+        while TcpStream::connect_timeout(&address, Duration::from_secs(1)).is_err() {
+            if let Some(status) = server.child.try_wait().expect("our own child") {
+                let words: Vec<String> = server.words.lock().expect("no test failed").iter().collect();
+                panic!("{command:?} ended with {status}\n{}", words.join("\n"));
+            }
+            std::thread::yield_now();
+        }
+        server
+    }
+
+    /// Starts a program on a port of the system's choice, which it prints on standard error: `… http://127.0.0.1:<port>/`.
+    pub(crate) fn start_printing(command: &mut Command) -> Self {
+        let mut server = Self::spawn(command, 0);
+        let line = server.line_with("://127.0.0.1:");
+        let port = line
+            .rsplit(':')
+            .next()
+            .and_then(|end| end.trim_end_matches('/').parse().ok());
+        server.port = port.unwrap_or_else(|| panic!("no port in `{line}`"));
+        server
+    }
+
+    fn spawn(command: &mut Command, port: u16) -> Self {
         command
             .stdin(Stdio::null())
             .stdout(Stdio::null())
@@ -160,15 +192,29 @@ impl Server {
                 let _ = sender.send(line);
             }
         });
-        let address = SocketAddr::from(([127, 0, 0, 1], port));
-        while TcpStream::connect_timeout(&address, std::time::Duration::from_secs(1)).is_err() {
-            if let Some(status) = child.try_wait().expect("our own child") {
-                let words: Vec<String> = receiver.iter().collect();
-                panic!("{command:?} ended with {status}\n{}", words.join("\n"));
-            }
-            std::thread::yield_now();
+        Self {
+            child,
+            port,
+            words: Mutex::new(receiver),
         }
-        Self { child, port }
+    }
+
+    /// Waits for a line on standard error that has these words.
+    pub(crate) fn line_with(&self, words: &str) -> String {
+        let mut before = Vec::new();
+        for line in self.words.lock().expect("no test failed").iter() {
+            if line.contains(words) {
+                return line;
+            }
+            before.push(line);
+        }
+        panic!("the server ended without a word of `{words}`\n{}", before.join("\n"));
+    }
+
+    /// Asks it to end; its exit status.
+    pub(crate) fn stop(mut self) -> ExitStatus {
+        self.signal(rustix::process::Signal::TERM);
+        self.child.wait().expect("our own child")
     }
 
     /// `http://127.0.0.1:<port>`.
@@ -220,8 +266,20 @@ impl Server {
 }
 
 impl Drop for Server {
+    /// Asks it to end, which lets it write what `make coverage` counts; one that does not hear is killed.
     fn drop(&mut self) {
-        let _ = self.child.kill();
+        // Already gone, if the test stopped it.
+        if let Ok(None) = self.child.try_wait() {
+            self.signal(rustix::process::Signal::TERM);
+            let begun = Instant::now();
+            while begun.elapsed() < END_MAX {
+                if !matches!(self.child.try_wait(), Ok(None)) {
+                    return;
+                }
+                std::thread::yield_now();
+            }
+            let _ = self.child.kill();
+        }
         let _ = self.child.wait();
     }
 }

@@ -256,7 +256,7 @@ impl ChunkStore for HttpStore {
         Ok(match answer? {
             Found::Missing => None,
             Found::Here { form, len, .. } => Some(ChunkStat {
-                stored: len.map(|len| (form, len)),
+                stored: len.map(|len| (form, self.shared.sealing.opened_len(len))),
             }),
         })
     }

@@ -260,7 +260,7 @@ impl ChunkStore for FlatStore {
         for form in forms(form) {
             if let Some(stat) = self.look(&self.path(id, form))? {
                 return Ok(Some(ChunkStat {
-                    stored: Some((form, stat.st_size as u64)),
+                    stored: Some((form, self.options.sealing.opened_len(stat.st_size as u64))),
                 }));
             }
         }
