@@ -87,7 +87,14 @@ fn lying_indexes_are_refused_by_name_and_offset() {
         let words = made.refuses_index(name, |index| put(index, at, word));
         assert!(words.contains(named) && words.contains(name), "{name}: {words}");
     }
-    made.refuses_index("trailing", |index| index.push(0));
+    let end = fs::metadata(made.path("index.caibx")).expect("an index").len();
+    for (name, behind) in [("one-byte", 1), ("an-item", 40), ("much", 100_000)] {
+        let words = made.refuses_index(name, |index| index.resize(index.len() + behind, 0));
+        assert!(
+            words.contains("trailing bytes") && words.contains(&format!("byte {end})")),
+            "{words}"
+        );
+    }
     made.refuses_index("cut", |index| index.truncate(index.len() - 1));
     made.refuses_index("empty", |index| index.clear());
     made.refuses_index("garbage", |index| index.fill(0x5a));

@@ -136,7 +136,7 @@ impl ChunkIndex {
     /// Errors: [`IndexError`] with the first rule broken; everything that casync or desync refuses is refused, trailing bytes too.
     pub fn parse(file: Bytes) -> Result<Self, IndexError> {
         check_head(&file)?;
-        check_tail(&file)?;
+        check_tail(&file).map_err(|error| trailing_bytes(&file).unwrap_or(error))?;
         let (min, avg, max) = (word(&file, 24), word(&file, 32), word(&file, 40));
         let sizes = ChunkSizes::new(min, avg, max).map_err(|_| {
             let bounded = |size| (1..=CHUNK_LEN_MAX as u64).contains(&size);
@@ -345,6 +345,15 @@ fn check_tail(file: &[u8]) -> Result<(), IndexError> {
         return Err(broken(tail + 24, "the table tail's size is not the table's"));
     }
     Ok(())
+}
+
+/// The error of a file that goes on behind a right tail, which says more than what is wrong with its last 40 bytes.
+fn trailing_bytes(file: &[u8]) -> Option<IndexError> {
+    let items = file[ITEMS_AT..].chunks_exact(ITEM_LEN);
+    // No chunk ends at byte 0: the first such item has to be the tail.
+    let end = ITEMS_AT + (items.take_while(|item| word(item, 0) != 0).count() + 1) * ITEM_LEN;
+    (end < file.len() && check_tail(&file[..end]).is_ok())
+        .then(|| broken(end, "trailing bytes follow the end of its table"))
 }
 
 fn push(out: &mut Vec<u8>, words: &[u64]) {

@@ -262,13 +262,17 @@ fn a_cut_or_prolonged_file_is_refused() {
         Vec::new(),
         "it is cut short: an index has at least 104 bytes (at byte 0)",
     );
+    let trailing = "trailing bytes follow the end of its table (at byte 224)";
+    for behind in [&[0][..], &[7], &[0; 40], &[0xff; 40], &[1; 99], &whole] {
+        refused([&whole[..], behind].concat(), trailing);
+    }
     refused(
-        [&whole[..], &[0]].concat(),
-        "the table is not a whole number of 40-byte items: it is cut short, or bytes follow it (at byte 225)",
+        whole[..whole.len() - 1].to_vec(),
+        "the table is not a whole number of 40-byte items: it is cut short, or bytes follow it (at byte 223)",
     );
     refused(
-        [&whole[..], &[0; 40]].concat(),
-        "no table tail ends the file: it is cut short, or bytes follow it (at byte 256)",
+        [&whole[..184], &[7; 40]].concat(),
+        "no table tail ends the file: it is cut short, or bytes follow it (at byte 216)",
     );
     // A second tail behind the first, its size right.
     let mut twice = [&whole[..], &whole[184..]].concat();

@@ -17,7 +17,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 
-use cairn_formats::{ChunkId, ChunkIndex, DigestAlgorithm};
+use cairn_formats::{ChunkId, ChunkIndex, DigestAlgorithm, NullChunk};
 use cairn_store::ChunkStore;
 
 use super::buffer::BufferPool;
@@ -234,12 +234,10 @@ fn device_len(device: &File, path: &Path, index: &ChunkIndex) -> Result<u64> {
 /// Refuses at once what cannot fit: an index may name petabytes with a few repeated ids. A blob without holes gets its blocks
 /// here, together: they lie together on the disk, and writing to them takes a twentieth less CPU (ext4).
 fn enough_space(index: &ChunkIndex, path: &Path, on: &File) -> Result<()> {
-    let null = null_id(index);
-    let null_len = index.sizes().max() as u64;
-    let is_null = |span: &cairn_formats::ChunkSpan| span.id == null && span.range.end - span.range.start == null_len;
+    let null = NullChunk::of(index);
     let needed = index
         .spans()
-        .filter(|span| !is_null(span))
+        .filter(|span| !null.is(span))
         .map(|span| span.range.end - span.range.start)
         .sum();
     let statistics =
@@ -257,11 +255,6 @@ fn enough_space(index: &ChunkIndex, path: &Path, on: &File) -> Result<()> {
         let _ = rustix::fs::fallocate(on, rustix::fs::FallocateFlags::empty(), 0, needed);
     }
     Ok(())
-}
-
-/// Id of the longest all-zero chunk of an index.
-fn null_id(index: &ChunkIndex) -> ChunkId {
-    index.digest_algorithm().id(&vec![0; index.sizes().max()])
 }
 
 /// What is known of one item of a batch.
@@ -288,7 +281,7 @@ enum Source {
 struct Run<'a> {
     index: &'a ChunkIndex,
     digest: DigestAlgorithm,
-    null: (ChunkId, u64),
+    null: NullChunk,
     target: &'a File,
     path: &'a Path,
     /// Bytes that the target held before; what lies beyond reads as zeros.
@@ -321,7 +314,7 @@ impl<'a> Run<'a> {
         Ok(Self {
             index,
             digest: index.digest_algorithm(),
-            null: (null_id(index), index.sizes().max() as u64),
+            null: NullChunk::of(index),
             target,
             path,
             held,
@@ -416,10 +409,10 @@ impl<'a> Run<'a> {
     /// Zero chunks of full length: nothing to do in a new file, a hole or zeros elsewhere.
     fn zeros(&self, batch: &Batch, states: &mut [State], report: &mut ExtractReport) -> Result<()> {
         for (span, state) in batch.spans.iter().zip(states) {
-            let len = span.range.end - span.range.start;
-            if (span.id, len) != self.null {
+            if !self.null.is(span) {
                 continue;
             }
+            let len = span.range.end - span.range.start;
             if span.range.start < self.held {
                 self.zero(span.range.start, len)
                     .map_err(file(self.path, "write zeros to"))?;
