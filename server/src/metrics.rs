@@ -111,6 +111,10 @@ impl Metrics {
             Unit::Bytes,
             "Room that the data folder's file system has for us"
         );
+        describe_gauge!(
+            "async_tasks",
+            "Tasks of the runtime: listeners, connections and what they wait for"
+        );
         describe_gauge!("build_info", "1, with the version as a label");
         gauge!("build_info", "version" => env!("CARGO_PKG_VERSION")).set(1.0);
         Ok(Self { handle, data })
@@ -125,6 +129,9 @@ impl Metrics {
     pub(crate) fn page(&self) -> String {
         if let Ok(stat) = rustix::fs::statvfs(&self.data) {
             gauge!("disk_free_bytes").set((stat.f_bavail * stat.f_frsize) as f64);
+        }
+        if let Ok(runtime) = tokio::runtime::Handle::try_current() {
+            gauge!("async_tasks").set(runtime.metrics().num_alive_tasks() as f64);
         }
         measure_process();
         self.handle.render()

@@ -197,6 +197,7 @@ fn health_and_metrics() {
         "http_request_duration_seconds_count{method=\"GET\",endpoint=\"/store/{name}/{chunk}\"} 1",
         "build_info{version=",
         "disk_free_bytes ",
+        "async_tasks ",
         "process_resident_memory_bytes ",
         "process_cpu_seconds_total ",
         "process_open_fds ",

@@ -88,6 +88,15 @@ pub trait ChunkStore: Send + Sync + fmt::Debug {
     fn get_resident(&self, _id: ChunkId, _form: ChunkForm) -> Option<EncodedChunk> {
         None
     }
+
+    /// Moves a chunk aside that was found damaged, so that it is missing and can be put again. Its bytes are kept for whoever
+    /// wants to know what happened to them.
+    ///
+    /// - `damaged`: what [`ChunkStore::get_many`] answered. The caller has made sure that it is not the chunk of its name.
+    /// - Returns whether it was moved. A store may leave it: it holds other bytes by now, or is not its own to change.
+    fn set_aside(&self, _damaged: &EncodedChunk) -> Result<bool> {
+        Ok(false)
+    }
 }
 
 /// What a store can tell of a chunk that it holds, without reading it.

@@ -183,6 +183,9 @@ impl ChunkRoot {
                         let opened = opened.map_err(|error| {
                             let cause = cause_of(&error);
                             tracing::error!(chunk = %id, store = %store.name(), %error, cause, "a stored chunk is damaged");
+                            metrics::counter!("store_errors_total", "backend" => "root", "op" => "verify", "class" => "corrupt")
+                                .increment(1);
+                            set_aside(&*store, &chunk, digest, &workers);
                             Failure::Store
                         })?;
                         if let Some(verified) = verified {
@@ -408,6 +411,26 @@ fn with_content_range(mut response: Response<Body>, range: &str) -> Response<Bod
 
 fn verify(chunk: &EncodedChunk, digest: DigestAlgorithm, workers: &Workers) -> Result<StorableChunk, ChunkError> {
     workers.open_bounded(|plain_len_max| chunk.clone().verify(digest, plain_len_max))
+}
+
+/// Has a damaged chunk moved aside, so that whoever has it can put it again: a put leaves alone what is there.
+fn set_aside(store: &dyn ChunkStore, chunk: &EncodedChunk, digest: DigestAlgorithm, workers: &Workers) {
+    let other = match digest {
+        DigestAlgorithm::Sha512_256 => DigestAlgorithm::Sha256,
+        DigestAlgorithm::Sha256 => DigestAlgorithm::Sha512_256,
+    };
+    // A sound chunk of the other digest is a wrong setting of ours: nothing may be moved for that.
+    if workers
+        .open_bounded(|plain_len_max| chunk.open(other, plain_len_max))
+        .is_ok()
+    {
+        return;
+    }
+    match store.set_aside(chunk) {
+        Ok(true) => tracing::warn!(chunk = %chunk.id, "the damaged chunk was set aside: it can be stored again"),
+        Ok(false) => {}
+        Err(error) => log_store_error(&error),
+    }
 }
 
 /// The chunk in a form in which it is not stored.

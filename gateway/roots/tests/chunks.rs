@@ -4,11 +4,11 @@
 
 mod client;
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
-use cairn_formats::{DigestAlgorithm, Level, compress_frame};
+use cairn_formats::{ChunkId, DigestAlgorithm, EncodedChunk, Level, StorableChunk, compress_frame};
 use cairn_roots::{Access, ChunkRoot, ChunkRootOptions, Grant, Token, WorkerOptions, Workers};
-use cairn_store::{FlatOptions, FlatStore};
+use cairn_store::{ChunkStore, FlatOptions, FlatStore, StoreName};
 use client::{Sample, Server, files};
 use tempfile::TempDir;
 
@@ -255,6 +255,71 @@ fn a_damaged_chunk_is_not_served_in_either_form() {
             );
         }
     }
+}
+
+/// A flat store that notes what is set aside. (The real one leaves files alone that a test has just written.)
+#[derive(Debug)]
+struct Noting {
+    inner: FlatStore,
+    aside: Mutex<Vec<ChunkId>>,
+}
+
+impl ChunkStore for Noting {
+    fn name(&self) -> &StoreName {
+        self.inner.name()
+    }
+
+    fn has_many(&self, ids: &[ChunkId]) -> cairn_store::Result<Vec<bool>> {
+        self.inner.has_many(ids)
+    }
+
+    fn get_many(&self, ids: &[ChunkId]) -> Vec<cairn_store::Result<EncodedChunk>> {
+        self.inner.get_many(ids)
+    }
+
+    fn put_many(&self, chunks: &[StorableChunk]) -> cairn_store::Result<()> {
+        self.inner.put_many(chunks)
+    }
+
+    fn flush(&self) -> cairn_store::Result<()> {
+        self.inner.flush()
+    }
+
+    fn set_aside(&self, damaged: &EncodedChunk) -> cairn_store::Result<bool> {
+        self.aside.lock().unwrap().push(damaged.id);
+        self.inner.set_aside(damaged)
+    }
+}
+
+#[test]
+fn only_damaged_chunks_are_set_aside() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = Arc::new(Noting {
+        inner: FlatStore::open(folder.path(), FlatOptions::default()).unwrap(),
+        aside: Mutex::default(),
+    });
+    let root = ChunkRoot::new(
+        store.clone(),
+        ChunkRootOptions::default(),
+        Workers::new(WorkerOptions::default()),
+    );
+    let server = Server::start(root);
+    let (sound, damaged) = (Sample::new(b"sound"), Sample::new(b"damaged"));
+    let foreign = Sample::with_digest(DigestAlgorithm::Sha256, b"named by the other digest");
+    for (sample, bytes) in [
+        (&sound, &sound.frame),
+        (&damaged, &sound.frame),
+        (&foreign, &foreign.frame),
+    ] {
+        let path = folder.path().join(&sample.frame_path()[1..]);
+        std::fs::create_dir(path.parent().unwrap()).unwrap();
+        std::fs::write(path, bytes).unwrap();
+    }
+    for (sample, status) in [(&sound, 200), (&damaged, 500), (&foreign, 500)] {
+        assert_eq!(server.status("GET", &sample.frame_path(), b""), status);
+    }
+    let aside: Vec<String> = store.aside.lock().unwrap().iter().map(ToString::to_string).collect();
+    assert_eq!(aside, [damaged.hex]);
 }
 
 #[test]

@@ -315,4 +315,8 @@ impl ChunkStore for CacheStore {
             self.flat.get_resident(id, form)
         }
     }
+
+    fn set_aside(&self, damaged: &EncodedChunk) -> Result<bool> {
+        Ok(self.flat.set_aside(damaged)? || self.inner.set_aside(damaged)?)
+    }
 }

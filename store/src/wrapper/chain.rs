@@ -105,4 +105,14 @@ impl ChunkStore for StoreChain {
     fn get_resident(&self, id: ChunkId, form: ChunkForm) -> Option<EncodedChunk> {
         self.stores.iter().find_map(|store| store.get_resident(id, form))
     }
+
+    fn set_aside(&self, damaged: &EncodedChunk) -> Result<bool> {
+        // Whichever holds just these bytes.
+        for store in &self.stores {
+            if store.set_aside(damaged)? {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
 }

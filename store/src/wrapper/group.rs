@@ -145,4 +145,14 @@ impl ChunkStore for FailoverGroup {
     fn get_resident(&self, id: ChunkId, form: ChunkForm) -> Option<EncodedChunk> {
         self.in_turn().find_map(|(_, member)| member.get_resident(id, form))
     }
+
+    fn set_aside(&self, damaged: &EncodedChunk) -> Result<bool> {
+        // Whichever holds just these bytes.
+        for (_, member) in self.in_turn() {
+            if member.set_aside(damaged)? {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
 }

@@ -115,4 +115,8 @@ impl ChunkStore for MetricsStore {
     fn get_resident(&self, id: ChunkId, form: ChunkForm) -> Option<EncodedChunk> {
         self.inner.get_resident(id, form)
     }
+
+    fn set_aside(&self, damaged: &EncodedChunk) -> Result<bool> {
+        self.inner.set_aside(damaged)
+    }
 }

@@ -73,4 +73,8 @@ impl ChunkStore for VerifyStore {
         let chunk = self.inner.get_resident(id, form)?;
         chunk.open(self.digest, self.plain_len_max).is_ok().then_some(chunk)
     }
+
+    fn set_aside(&self, damaged: &EncodedChunk) -> Result<bool> {
+        self.inner.set_aside(damaged)
+    }
 }

@@ -256,4 +256,8 @@ impl ChunkStore for DryRun<'_> {
     fn get_resident(&self, id: ChunkId, form: ChunkForm) -> Option<EncodedChunk> {
         self.0.get_resident(id, form)
     }
+
+    fn set_aside(&self, _: &EncodedChunk) -> cairn_store::Result<bool> {
+        Ok(false)
+    }
 }

@@ -20,7 +20,7 @@ use std::time::{Duration, SystemTime};
 use bytes::Bytes;
 use cairn_formats::{CHUNK_LEN_MAX, ChunkForm, ChunkId, EncodedChunk, StorableChunk};
 use rustix::buffer::spare_capacity;
-use rustix::fs::{AtFlags, CWD, FileType, Mode, OFlags, Stat, fstat, openat, statat, unlinkat};
+use rustix::fs::{AtFlags, CWD, FileType, Mode, OFlags, Stat, fstat, openat, renameat, statat, unlinkat};
 use rustix::io::{Errno, read};
 
 use crate::{ChunkStat, ChunkStore, Error, Prune, Result, Sealing, StoreName};
@@ -31,6 +31,9 @@ pub use walk::StoredChunk;
 
 /// Most bytes of a chunk file: the longest chunk, incompressible, in a frame of any writer.
 const FILE_LEN_MAX: u64 = CHUNK_LEN_MAX as u64 + (CHUNK_LEN_MAX as u64 >> 7) + 4096;
+
+/// What is put behind the name of a chunk file that is set aside: no tool takes it for a chunk then.
+const DAMAGED: &str = ".damaged";
 
 /// A chunk whose file changed less than this ago may be another writer's that is not on the disk yet (the kernel writes back
 /// after 30 to 40 s by default; twice that for slow disks): the next flush syncs it before anybody relies on it.
@@ -273,9 +276,28 @@ impl ChunkStore for FlatStore {
         }
         self.resident.as_ref()?.get(id, form)
     }
+
+    fn set_aside(&self, damaged: &EncodedChunk) -> Result<bool> {
+        self.set_aside_at(damaged, SystemTime::now())
+    }
 }
 
 impl FlatStore {
+    /// A file that changed a moment ago stays: somebody may be copying into it, and would end with a chunk that is not there.
+    fn set_aside_at(&self, damaged: &EncodedChunk, now: SystemTime) -> Result<bool> {
+        let path = self.path(damaged.id, damaged.form);
+        if self.options.read_only || !self.look(&path)?.is_some_and(|stat| is_settled(&stat, now)) {
+            return Ok(false);
+        }
+        let stored = self.get_one(damaged.id)?;
+        if (stored.form, &stored.bytes) != (damaged.form, &damaged.bytes) {
+            return Ok(false);
+        }
+        let aside = format!("{path}{DAMAGED}");
+        renameat(&self.root, path.as_c_str(), &self.root, aside).map_err(|error| self.write_error(error.into()))?;
+        Ok(true)
+    }
+
     fn write_error(&self, error: io::Error) -> Error {
         match error.raw_os_error().map(Errno::from_raw_os_error) {
             Some(Errno::ROFS | Errno::ACCESS | Errno::PERM) => {

@@ -187,6 +187,46 @@ fn a_failed_flush_shows_nothing_and_stops_the_store() {
     contract::reads_are_right(&store, &put);
 }
 
+/// Goal: a damaged chunk can be put again, no sound one is ever moved, and nothing that is still being written.
+#[test]
+fn a_damaged_chunk_is_set_aside_and_can_be_put_again() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = default_store(&folder);
+    let put = chunks(5, ChunkForm::Compressed);
+    store.put_many(&put).unwrap();
+    store.flush().unwrap();
+    let (id, path) = (put[0].id(), store.path(put[0].id(), ChunkForm::Compressed));
+    let file = folder.path().join(path.as_str());
+    let sound = store.get(id).unwrap();
+    fs::remove_file(&file).unwrap();
+    fs::write(&file, b"not a frame").unwrap();
+    let damaged = store.get(id).unwrap();
+    let now = SystemTime::now();
+    let later = now + 2 * SETTLED_AFTER;
+    assert!(
+        !store.set_aside_at(&damaged, now).unwrap(),
+        "somebody may be writing it"
+    );
+    assert!(!store.set_aside_at(&sound, later).unwrap(), "it holds other bytes");
+    let read_only = FlatOptions {
+        read_only: true,
+        ..FlatOptions::default()
+    };
+    let read_only = FlatStore::open(folder.path(), read_only).unwrap();
+    assert!(!read_only.set_aside_at(&damaged, later).unwrap(), "it may not");
+
+    assert!(store.set_aside_at(&damaged, later).unwrap());
+    assert!(matches!(store.get(id), Err(Error::Missing { .. })));
+    assert!(!store.set_aside_at(&damaged, later).unwrap(), "it is gone");
+    assert_eq!(fs::read(file.with_extension("cacnk.damaged")).unwrap(), b"not a frame");
+    store.put_many(&put).unwrap();
+    store.flush().unwrap();
+    contract::reads_are_right(&store, &put);
+    let mut seen = 0;
+    store.for_each_id(&mut |_| Ok(seen += 1)).unwrap();
+    assert_eq!(seen, put.len(), "what was set aside is no chunk");
+}
+
 #[test]
 fn a_read_only_store_takes_nothing() {
     let folder = tempfile::tempdir().unwrap();
