@@ -1,21 +1,28 @@
-//! Bytes to values and back: digests, the chunker, chunk indexes and chunk frames of the casync family.
+//! Bytes to values and back: digests, the chunker, chunk indexes, chunk frames and archives of the casync family.
 //!
 //! Sans-IO: nothing here opens a file, a socket or a clock; randomness and time are arguments. Every count and length
 //! from outside is bounded before memory is taken for it, and every error names the offset and the rule that was broken.
 //! The byte tables are in `formats/FORMATS.md`.
 
+mod archive;
 mod chunk;
 mod chunker;
 mod cipher;
 mod digest;
+mod flags;
 mod frame;
 mod id;
 mod index;
 
+pub use archive::{
+    Acl, AclDefault, AclEntry, ArchiveDecoder, ArchiveEncoder, ArchiveError, ArchiveForm, ArchiveLimits, Content,
+    Device, Metadata, Node, Step, Xattr,
+};
 pub use chunk::{Chunk, ChunkError, ChunkForm, EncodedChunk, StorableChunk};
 pub use chunker::{CHUNK_LEN_MAX, Candidates, ChunkSizes, ChunkSizesError, Chunker, CutRule, Dialect, Kernel, Sweep};
 pub use cipher::{ChunkCipher, CipherAlgorithm, CipherError, CipherKey, KeyId, NONCE_LEN, ParseCipherError};
 pub use digest::{DigestAlgorithm, DigestKernel};
+pub use flags::{FeatureFlags, ParseFlagError};
 pub use frame::{FrameError, Level, compress_frame, decompress_frame, decompress_frame_into, raw_frame};
 pub use id::{ChunkId, ParseChunkIdError};
-pub use index::{ChunkIndex, ChunkSpan, FeatureFlags, IndexEncoder, IndexError, NullChunk};
+pub use index::{ChunkIndex, ChunkSpan, IndexEncoder, IndexError, NullChunk};

@@ -14,87 +14,16 @@ use bytes::Bytes;
 
 pub use null::NullChunk;
 
-use crate::{CHUNK_LEN_MAX, ChunkId, ChunkSizes, DigestAlgorithm};
+use crate::archive::ENTRY_TYPE;
+use crate::{CHUNK_LEN_MAX, ChunkId, ChunkSizes, DigestAlgorithm, FeatureFlags};
 
 const INDEX_TYPE: u64 = 0x9682_4d9c_7b12_9ff9;
 const TABLE_TYPE: u64 = 0xe75b_9e11_2f17_417d;
 const TABLE_TAIL: u64 = 0x4b4f_050e_5549_ecd1;
-/// First record of an archive.
-const ENTRY_TYPE: u64 = 0x1396_fabc_ea5b_bb51;
 const HEADER_LEN: usize = 48;
 const FILE_LEN_MIN: usize = 104;
 const ITEMS_AT: usize = 64;
 const ITEM_LEN: usize = 40;
-
-/// The 64-bit word that tells what a file's writer kept. Only the bits that matter to indexes have names here.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct FeatureFlags(pub u64);
-
-impl FeatureFlags {
-    const UIDS_16BIT: u64 = 1 << 0;
-    const UIDS_32BIT: u64 = 1 << 1;
-    const USER_NAMES: u64 = 1 << 2;
-    const SEC_TIME: u64 = 1 << 3;
-    const USEC_TIME: u64 = 1 << 4;
-    const NSEC_TIME: u64 = 1 << 5;
-    const TWO_SEC_TIME: u64 = 1 << 6;
-    const READ_ONLY: u64 = 1 << 7;
-    const PERMISSIONS: u64 = 1 << 8;
-    const FLAG_NODUMP: u64 = 1 << 20;
-    const SUBVOLUME: u64 = 1 << 26;
-    const SUBVOLUME_READ_ONLY: u64 = 1 << 27;
-    const ACL: u64 = 1 << 29;
-    const EXCLUDE_FILE: u64 = 1 << 60;
-    const SHA512_256: u64 = 1 << 61;
-    const EXCLUDE_NODUMP: u64 = 1 << 63;
-    /// Every bit that has a meaning.
-    const KNOWN: u64 = 0xf000_0001_ffff_ffff;
-
-    /// What casync 2 writes in the index of a blob.
-    pub fn blob(algorithm: DigestAlgorithm) -> Self {
-        let digest = match algorithm {
-            DigestAlgorithm::Sha512_256 => Self::SHA512_256,
-            DigestAlgorithm::Sha256 => 0,
-        };
-        Self(Self::EXCLUDE_FILE | Self::EXCLUDE_NODUMP | digest)
-    }
-
-    /// The rule that these flags break, if any. casync refuses a file whose flags are not in normal form, and writes no other.
-    pub fn broken_rule(self) -> Option<&'static str> {
-        let has = |flags| self.0 & flags != 0;
-        if has(!Self::KNOWN) {
-            Some("feature flags with unknown bits")
-        } else if has(Self::UIDS_32BIT) && has(Self::UIDS_16BIT) {
-            Some("feature flags with both 32-bit and 16-bit user ids")
-        } else if has(Self::NSEC_TIME) && has(Self::USEC_TIME | Self::SEC_TIME | Self::TWO_SEC_TIME)
-            || has(Self::USEC_TIME) && has(Self::SEC_TIME | Self::TWO_SEC_TIME)
-            || has(Self::SEC_TIME) && has(Self::TWO_SEC_TIME)
-        {
-            Some("feature flags with more than one granularity of time")
-        } else if has(Self::ACL) && has(Self::PERMISSIONS | Self::READ_ONLY) {
-            Some("feature flags with ACLs and permissions")
-        } else if has(Self::ACL) && !has(Self::UIDS_16BIT | Self::UIDS_32BIT | Self::USER_NAMES) {
-            Some("feature flags with ACLs but without users")
-        } else if has(Self::PERMISSIONS) && has(Self::READ_ONLY) {
-            Some("feature flags with permissions and read-only")
-        } else if has(Self::EXCLUDE_NODUMP) && has(Self::FLAG_NODUMP) {
-            Some("feature flags that keep the nodump attribute and skip files that have it")
-        } else if has(Self::SUBVOLUME_READ_ONLY) && !has(Self::SUBVOLUME) {
-            Some("feature flags with read-only subvolumes but without subvolumes")
-        } else {
-            None
-        }
-    }
-
-    /// The digest that names the chunks (bit 61).
-    pub fn digest_algorithm(self) -> DigestAlgorithm {
-        if self.0 & Self::SHA512_256 != 0 {
-            DigestAlgorithm::Sha512_256
-        } else {
-            DigestAlgorithm::Sha256
-        }
-    }
-}
 
 /// One item of an index: a chunk and the bytes of the blob that it is.
 #[derive(Clone, Debug, PartialEq, Eq)]

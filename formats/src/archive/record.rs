@@ -1,0 +1,108 @@
+//! Records: a size, a type, a body.
+
+use bytes::Bytes;
+
+pub(crate) const ENTRY_TYPE: u64 = 0x1396_fabc_ea5b_bb51;
+pub(super) const USER: u64 = 0xf453_131a_aeea_ccb3;
+pub(super) const GROUP: u64 = 0x25eb_6ac9_6939_6a52;
+pub(super) const XATTR: u64 = 0xb815_7091_f80b_c486;
+pub(super) const ACL_USER: u64 = 0x297d_c88b_2ef1_2faf;
+pub(super) const ACL_GROUP: u64 = 0x36f2_acb5_6cb3_dd0b;
+pub(super) const ACL_GROUP_OBJ: u64 = 0x2304_7110_441f_38f3;
+pub(super) const ACL_DEFAULT: u64 = 0xfe3e_eda6_823c_8cd0;
+pub(super) const ACL_DEFAULT_USER: u64 = 0xbdf0_3df9_bd01_0a91;
+pub(super) const ACL_DEFAULT_GROUP: u64 = 0xa0cb_1168_782d_1f51;
+pub(super) const SELINUX: u64 = 0x46fa_f060_2fd2_6c59;
+pub(super) const FCAPS: u64 = 0xf726_7db0_afed_0629;
+pub(super) const QUOTA_PROJECT_ID: u64 = 0x161b_af2d_8772_a72b;
+pub(super) const PAYLOAD: u64 = 0x8b9e_1d93_d6dc_ffc9;
+pub(super) const SYMLINK: u64 = 0x664a_6fb6_830e_0d6c;
+pub(super) const DEVICE: u64 = 0xac3d_ace3_69df_e643;
+pub(super) const FILENAME: u64 = 0x6dbb_6ebc_b316_1f0b;
+pub(super) const GOODBYE: u64 = 0xdfd3_5c5e_8327_c403;
+
+pub(super) const HEADER_LEN: u64 = 16;
+pub(super) const ENTRY_LEN: u64 = 64;
+
+/// Bytes of a name in a directory, of a user, of a group.
+pub(super) const NAME_LEN_MAX: usize = 255;
+/// Bytes of a symbolic link's target, of a label.
+pub(super) const TARGET_LEN_MAX: usize = 4095;
+/// Bytes of an extended attribute's value.
+pub(super) const XATTR_VALUE_LEN_MAX: usize = 65536;
+/// Bytes of `security.capability`; 24 is the longest that kernels know.
+pub(super) const FCAPS_LEN_MAX: usize = 4096;
+
+/// Size and type of a record.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Header {
+    pub(super) size: u64,
+    pub(super) kind: u64,
+}
+
+pub(super) fn word(bytes: &[u8], at: usize) -> u64 {
+    u64::from_le_bytes(bytes[at..at + 8].try_into().expect("eight bytes"))
+}
+
+impl Header {
+    pub(super) fn parse(bytes: &[u8]) -> Self {
+        Self {
+            size: word(bytes, 0),
+            kind: word(bytes, 8),
+        }
+    }
+
+    /// The sizes that a record of this type may have, header included, or `None` for an unknown type. GOODBYE's depends on
+    /// the directory.
+    pub(super) fn sizes(self) -> Option<std::ops::RangeInclusive<u64>> {
+        let name_max = HEADER_LEN + NAME_LEN_MAX as u64 + 1;
+        Some(match self.kind {
+            ENTRY_TYPE => ENTRY_LEN..=ENTRY_LEN,
+            USER | GROUP | FILENAME => 18..=name_max,
+            // One more: desync ends values with a NUL.
+            XATTR => 20..=HEADER_LEN + NAME_LEN_MAX as u64 + 1 + XATTR_VALUE_LEN_MAX as u64 + 1,
+            ACL_USER | ACL_GROUP | ACL_DEFAULT_USER | ACL_DEFAULT_GROUP => 32..=name_max + 16,
+            ACL_GROUP_OBJ | QUOTA_PROJECT_ID => 24..=24,
+            ACL_DEFAULT => 48..=48,
+            SELINUX | SYMLINK => 18..=HEADER_LEN + TARGET_LEN_MAX as u64 + 1,
+            FCAPS => 16..=HEADER_LEN + FCAPS_LEN_MAX as u64,
+            PAYLOAD => 16..=u64::MAX - 1,
+            DEVICE => 32..=32,
+            GOODBYE => 40..=u64::MAX - 1,
+            _ => return None,
+        })
+    }
+}
+
+pub(super) fn push_words(out: &mut Vec<u8>, words: &[u64]) {
+    for word in words {
+        out.extend_from_slice(&word.to_le_bytes());
+    }
+}
+
+/// Appends a whole record.
+pub(super) fn push_record(out: &mut Vec<u8>, kind: u64, body: &[&[u8]]) {
+    let len: usize = body.iter().map(|part| part.len()).sum();
+    push_words(out, &[HEADER_LEN + len as u64, kind]);
+    for part in body {
+        out.extend_from_slice(part);
+    }
+}
+
+/// The text of a body that ends with its only NUL.
+pub(super) fn text(body: &Bytes) -> Option<Bytes> {
+    let (last, text) = body.split_last()?;
+    (*last == 0 && !text.is_empty() && !text.contains(&0)).then(|| body.slice(..text.len()))
+}
+
+/// The rule that a name of a directory entry breaks, if any.
+pub(super) fn broken_name_rule(name: &[u8]) -> Option<&'static str> {
+    match name {
+        [] => Some("a name is empty"),
+        b"." | b".." => Some("a name is . or .."),
+        _ if name.len() > NAME_LEN_MAX => Some("a name is longer than 255 bytes"),
+        _ if name.contains(&b'/') => Some("a name holds a /"),
+        _ if name.contains(&0) => Some("a name holds a NUL"),
+        _ => None,
+    }
+}

@@ -1,0 +1,104 @@
+//! Archives by casync, decoded and encoded again.
+
+use super::*;
+use bytes::Bytes;
+
+/// All steps of an archive that comes in pieces of `piece` bytes.
+fn steps(archive: &[u8], piece: usize) -> Result<Vec<Step>, ArchiveError> {
+    let mut decoder = ArchiveDecoder::new(ArchiveLimits::default());
+    let mut pieces = archive.chunks(piece);
+    let mut steps: Vec<Step> = Vec::new();
+    loop {
+        match decoder.next()? {
+            Step::NeedBytes => match pieces.next() {
+                Some(piece) => decoder.push(Bytes::copy_from_slice(piece)),
+                None => decoder.finish(),
+            },
+            Step::End => return Ok(steps),
+            Step::Payload(bytes) => match steps.last_mut() {
+                Some(Step::Payload(before)) => *before = [before.as_ref(), &bytes].concat().into(),
+                _ => steps.push(Step::Payload(bytes)),
+            },
+            step => steps.push(step),
+        }
+    }
+}
+
+fn encode(steps: &[Step], flags: crate::FeatureFlags, form: ArchiveForm) -> Vec<u8> {
+    let mut encoder = ArchiveEncoder::new(flags, form).unwrap();
+    let mut out = Vec::new();
+    for step in steps {
+        match step {
+            Step::Enter { name: None, node, .. } => encoder.root(node, &mut out).unwrap(),
+            Step::Enter {
+                name: Some(name), node, ..
+            } => encoder.child(name, node, &mut out).unwrap(),
+            Step::Payload(bytes) => {
+                encoder.payload(bytes.len() as u64).unwrap();
+                out.extend_from_slice(bytes);
+            }
+            Step::Leave => encoder.leave(&mut out).unwrap(),
+            Step::Orphan { .. } | Step::NeedBytes | Step::End => unreachable!("not in these archives"),
+        }
+        assert_eq!(encoder.position(), out.len() as u64);
+    }
+    assert!(encoder.is_finished());
+    out
+}
+
+/// Every kind of inode, attributes, ACLs, capabilities, names of all sorts: `casync make kinds.catar TREE`, as root.
+const KINDS: &[u8] = include_bytes!("../../testdata/kinds.catar");
+
+#[test]
+fn casyncs_archive_comes_back_byte_for_byte() {
+    let flags = crate::FeatureFlags(u64::from_le_bytes(KINDS[16..24].try_into().unwrap()));
+    let whole = steps(KINDS, KINDS.len()).unwrap();
+    for piece in [1, 7, 16, 100] {
+        assert_eq!(steps(KINDS, piece).unwrap(), whole, "in pieces of {piece}");
+    }
+    assert!(encode(&whole, flags, ArchiveForm::Sorted) == KINDS);
+    assert!(encode(&whole, flags, ArchiveForm::AnyOrder) == KINDS);
+}
+
+#[test]
+fn an_archive_cut_anywhere_is_an_error() {
+    for end in 0..KINDS.len() {
+        let error = steps(&KINDS[..end], 4096).unwrap_err();
+        assert_eq!(
+            error.rule, "it is cut short: the directories that are open have no end",
+            "cut at {end}"
+        );
+        assert_eq!(error.offset, end as u64);
+    }
+}
+
+#[test]
+fn bytes_after_the_end_are_an_error() {
+    let error = steps(&[KINDS, b"\0"].concat(), 4096).unwrap_err();
+    assert_eq!(error.rule, "bytes follow the end of the root directory");
+    assert_eq!(error.offset, KINDS.len() as u64);
+}
+
+/// The same tree by desync v1.1.0: a FILENAME alone for FIFO and socket, a NUL after each attribute's value.
+const DESYNC_KINDS: &[u8] = include_bytes!("../../testdata/desync-kinds.catar");
+
+#[test]
+fn desyncs_archive_is_read_with_what_is_missing_named() {
+    let steps = steps(DESYNC_KINDS, 4096).unwrap();
+    let orphans: Vec<_> = steps
+        .iter()
+        .filter_map(|step| match step {
+            Step::Orphan { name } => Some(name.as_ref()),
+            _ => None,
+        })
+        .collect();
+    assert_eq!(orphans, [b"fifo", b"sock"]);
+    let value = |wanted: &[u8]| {
+        steps.iter().find_map(|step| match step {
+            Step::Enter { node, .. } => node.metadata.xattrs.iter().find(|xattr| xattr.name == wanted),
+            _ => None,
+        })
+    };
+    assert_eq!(value(b"user.mime").unwrap().value.as_ref(), b"text/plain");
+    assert_eq!(value(b"user.empty").unwrap().value.as_ref(), b"");
+}
