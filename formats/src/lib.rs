@@ -15,8 +15,8 @@ mod id;
 mod index;
 
 pub use archive::{
-    Acl, AclDefault, AclEntry, ArchiveDecoder, ArchiveEncoder, ArchiveError, ArchiveForm, ArchiveLimits, Content,
-    Device, Metadata, Node, Step, Xattr,
+    Acl, AclDefault, AclEntry, ArchiveBytes, ArchiveDecoder, ArchiveEncoder, ArchiveError, ArchiveForm, ArchiveLimits,
+    ArchiveLookup, Content, Device, LookupError, Metadata, Node, Placed, Step, Xattr,
 };
 pub use chunk::{Chunk, ChunkError, ChunkForm, EncodedChunk, StorableChunk};
 pub use chunker::{CHUNK_LEN_MAX, Candidates, ChunkSizes, ChunkSizesError, Chunker, CutRule, Dialect, Kernel, Sweep};

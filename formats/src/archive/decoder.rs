@@ -45,7 +45,7 @@ pub enum Step {
         /// Its name in the directory that is open; `None` for the root.
         name: Option<Bytes>,
         /// What it is.
-        node: Node,
+        node: Box<Node>,
         /// Offset of its ENTRY record.
         at: u64,
     },
@@ -110,11 +110,7 @@ enum State {
 impl ArchiveDecoder {
     /// A decoder at the beginning of an archive.
     pub fn new(limits: ArchiveLimits) -> Self {
-        let item = Item {
-            hash: 0,
-            start: 0,
-            end: 0,
-        };
+        let item = Item::default();
         Self {
             limits,
             input: VecDeque::new(),
@@ -125,6 +121,23 @@ impl ArchiveDecoder {
             open: Vec::new(),
             path: EntryPath::default(),
             state: State::Entry { name: None, item },
+        }
+    }
+
+    /// A decoder before the FILENAME of some entry, at `position`. Good for that entry alone: what is around it is not known.
+    pub(super) fn within(limits: ArchiveLimits, flags: FeatureFlags, position: u64) -> Self {
+        Self {
+            position,
+            flags: Some(flags),
+            open: vec![Directory {
+                item: Item::default(),
+                entry_at: 0,
+                items: Vec::new(),
+                last_name: Vec::new(),
+                unsorted: None,
+            }],
+            state: State::Children,
+            ..Self::new(limits)
         }
     }
 
@@ -357,7 +370,7 @@ impl ArchiveDecoder {
         let metadata = reader.metadata;
         Ok(Step::Enter {
             name,
-            node: Node { metadata, content },
+            node: Box::new(Node { metadata, content }),
             at,
         })
     }

@@ -86,12 +86,7 @@ impl ArchiveEncoder {
         if self.started || node.content != Content::Directory {
             return Err(self.error("the root is one directory, and comes first"));
         }
-        let item = Item {
-            hash: 0,
-            start: 0,
-            end: 0,
-        };
-        self.enter(node, item, out)?;
+        self.enter(node, Item::default(), out)?;
         self.started = true;
         Ok(())
     }

@@ -5,7 +5,7 @@
 
 use siphasher::sip::SipHasher24;
 
-use super::record::{GOODBYE, HEADER_LEN, push_words};
+use super::record::{GOODBYE, HEADER_LEN, push_words, word};
 
 const TAIL_MARKER: u64 = 0x5744_6fa5_3370_2943;
 /// Bytes of an item, and of the tail.
@@ -13,7 +13,7 @@ pub(super) const ITEM_LEN: u64 = 24;
 const HASH_KEY: (u64, u64) = (0x8574_442b_0f1d_84b3, 0x2736_ed30_d1c2_2ec1);
 
 /// One entry of a directory, by absolute offsets.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Item {
     /// Hash of the name.
     pub(super) hash: u64,
@@ -21,6 +21,57 @@ pub(super) struct Item {
     pub(super) start: u64,
     /// End of the entry, what is in it included.
     pub(super) end: u64,
+}
+
+/// What the tail of a record says.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Tail {
+    /// Where the directory's ENTRY is.
+    pub(super) entry_at: u64,
+    /// Where the record is.
+    pub(super) at: u64,
+    /// How many items it has.
+    pub(super) items: u64,
+}
+
+impl Tail {
+    /// Reads the tail whose record ends at `end`, of a directory that begins not before `start`.
+    pub(super) fn parse(tail: &[u8], start: u64, end: u64) -> Result<Self, &'static str> {
+        let (back, len) = (word(tail, 0), word(tail, 8));
+        if word(tail, 16) != TAIL_MARKER {
+            return Err("no GOODBYE tail ends the directory");
+        }
+        let items = len.checked_sub(HEADER_LEN + ITEM_LEN).filter(|len| len % ITEM_LEN == 0);
+        let at = end.checked_sub(len).filter(|&at| at >= start);
+        let entry_at = at.and_then(|at| at.checked_sub(back)).filter(|&at| at >= start);
+        match (items, at, entry_at) {
+            (Some(items), Some(at), Some(entry_at)) => Ok(Self {
+                entry_at,
+                at,
+                items: items / ITEM_LEN,
+            }),
+            _ => Err("a GOODBYE record's tail points out of its directory"),
+        }
+    }
+
+    /// Where item `number` is.
+    pub(super) fn item_at(&self, number: u64) -> u64 {
+        self.at + HEADER_LEN + ITEM_LEN * number
+    }
+
+    /// Reads an item of a directory whose entries begin at `start`.
+    pub(super) fn item(&self, item: &[u8], start: u64) -> Result<Item, &'static str> {
+        let from = self.at.checked_sub(word(item, 0)).filter(|&from| from >= start);
+        let end = from.and_then(|from| from.checked_add(word(item, 8)));
+        match (from, end) {
+            (Some(from), Some(end)) if from < end && end <= self.at => Ok(Item {
+                hash: word(item, 16),
+                start: from,
+                end,
+            }),
+            _ => Err("an item of a GOODBYE record points out of its directory"),
+        }
+    }
 }
 
 /// Hash of a name, by which tables are ordered.

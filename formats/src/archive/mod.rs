@@ -1,13 +1,15 @@
 //! Archives (`.catar`): a directory tree as one stream of records.
 //!
 //! An [`ArchiveEncoder`] takes nodes in order and appends records; an [`ArchiveDecoder`] takes bytes as they come and gives
-//! nodes, payloads and ends of directories back. Neither recurses. Payload bytes pass both untouched and uncopied.
+//! nodes, payloads and ends of directories back; an [`ArchiveLookup`] finds one entry in an archive that can be read anywhere.
+//! None recurses. Payload bytes pass untouched and uncopied.
 //! Byte tables: `formats/FORMATS.md`, "Archives".
 
 mod decoder;
 mod encoder;
 mod error;
 mod goodbye;
+mod lookup;
 mod metadata;
 mod node;
 mod record;
@@ -17,5 +19,6 @@ mod tests;
 pub use decoder::{ArchiveDecoder, ArchiveLimits, Step};
 pub use encoder::{ArchiveEncoder, ArchiveForm};
 pub use error::ArchiveError;
+pub use lookup::{ArchiveBytes, ArchiveLookup, LookupError, Placed};
 pub use metadata::{Acl, AclDefault, AclEntry, Content, Device, Metadata, Node, Xattr};
 pub(crate) use record::ENTRY_TYPE;
