@@ -13,6 +13,8 @@ mod flags;
 mod frame;
 mod id;
 mod index;
+mod input;
+mod protocol;
 
 pub use archive::{
     Acl, AclDefault, AclEntry, ArchiveBytes, ArchiveDecoder, ArchiveEncoder, ArchiveError, ArchiveForm, ArchiveLimits,
@@ -26,3 +28,6 @@ pub use flags::{FeatureFlags, ParseFlagError};
 pub use frame::{FrameError, Level, compress_frame, decompress_frame, decompress_frame_into, raw_frame};
 pub use id::{ChunkId, ParseChunkIdError};
 pub use index::{ChunkIndex, ChunkSpan, IndexEncoder, IndexError, NullChunk};
+pub use protocol::{
+    ABORT_REASON_LEN_MAX, Frame, FrameDecoder, HelloFlags, PROTOCOL_FRAME_LEN_MAX, ProtocolError, push_chunk_head,
+};

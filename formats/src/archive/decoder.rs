@@ -3,7 +3,7 @@
 //! Nothing is believed: kinds go by the mode, every length is bounded before it is waited for, tables are compared with what
 //! was seen, an early end is an error and so are bytes after the end. There is no recursion: depth is a count.
 
-use std::collections::{HashSet, VecDeque};
+use std::collections::HashSet;
 
 use bytes::Bytes;
 
@@ -13,6 +13,7 @@ use super::metadata::{Content, Device, Node, kind_of};
 use super::node::NodeReader;
 use super::record::*;
 use crate::FeatureFlags;
+use crate::input::Input;
 
 /// What a reader puts up with.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -66,8 +67,7 @@ pub enum Step {
 #[derive(Debug)]
 pub struct ArchiveDecoder {
     limits: ArchiveLimits,
-    input: VecDeque<Bytes>,
-    available: u64,
+    input: Input,
     finished: bool,
     position: u64,
     flags: Option<FeatureFlags>,
@@ -113,8 +113,7 @@ impl ArchiveDecoder {
         let item = Item::default();
         Self {
             limits,
-            input: VecDeque::new(),
-            available: 0,
+            input: Input::default(),
             finished: false,
             position: 0,
             flags: None,
@@ -153,10 +152,7 @@ impl ArchiveDecoder {
 
     /// Takes the next bytes of the archive. Push after [`Step::NeedBytes`], so that little lies about.
     pub fn push(&mut self, bytes: Bytes) {
-        if !bytes.is_empty() {
-            self.available += bytes.len() as u64;
-            self.input.push_back(bytes);
-        }
+        self.input.push(bytes);
     }
 
     /// Tells that no bytes follow those pushed.
@@ -376,16 +372,11 @@ impl ArchiveDecoder {
     }
 
     fn payload(&mut self, item: Item, left: u64) -> Result<Option<Step>, ArchiveError> {
-        let Some(front) = self.input.front_mut() else {
+        let Some(bytes) = self.input.take_some(left) else {
             self.state = State::Payload { item, left };
             return self.starved();
         };
-        let len = left.min(front.len() as u64);
-        let bytes = front.split_to(len as usize);
-        if front.is_empty() {
-            self.input.pop_front();
-        }
-        self.available -= len;
+        let len = bytes.len() as u64;
         self.position += len;
         if len < left {
             self.state = State::Payload { item, left: left - len };
@@ -477,7 +468,7 @@ impl ArchiveDecoder {
 
     fn ended(&mut self) -> Result<Option<Step>, ArchiveError> {
         self.state = State::Ended;
-        if self.available > 0 {
+        if self.input.len() > 0 {
             return Err(self.error("bytes follow the end of the root directory"));
         }
         Ok(Some(if self.finished { Step::End } else { Step::NeedBytes }))
@@ -492,20 +483,10 @@ impl ArchiveDecoder {
 
     /// The header of the next record, not taken, its size checked; `None` while it is not all there.
     fn header(&mut self) -> Result<Option<Header>, ArchiveError> {
-        if self.available < HEADER_LEN {
+        let Some(bytes) = self.input.peek::<{ HEADER_LEN as usize }>() else {
             self.starved()?;
             return Ok(None);
-        }
-        let mut bytes = [0; HEADER_LEN as usize];
-        let mut filled = 0;
-        for piece in &self.input {
-            let len = piece.len().min(bytes.len() - filled);
-            bytes[filled..filled + len].copy_from_slice(&piece[..len]);
-            filled += len;
-            if filled == bytes.len() {
-                break;
-            }
-        }
+        };
         let header = Header::parse(&bytes);
         match header.sizes() {
             None => Err(self.error("a record of unknown type")),
@@ -518,41 +499,19 @@ impl ArchiveDecoder {
 
     /// The next `len` bytes, `None` while they are not all there. The caller bounded `len`.
     fn take(&mut self, len: u64) -> Result<Option<Bytes>, ArchiveError> {
-        if self.available < len {
+        let Some(bytes) = self.input.take(len) else {
             self.starved()?;
             return Ok(None);
-        }
-        self.available -= len;
+        };
         self.position += len;
-        let len = len as usize;
-        if let Some(front) = self.input.front_mut()
-            && front.len() >= len
-        {
-            let bytes = front.split_to(len);
-            if front.is_empty() {
-                self.input.pop_front();
-            }
-            return Ok(Some(bytes));
-        }
-        let mut bytes = Vec::with_capacity(len);
-        while bytes.len() < len {
-            let Some(mut front) = self.input.pop_front() else {
-                break;
-            };
-            let piece = front.split_to(front.len().min(len - bytes.len()));
-            bytes.extend_from_slice(&piece);
-            if !front.is_empty() {
-                self.input.push_front(front);
-            }
-        }
-        Ok(Some(bytes.into()))
+        Ok(Some(bytes))
     }
 
     /// Too few bytes are there: right as long as more may come.
     fn starved(&self) -> Result<Option<Step>, ArchiveError> {
         if self.finished {
             return Err(self.path.error(
-                self.position + self.available,
+                self.position + self.input.len(),
                 "it is cut short: the directories that are open have no end",
             ));
         }
