@@ -75,6 +75,8 @@ pub(crate) enum Verb {
     Diff(Diff),
     /// Write a store's chunks anew: other level, plain or compressed
     Convert(Convert),
+    /// Make an archive of a folder or a tar file; with -i cut, store and index it
+    Tar(Tar),
     /// Serve a store over HTTP
     ChunkServer(ChunkServer),
     /// Serve a folder of indexes over HTTP
@@ -586,6 +588,88 @@ pub(crate) struct Convert {
     pub(crate) writing: Writing,
     #[command(flatten)]
     pub(crate) effort: Effort,
+}
+
+/// Which of two encodings of trees.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum TreeFormat {
+    /// A folder
+    Disk,
+    /// A tar file
+    #[value(alias = "gnu-tar")]
+    Tar,
+}
+
+/// Whose archives.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum ArchiveStyle {
+    /// casync's: all that archives can keep
+    Casync,
+    /// desync's: mode, numeric owner, time, every extended attribute as it is
+    Desync,
+}
+
+/// What is kept of a tree and what is left out of it.
+#[derive(Clone, Debug, Args)]
+pub(crate) struct Keeping {
+    /// Keep only these features; casync's names and sets (best, unix, fat, user-names, nsec-time, …); may be repeated
+    #[arg(long, value_name = "FEATURE")]
+    pub(crate) with: Vec<String>,
+    /// Do not keep this feature; may be repeated
+    #[arg(long, value_name = "FEATURE")]
+    pub(crate) without: Vec<String>,
+    /// Whose archives: what is kept, and how, unless --with and --without say otherwise
+    #[arg(long, value_enum, default_value_t = ArchiveStyle::Casync)]
+    pub(crate) style: ArchiveStyle,
+    /// Keep no times
+    #[arg(long)]
+    pub(crate) no_time: bool,
+    /// Leave out what is mounted inside the folder
+    #[arg(short = 'x', long, alias = "exclude-submounts")]
+    pub(crate) one_file_system: bool,
+    /// Leave out what .caexclude files name
+    #[arg(long, default_value_t = true, action = ArgAction::Set, num_args = 0..=1, default_missing_value = "true", value_name = "BOOL")]
+    pub(crate) exclude_file: bool,
+    /// Leave out what has the attribute nodump
+    #[arg(long, default_value_t = true, action = ArgAction::Set, num_args = 0..=1, default_missing_value = "true", value_name = "BOOL")]
+    pub(crate) exclude_nodump: bool,
+}
+
+/// `tar`
+#[derive(Debug, Args)]
+pub(crate) struct Tar {
+    /// Archive (.catar) to write, with -i its index (.caidx); - for standard output
+    pub(crate) output: String,
+    /// Folder; with --input-format tar a tar file, - for standard input
+    pub(crate) source: PathBuf,
+    /// Cut the archive into chunks, store them, write the index
+    #[arg(short = 'i', long)]
+    pub(crate) index: bool,
+    /// Store for the chunks; without one only the index is made
+    #[arg(short = 's', long, value_name = "STORE", requires = "index")]
+    pub(crate) store: Option<String>,
+    /// What the source is
+    #[arg(long, value_enum, default_value_t = TreeFormat::Disk)]
+    pub(crate) input_format: TreeFormat,
+    /// Taken for desync's sake: a tar file without an entry for its root gets one anyway
+    #[arg(long)]
+    pub(crate) tar_add_root: bool,
+    #[command(flatten)]
+    pub(crate) keeping: Keeping,
+    /// End with code 3 when something could not be kept as it is
+    #[arg(long)]
+    pub(crate) strict: bool,
+    /// Print what was done, to standard error
+    #[arg(long)]
+    pub(crate) print_stats: bool,
+    #[command(flatten)]
+    pub(crate) cutting: Cutting,
+    #[command(flatten)]
+    pub(crate) writing: Writing,
+    #[command(flatten)]
+    pub(crate) effort: Effort,
+    #[command(flatten)]
+    pub(crate) access: Access,
 }
 
 /// What both servers take.

@@ -47,6 +47,7 @@ fn run(cli: &Cli) -> failure::Outcome<()> {
         Verb::Cache(arguments) => verbs::copy::cache(&context, arguments),
         Verb::Convert(arguments) => verbs::copy::convert(&context, arguments),
         Verb::Prune(arguments) => verbs::prune::prune(&context, arguments),
+        Verb::Tar(arguments) => verbs::tar::tar(&context, arguments),
         Verb::ChunkServer(arguments) => verbs::serve::chunk_server(&context, arguments),
         Verb::IndexServer(arguments) => verbs::serve::index_server(&context, arguments),
         Verb::Config(arguments) => verbs::about::config(&context, arguments),

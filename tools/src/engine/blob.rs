@@ -338,8 +338,8 @@ impl Shared {
             let mut mine = Vec::new();
             for item in items {
                 let key = self.key(item);
-                if !state.chunks.contains_key(&key) {
-                    state.chunks.insert(key, Slot::Coming);
+                if let std::collections::hash_map::Entry::Vacant(slot) = state.chunks.entry(key) {
+                    slot.insert(Slot::Coming);
                     mine.push(item);
                 }
             }

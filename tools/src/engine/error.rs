@@ -60,6 +60,17 @@ pub(crate) enum Error {
         /// Bytes that are there.
         found: u64,
     },
+    /// An archive breaks a rule of its format, or would.
+    #[error(transparent)]
+    Archive(#[from] cairn_formats::ArchiveError),
+    /// A file lost bytes while it was read.
+    #[error("{}: it lost its last {missing} bytes while it was read; try again when nobody writes to it", path.display())]
+    Shrunk {
+        /// The file.
+        path: PathBuf,
+        /// Bytes that it had before.
+        missing: u64,
+    },
     /// A target cannot hold the blob.
     #[error("{}: needs {needed} bytes, only {available} are there; free some space or choose another place", path.display())]
     Space {

@@ -14,6 +14,7 @@ mod make;
 mod position;
 mod progress;
 mod reflink;
+pub(crate) mod tree;
 mod verify;
 
 #[allow(unused_imports, reason = "for archives and mounts, which come next")]

@@ -147,14 +147,14 @@ pub(crate) fn ignored(context: &Context, ignoring: &Ignoring, access: &crate::cl
     Ok(ignored)
 }
 
-fn check_cutting(options: &MakeOptions) -> Outcome<()> {
+pub(super) fn check_cutting(options: &MakeOptions) -> Outcome<()> {
     match cairn_formats::CutRule::new(options.sizes, options.dialect) {
         Ok(_) => Ok(()),
         Err(error) => Err(Failure::usage(error.to_string())),
     }
 }
 
-fn report_make(context: &Context, report: &MakeReport, dry_run: bool) -> Outcome<()> {
+pub(super) fn report_make(context: &Context, report: &MakeReport, dry_run: bool) -> Outcome<()> {
     let object = json!({
         "bytes": report.bytes,
         "chunks": report.chunks,

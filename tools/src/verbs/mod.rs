@@ -7,4 +7,5 @@ pub(crate) mod inspect;
 pub(crate) mod make;
 pub(crate) mod prune;
 pub(crate) mod serve;
+pub(crate) mod tar;
 pub(crate) mod verify;

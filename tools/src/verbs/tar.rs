@@ -1,0 +1,186 @@
+//! `tar`: a tree becomes an archive, or the index of one.
+
+use std::fs::File;
+use std::io::Write;
+use std::path::Path;
+
+use cairn_formats::FeatureFlags;
+use cairn_store::ChunkStore;
+
+use super::make::{check_cutting, report_make};
+use crate::bar::Unit;
+use crate::cli::{ArchiveStyle, Keeping, Tar, TreeFormat};
+use crate::context::Context;
+use crate::engine::tree::{Notes, TreeReader, WalkOptions};
+use crate::engine::{self, IndexSpool, MakeOptions, MakeReport};
+use crate::failure::{Failure, Outcome};
+
+/// Bytes gathered before they are written to an archive file: big enough for few calls, small enough for the processor's cache.
+const BUFFER_LEN: usize = 512 << 10;
+
+/// Archives a tree.
+pub(crate) fn tar(context: &Context, arguments: &Tar) -> Outcome<()> {
+    let options = WalkOptions {
+        flags: flags(context, &arguments.keeping)?,
+    };
+    let mut reader = match arguments.input_format {
+        TreeFormat::Disk => TreeReader::open(&arguments.source, &options)?,
+        TreeFormat::Tar => return Err(Failure::usage("--input-format tar: not there yet")),
+    };
+    let bar = context.bar("archiving", Unit::Bytes);
+    let report = if arguments.index {
+        index(context, arguments, &options, &mut reader)?
+    } else {
+        archive(context, arguments, &mut reader)?
+    };
+    drop(bar);
+    let notes = reader.take_notes();
+    if arguments.print_stats || context.json || context.verbose {
+        report_make(context, &report, false)?;
+    }
+    tell(&notes, arguments.strict)
+}
+
+/// Cuts and stores the archive as it is made.
+fn index(context: &Context, arguments: &Tar, options: &WalkOptions, reader: &mut TreeReader) -> Outcome<MakeReport> {
+    let store = arguments
+        .store
+        .as_ref()
+        .map(|store| context.target(store, &arguments.access, &arguments.writing))
+        .transpose()?;
+    let (store, form) = store.unzip();
+    let target: Option<&dyn ChunkStore> = store.as_deref();
+    let make = MakeOptions {
+        sizes: arguments.cutting.sizes(),
+        dialect: arguments.cutting.dialect.into(),
+        digest: context.digest,
+        form: form.unwrap_or(arguments.writing.form()),
+        level: arguments.writing.level(),
+        workers: arguments.effort.workers(),
+    };
+    check_cutting(&make)?;
+    let mut spool = IndexSpool::new(options.flags, make.sizes)?;
+    let source = &arguments.source;
+    let made = engine::make(reader, source, target, &make, &context.progress, &mut |id, len| {
+        spool.push(id, len)
+    });
+    let report = made.map_err(|error| reader.take_failure().unwrap_or(error))?;
+    context.put_index(&arguments.output, spool.finish()?, &arguments.access)?;
+    Ok(report)
+}
+
+/// Writes the archive to a file, which gets its name when it is whole, or to standard output.
+fn archive(context: &Context, arguments: &Tar, reader: &mut TreeReader) -> Outcome<MakeReport> {
+    let name = &arguments.output;
+    let bytes = if name == "-" {
+        copy(
+            context,
+            reader,
+            &mut std::io::stdout().lock(),
+            "standard output".as_ref(),
+        )?
+    } else {
+        let path = Path::new(name);
+        // A pipe or a device is written as it is.
+        let special = std::fs::metadata(path).is_ok_and(|meta| !meta.is_file());
+        if special {
+            let mut file = File::options()
+                .write(true)
+                .open(path)
+                .map_err(|error| Failure::io(name, "open", &error))?;
+            copy(context, reader, &mut file, path)?
+        } else {
+            let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
+            let mut temporary = tempfile::Builder::new()
+                .prefix(".cairn-tar-")
+                .permissions(std::os::unix::fs::PermissionsExt::from_mode(0o666))
+                .tempfile_in(folder.unwrap_or(Path::new(".")))
+                .map_err(|error| Failure::io(name, "make a temporary file for", &error))?;
+            let bytes = copy(context, reader, temporary.as_file_mut(), path)?;
+            let persisted = temporary.persist(path);
+            persisted.map_err(|error| Failure::io(name, "rename the finished archive to", &error.error))?;
+            bytes
+        }
+    };
+    Ok(MakeReport {
+        bytes,
+        ..MakeReport::default()
+    })
+}
+
+fn copy(context: &Context, reader: &mut TreeReader, output: &mut dyn Write, name: &Path) -> Outcome<u64> {
+    let mut buffer = vec![0; BUFFER_LEN];
+    let mut bytes = 0;
+    loop {
+        context.progress.check().map_err(engine::Error::from)?;
+        let len = reader.fill(&mut buffer)?;
+        if len == 0 {
+            return Ok(bytes);
+        }
+        let written = output.write_all(&buffer[..len]);
+        written.map_err(|error| Failure::io(name.display(), "write", &error))?;
+        bytes += len as u64;
+        context.progress.advance(len as u64);
+    }
+}
+
+/// The feature flags that the command line asks for.
+pub(super) fn flags(context: &Context, keeping: &Keeping) -> Outcome<FeatureFlags> {
+    let named = |names: &[String]| {
+        names.iter().try_fold(0, |bits, name| {
+            let flags = FeatureFlags::named(name).map_err(|error| Failure::usage(error.to_string()))?;
+            Ok::<u64, Failure>(bits | flags.0)
+        })
+    };
+    let (with, without) = (named(&keeping.with)?, named(&keeping.without)?);
+    let mut flags = match keeping.style {
+        // casync starts from everything, so that what is taken away uncovers what it stood for.
+        ArchiveStyle::Casync => named(&["all".to_owned()])
+            .map(FeatureFlags)?
+            .with_digest(context.digest),
+        ArchiveStyle::Desync => FeatureFlags::desync_archive().with_digest(context.digest),
+    };
+    if with != 0 {
+        let how = FeatureFlags::EXCLUDE_FILE | FeatureFlags::EXCLUDE_NODUMP | FeatureFlags::SHA512_256;
+        flags = FeatureFlags(flags.0 & how | with);
+    }
+    let mut bits = flags.0 & !without;
+    if keeping.no_time {
+        bits &=
+            !(FeatureFlags::NSEC_TIME | FeatureFlags::USEC_TIME | FeatureFlags::SEC_TIME | FeatureFlags::TWO_SEC_TIME);
+    }
+    for (bit, on) in [
+        (FeatureFlags::EXCLUDE_FILE, keeping.exclude_file),
+        (FeatureFlags::EXCLUDE_NODUMP, keeping.exclude_nodump),
+        (FeatureFlags::EXCLUDE_SUBMOUNTS, keeping.one_file_system),
+    ] {
+        bits = if on { bits | bit } else { bits & !bit };
+    }
+    // casync gives an ACL the owners that it needs.
+    let owners = FeatureFlags::UIDS_16BIT | FeatureFlags::UIDS_32BIT | FeatureFlags::USER_NAMES;
+    if bits & FeatureFlags::ACL != 0 && bits & owners == 0 {
+        bits |= FeatureFlags::UIDS_32BIT | FeatureFlags::USER_NAMES;
+    }
+    if bits & FeatureFlags::SUBVOLUME_READ_ONLY != 0 {
+        bits |= FeatureFlags::SUBVOLUME;
+    }
+    Ok(FeatureFlags(bits).normal_form())
+}
+
+/// Lists what could not be kept or restored.
+pub(super) fn tell(notes: &Notes, strict: bool) -> Outcome<()> {
+    for note in notes.kept() {
+        eprintln!("cairn: {note}");
+    }
+    let more = notes.count() - notes.kept().len() as u64;
+    if more > 0 {
+        eprintln!("cairn: and {more} more");
+    }
+    if strict && notes.count() > 0 {
+        return Err(Failure::incomplete(format!(
+            "{} entries are not as they were",
+            notes.count()
+        )));
+    }
+    Ok(())
+}
