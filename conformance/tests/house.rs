@@ -105,6 +105,24 @@ fn arrows_between_crates_hold() {
     }
 }
 
+/// The root manifest's `[workspace.dependencies]` is the list of what may be depended on: an addition is a decision seen there.
+#[test]
+fn dependencies_come_from_the_one_list() {
+    let manifests = tracked().into_iter().filter(|file| file.ends_with("Cargo.toml"));
+    // The fuzz crates are workspaces of their own.
+    for file in manifests.filter(|file| file.components().count() > 1 && !file.to_string_lossy().contains("fuzz")) {
+        let text = std::fs::read_to_string(root().join(&file)).unwrap();
+        let mut depends = false;
+        for line in text.lines().map(str::trim) {
+            if line.starts_with('[') {
+                depends = line.ends_with("dependencies]");
+            } else if depends && !line.is_empty() && !line.starts_with('#') {
+                assert!(line.contains("workspace = true"), "{}: {line}", file.display());
+            }
+        }
+    }
+}
+
 #[test]
 fn light_crates_stay_light() {
     for (name, forbidden) in NEVER_LINKED {

@@ -198,6 +198,28 @@ fn desyncs_other_verbs_through_cairnd() {
     }
 }
 
+/// What the two print of the same store and index: the same values, and for people the same lines.
+#[test]
+fn reports_are_desyncs() {
+    let folder = Folder::new();
+    let (blob, _) = folder.blob(31, 3_000_000);
+    let (store, index) = (folder.path("store"), folder.path("blob.caibx"));
+    ok(&mut command(cairn(), args!["make", "-s", store, index, blob]));
+    ok(&mut command(desync(), args!["verify", "-s", store]));
+    let json = |tool: Command, verb: &str| -> serde_json::Value {
+        let printed = ok(&mut command(tool, args![verb, "-s", store, index])).stdout;
+        serde_json::from_slice(&printed).unwrap_or_else(|_| panic!("{verb} does not print JSON"))
+    };
+    for verb in ["inspect-chunks", "info"] {
+        assert_eq!(json(cairn(), verb), json(desync(), verb), "{verb}");
+    }
+    let lines = |tool: Command| ok(&mut command(tool, args!["info", "-f", "plain", "-s", store, index])).stdout;
+    assert_eq!(
+        String::from_utf8(lines(cairn())).ok(),
+        String::from_utf8(lines(desync())).ok()
+    );
+}
+
 /// `chunk` prints start, length and id; desync's lines are dialect 2's.
 #[test]
 fn chunk_prints_what_desync_prints() {

@@ -51,18 +51,16 @@ impl Context {
     /// The first Ctrl-C (or SIGTERM) lets the work clean up, the second ends it at once.
     pub(crate) fn obey_signals(&self) -> Outcome<()> {
         use signal_hook::consts::{SIGINT, SIGTERM};
-        let mut signals = signal_hook::iterator::Signals::new([SIGINT, SIGTERM])
-            .map_err(|error| Failure::io("signals", "listen for them", &error))?;
-        let progress = Arc::clone(&self.progress);
-        std::thread::spawn(move || {
-            let mut signals = signals.forever();
-            if signals.next().is_some() {
-                progress.cancel();
-            }
-            if signals.next().is_some() {
-                std::process::exit(crate::failure::Exit::Interrupted as i32);
-            }
-        });
+        use signal_hook::flag;
+        let cancelled = self.progress.cancel_flag();
+        // Set by the handler itself: a thread that hears of the signal later may come after the end of a cut pipe, which would
+        // then be taken for the end of the input.
+        for signal in [SIGINT, SIGTERM] {
+            let exit = crate::failure::Exit::Interrupted as i32;
+            flag::register_conditional_shutdown(signal, exit, Arc::clone(&cancelled))
+                .and_then(|_| flag::register(signal, Arc::clone(&cancelled)))
+                .map_err(|error| Failure::io("signals", "listen for them", &error))?;
+        }
         Ok(())
     }
 
@@ -113,6 +111,7 @@ impl Context {
             cookie: entry.http_cookie.clone().map(Cookie),
             proxy: access.proxy.clone().map_or(Proxy::Environment, Proxy::Url),
             rate_limit: rate.0.clone(),
+            cancelled: Some(self.progress.cancel_flag()),
             ..HttpOptions::default()
         };
         if let Some(timeout) = entry.timeout() {

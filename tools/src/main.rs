@@ -32,7 +32,7 @@ fn run(cli: &Cli) -> failure::Outcome<()> {
     if !matches!(cli.verb, Verb::ChunkServer(_) | Verb::IndexServer(_)) {
         context.obey_signals()?;
     }
-    match &cli.verb {
+    let outcome = match &cli.verb {
         Verb::Make(arguments) => verbs::make::make(&context, arguments),
         Verb::Chop(arguments) => verbs::make::chop(&context, arguments),
         Verb::Chunk(arguments) => verbs::make::chunk(&context, arguments),
@@ -53,5 +53,12 @@ fn run(cli: &Cli) -> failure::Outcome<()> {
         Verb::Config(arguments) => verbs::about::config(&context, arguments),
         Verb::Completion(arguments) => verbs::about::completion(arguments),
         Verb::Manpage(arguments) => verbs::about::manpage(arguments),
-    }
+    };
+    outcome.map_err(|mut failure| {
+        // Whatever was in the middle when Ctrl-C came, a request for instance.
+        if context.progress.check().is_err() {
+            failure.exit = failure::Exit::Interrupted;
+        }
+        failure
+    })
 }

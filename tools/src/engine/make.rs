@@ -247,6 +247,8 @@ fn run(
     if let Some(store) = store {
         store.flush()?;
     }
+    // Ctrl-C also ends the program at the other end of a pipe: what came before is no whole input.
+    progress.check()?;
     report.chunks_stored = stage.stored.into_inner();
     report.bytes_stored_plain = stage.stored_plain.into_inner();
     report.bytes_stored = stage.stored_encoded.into_inner();

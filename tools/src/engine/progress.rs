@@ -1,5 +1,6 @@
 //! What long work tells while it runs, and how it is told to stop.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 /// Counters of one piece of long work, shared between the threads that do it and the one that draws a bar.
@@ -7,7 +8,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 pub(crate) struct Progress {
     total: AtomicU64,
     done: AtomicU64,
-    cancelled: AtomicBool,
+    cancelled: Arc<AtomicBool>,
 }
 
 /// The work was told to stop (Ctrl-C).
@@ -36,12 +37,12 @@ impl Progress {
         self.total.load(Ordering::Relaxed)
     }
 
-    /// Tells the work to stop at the next chunk and to leave nothing half written.
-    pub(crate) fn cancel(&self) {
-        self.cancelled.store(true, Ordering::Relaxed);
+    /// Once this is set, the work stops at the next chunk and leaves nothing half written. For a signal's handler.
+    pub(crate) fn cancel_flag(&self) -> Arc<AtomicBool> {
+        Arc::clone(&self.cancelled)
     }
 
-    /// Errors once [`Progress::cancel`] was called; long loops ask at each batch.
+    /// Errors once the work was told to stop; long loops ask at each batch, and before they call it done.
     pub(crate) fn check(&self) -> Result<(), Cancelled> {
         if self.cancelled.load(Ordering::Relaxed) {
             Err(Cancelled)

@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::Ordering;
 
 use bytes::Bytes;
 use cairn_formats::{ChunkId, ChunkIndex, ChunkSizes, DigestAlgorithm, FeatureFlags, IndexEncoder};
@@ -258,7 +259,7 @@ fn a_cancelled_extraction_leaves_nothing() {
     let fixture = Fixture::new();
     let (index, _) = fixture.make(&blob(6, 300_000));
     let progress = Progress::default();
-    progress.cancel();
+    progress.cancel_flag().store(true, Ordering::Relaxed);
     let options = ExtractOptions::default();
     let error = extract(&index, &fixture.path("out"), &fixture.store, &[], &options, &progress).unwrap_err();
     assert!(matches!(error, Error::Cancelled(_)));

@@ -13,6 +13,7 @@ use std::io::{self, Write as _};
 use std::mem;
 use std::path::PathBuf;
 use std::sync::OnceLock;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use bytes::{Bytes, BytesMut};
@@ -97,6 +98,8 @@ pub(crate) enum HttpFault {
     Busy { status: StatusCode, seconds: u64 },
     #[error("the answer is longer than the {len_max} bytes allowed")]
     TooLong { len_max: usize },
+    #[error("given up: interrupted")]
+    Cancelled,
     #[error("redirect refused: {0}")]
     Redirect(String),
     #[error("{what}")]
@@ -107,12 +110,15 @@ impl HttpFault {
     /// Whether the server, or the request, must change before it can work.
     pub(crate) fn is_refusal(&self) -> bool {
         match self {
-            Self::Transport { .. } | Self::TimedOut(_) | Self::Busy { .. } => false,
+            Self::Transport { .. } | Self::TimedOut(_) | Self::Busy { .. } | Self::Cancelled => false,
             Self::Status { status, .. } => !is_passing(*status),
             Self::Tls { .. } | Self::TooLong { .. } | Self::Redirect(_) | Self::Setup { .. } => true,
         }
     }
 }
+
+/// How often a waiting request looks whether it is still wanted.
+const CANCELLED_LOOK: Duration = Duration::from_millis(50);
 
 /// What to do after a failed try.
 enum Next {
@@ -157,8 +163,18 @@ impl HttpClient {
         &self.base
     }
 
-    /// Asks until there is a definite answer, the tries are used up, or another try cannot help.
+    /// Asks until there is a definite answer, the tries are used up, another try cannot help, or nobody wants to know any more.
     pub(crate) async fn ask(&self, url: &Url, ask: &Ask) -> Result<Answer, HttpFault> {
+        let Some(cancelled) = &self.options.cancelled else {
+            return self.ask_patiently(url, ask).await;
+        };
+        tokio::select! {
+            answer = self.ask_patiently(url, ask) => answer,
+            () = until_set(cancelled) => Err(HttpFault::Cancelled),
+        }
+    }
+
+    async fn ask_patiently(&self, url: &Url, ask: &Ask) -> Result<Answer, HttpFault> {
         let tries = self.options.error_retry.max(1);
         let mut done = 1;
         loop {
@@ -437,6 +453,13 @@ impl Failure {
                 not_before: Duration::ZERO,
             },
         }
+    }
+}
+
+/// Looks at the flag again and again: a signal's handler can set one, and wake nobody.
+async fn until_set(flag: &AtomicBool) {
+    while !flag.load(Ordering::Relaxed) {
+        tokio::time::sleep(CANCELLED_LOOK).await;
     }
 }
 

@@ -4,6 +4,7 @@
 use std::fmt;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use crate::RateLimit;
@@ -39,6 +40,8 @@ pub struct HttpOptions {
     pub proxy: Proxy,
     /// A limit on the bytes of bodies, shared with others.
     pub rate_limit: Option<Arc<RateLimit>>,
+    /// Once this is set (by Ctrl-C), requests are given up, those that wait for an answer too.
+    pub cancelled: Option<Arc<AtomicBool>>,
 }
 
 impl Default for HttpOptions {
@@ -58,6 +61,7 @@ impl Default for HttpOptions {
             cookie: None,
             proxy: Proxy::Environment,
             rate_limit: None,
+            cancelled: None,
         }
     }
 }
