@@ -223,7 +223,12 @@ fn a_damaged_chunk_is_set_aside_and_can_be_put_again() {
     store.flush().unwrap();
     contract::reads_are_right(&store, &put);
     let mut seen = 0;
-    store.for_each_id(&mut |_| Ok(seen += 1)).unwrap();
+    store
+        .for_each_id(&mut |_| {
+            seen += 1;
+            Ok(())
+        })
+        .unwrap();
     assert_eq!(seen, put.len(), "what was set aside is no chunk");
 }
 
