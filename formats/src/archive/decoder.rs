@@ -196,6 +196,13 @@ impl ArchiveDecoder {
 
     /// An ENTRY, its body included.
     fn entry(&mut self, name: Option<Bytes>, item: Item) -> Result<Option<Step>, ArchiveError> {
+        let first = self
+            .input
+            .peek()
+            .map(|bytes: [u8; HEADER_LEN as usize]| Header::parse(&bytes));
+        if name.is_none() && first.is_some_and(|first| first.kind != ENTRY_TYPE) {
+            return Err(self.error("it does not start with an ENTRY: it is no archive"));
+        }
         let Some(header) = self.header()? else {
             self.state = State::Entry { name, item };
             return Ok(Some(Step::NeedBytes));
@@ -213,11 +220,7 @@ impl ArchiveDecoder {
                 self.state = State::Children;
                 return Ok(Some(Step::Orphan { name }));
             }
-            return Err(self.error(if name.is_some() {
-                "no ENTRY follows a FILENAME"
-            } else {
-                "it does not start with an ENTRY: it is no archive"
-            }));
+            return Err(self.error("no ENTRY follows a FILENAME"));
         }
         let at = self.position;
         let Some(record) = self.take(ENTRY_LEN)? else {
@@ -282,6 +285,9 @@ impl ArchiveDecoder {
             0o140_000 => Content::Socket,
             0o100_000 => {
                 self.expect(header, PAYLOAD, "no PAYLOAD follows a regular file's ENTRY")?;
+                if header.size > ARCHIVE_LEN_MAX.saturating_sub(self.position) {
+                    return Err(self.error("a file's payload ends behind byte 2^63"));
+                }
                 if self.take(HEADER_LEN)?.is_none() {
                     return Ok(None);
                 }

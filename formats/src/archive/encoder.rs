@@ -157,12 +157,13 @@ impl ArchiveEncoder {
             Content::Directory | Content::Fifo | Content::Socket => None,
             Content::File { len } => {
                 file_len = Some(*len);
-                match len.checked_add(HEADER_LEN).filter(|&size| size != u64::MAX) {
-                    Some(size) => {
-                        push_words(out, &[size, PAYLOAD]);
+                // Before it: names, records of this entry and the header, all far shorter than what is left below 2^64.
+                match (out.len() - start) as u64 + entry_at + HEADER_LEN {
+                    before if *len <= ARCHIVE_LEN_MAX.saturating_sub(before) => {
+                        push_words(out, &[HEADER_LEN + len, PAYLOAD]);
                         None
                     }
-                    None => Some("a file is longer than 2^64 - 18 bytes"),
+                    _ => Some("a file's payload ends behind byte 2^63"),
                 }
             }
             Content::Symlink { target } => {

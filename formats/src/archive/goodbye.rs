@@ -97,7 +97,7 @@ pub(super) fn push(mut items: Vec<Item>, entry_at: u64, at: u64, out: &mut Vec<u
 }
 
 /// The items of a complete binary search tree, level by level.
-fn as_tree(sorted: &[Item]) -> Vec<Item> {
+pub(super) fn as_tree(sorted: &[Item]) -> Vec<Item> {
     let mut tree = sorted.to_vec();
     let levels = sorted.len().checked_ilog2().map_or(0, |log| log + 1);
     place(sorted, &mut tree, 0, levels);

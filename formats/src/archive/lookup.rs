@@ -4,13 +4,14 @@
 //! records. The tables are hints from outside: an item is believed only as far as the records it points to agree, so a lie
 //! ends in an error or in "not there", never in a read out of bounds or without end.
 
+use std::collections::HashSet;
 use std::ops::Range;
 
 use bytes::Bytes;
 
 use super::decoder::{ArchiveDecoder, ArchiveLimits, Step};
 use super::error::ArchiveError;
-use super::goodbye::{ITEM_LEN, Item, Tail, name_hash};
+use super::goodbye::{self, ITEM_LEN, Item, Tail, name_hash};
 use super::metadata::{Content, Node};
 use super::record::HEADER_LEN;
 use crate::FeatureFlags;
@@ -81,7 +82,7 @@ impl<B: ArchiveBytes> ArchiveLookup<B> {
         let mut decoder = ArchiveDecoder::new(limits);
         let root = enter(&bytes, &mut decoder, 0..bytes.len())?;
         let (Some(root), Some(flags)) = (root, decoder.flags()) else {
-            return Err(broken(0, "it does not start with an ENTRY: it is no archive").into());
+            return Err(broken(None, 0, "it does not start with an ENTRY: it is no archive").into());
         };
         let lookup = Self {
             bytes,
@@ -137,7 +138,9 @@ impl<B: ArchiveBytes> ArchiveLookup<B> {
             }
             let at = tail.item_at(place);
             let item = self.read(at..at + ITEM_LEN)?;
-            let item = tail.item(&item, start).map_err(|rule| broken(at, rule))?;
+            let item = tail
+                .item(&item, start)
+                .map_err(|rule| broken(Some(directory), at, rule))?;
             // Equal hashes may lie on both sides.
             if hash >= item.hash {
                 places.push(2 * place + 2);
@@ -148,9 +151,14 @@ impl<B: ArchiveBytes> ArchiveLookup<B> {
             if hash == item.hash {
                 same += 1;
                 if same > SAME_HASH_MAX {
-                    return Err(broken(at, "too many items of a GOODBYE record have the same hash").into());
+                    return Err(broken(
+                        Some(directory),
+                        at,
+                        "too many items of a GOODBYE record have the same hash",
+                    )
+                    .into());
                 }
-                let found = self.entry(item)?;
+                let found = self.entry(directory, item)?;
                 if found.as_ref().is_some_and(|found| found.name.as_deref() == Some(name)) {
                     return Ok(found);
                 }
@@ -173,7 +181,7 @@ impl<B: ArchiveBytes> ArchiveLookup<B> {
         let items = self.items(directory, tail)?;
         let same = items.into_iter().filter(|item| item.hash == hash);
         for item in same.take(SAME_HASH_MAX) {
-            let found = self.entry(item)?;
+            let found = self.entry(directory, item)?;
             if found.as_ref().is_some_and(|found| found.name.as_deref() == Some(name)) {
                 return Ok(found);
             }
@@ -182,6 +190,8 @@ impl<B: ArchiveBytes> ArchiveLookup<B> {
     }
 
     /// All entries of a directory, in the order of the archive, each read when it is asked for.
+    ///
+    /// Errors: a table that does not fill its directory; an entry that is not what its item says, or has the name of one before.
     pub fn children<'l>(
         &'l self,
         directory: &Placed,
@@ -192,56 +202,93 @@ impl<B: ArchiveBytes> ArchiveLookup<B> {
         } else {
             Vec::new()
         };
-        Ok(items.into_iter().filter_map(|item| self.entry(item).transpose()))
+        // Only names of one hash can be the same; honest archives have none.
+        let mut hashes: Vec<u64> = items.iter().map(|item| item.hash).collect();
+        hashes.sort_unstable();
+        let shared: HashSet<u64> = hashes
+            .array_windows()
+            .filter_map(|[one, next]| (one == next).then_some(*one))
+            .collect();
+        let mut names = HashSet::new();
+        let directory = directory.clone();
+        Ok(items.into_iter().filter_map(move |item| {
+            let found = self.entry(&directory, item).transpose()?;
+            Some(found.and_then(|placed| {
+                if shared.contains(&item.hash) && !names.insert(placed.name.clone()) {
+                    return Err(broken(Some(&directory), item.start, "a name is there twice in a directory").into());
+                }
+                Ok(placed)
+            }))
+        }))
     }
 
     /// All items of a table, in the order of the archive. They have to fill the directory without a gap.
     fn items(&self, directory: &Placed, tail: &Tail) -> Result<Vec<Item>, LookupError<B::Error>> {
         let table = self.read(tail.item_at(0)..tail.item_at(tail.items))?;
         let start = directory.content.start;
+        let refuse = |rule| Err(broken(Some(directory), tail.at, rule).into());
         let items: Result<Vec<Item>, _> = table
             .chunks_exact(ITEM_LEN as usize)
             .map(|item| tail.item(item, start))
             .collect();
-        let mut items = items.map_err(|rule| broken(tail.at, rule))?;
-        items.sort_by_key(|item| item.start);
+        let items = items.map_err(|rule| broken(Some(directory), tail.at, rule))?;
+        let mut by_place = items.clone();
+        by_place.sort_by_key(|item| item.start);
+        // A tree by their hashes, or by their places (desync until 2019). By hashes alone: equal ones may lie either way.
+        let mut sorted = by_place.clone();
+        sorted.sort_by_key(|item| item.hash);
+        let hashes = |items: &[Item]| items.iter().map(|item| item.hash).collect::<Vec<_>>();
+        if hashes(&items) != hashes(&goodbye::as_tree(&sorted)) && items != by_place {
+            return refuse("the items of a GOODBYE record are not in order");
+        }
         let mut end = start;
-        for item in &items {
+        for item in &by_place {
             if item.start != end {
-                return Err(broken(tail.at, "the items of a GOODBYE record do not fill their directory").into());
+                return refuse("the items of a GOODBYE record do not fill their directory");
             }
             end = item.end;
         }
         if end != tail.at {
-            return Err(broken(tail.at, "the items of a GOODBYE record do not fill their directory").into());
+            return refuse("the items of a GOODBYE record do not fill their directory");
         }
-        Ok(items)
+        Ok(by_place)
     }
 
     /// The tail of a directory's table, checked against the directory.
     fn tail(&self, directory: &Placed) -> Result<Tail, LookupError<B::Error>> {
         let Range { start, end } = directory.content;
         let at = end.checked_sub(ITEM_LEN).filter(|&at| at >= start);
-        let at = at.ok_or_else(|| broken(end, "it is cut short: a directory has no end"))?;
+        let at = at.ok_or_else(|| broken(Some(directory), end, "it is cut short: a directory has no end"))?;
         let tail = self.read(at..end)?;
-        let tail = Tail::parse(&tail, directory.at, end).map_err(|rule| broken(at, rule))?;
+        let tail = Tail::parse(&tail, directory.at, end).map_err(|rule| broken(Some(directory), at, rule))?;
         if tail.entry_at != directory.at || tail.at < start {
             let rule = "a GOODBYE record's tail does not give the way to its directory";
-            return Err(broken(at, rule).into());
+            return Err(broken(Some(directory), at, rule).into());
         }
         if tail.items > self.limits.directory_entries_max as u64 {
-            return Err(broken(at, "a directory has more entries than the limit").into());
+            return Err(broken(Some(directory), at, "a directory has more entries than the limit").into());
         }
         Ok(tail)
     }
 
     /// The entry that an item points to; `None` for a name without an inode, as desync leaves them.
-    fn entry(&self, item: Item) -> Result<Option<Placed>, LookupError<B::Error>> {
+    fn entry(&self, directory: &Placed, item: Item) -> Result<Option<Placed>, LookupError<B::Error>> {
         let mut decoder = ArchiveDecoder::within(self.limits, self.flags, item.start);
-        let placed = enter(&self.bytes, &mut decoder, item.start..item.end)?;
+        let placed = enter(&self.bytes, &mut decoder, item.start..item.end).map_err(|error| match error {
+            // Before a name was read, all that is known is the directory.
+            LookupError::Archive(ArchiveError { offset, entry, rule }) if entry == "." => {
+                broken(Some(directory), offset, rule).into()
+            }
+            error => error,
+        })?;
         let name = placed.as_ref().and_then(|placed| placed.name.as_deref());
         if placed.is_some() && name.map(name_hash) != Some(item.hash) {
-            return Err(broken(item.start, "an item of a GOODBYE record points to another name").into());
+            return Err(broken(
+                Some(directory),
+                item.start,
+                "an item of a GOODBYE record points to another name",
+            )
+            .into());
         }
         Ok(placed)
     }
@@ -295,16 +342,18 @@ fn enter<B: ArchiveBytes>(
             }
             Step::Orphan { .. } => return Ok(None),
             _ => {
-                return Err(broken(range.start, "an item of a GOODBYE record points to no entry").into());
+                return Err(broken(None, range.start, "an item of a GOODBYE record points to no entry").into());
             }
         }
     }
 }
 
-fn broken(offset: u64, rule: &'static str) -> ArchiveError {
+/// An error of a directory's table; of the archive's beginning when there is no directory yet.
+fn broken(directory: Option<&Placed>, offset: u64, rule: &'static str) -> ArchiveError {
+    let name = directory.and_then(|directory| directory.name.as_deref());
     ArchiveError {
         offset,
-        entry: "(by its table)".to_owned(),
+        entry: name.map_or_else(|| ".".to_owned(), |name| String::from_utf8_lossy(name).into_owned()),
         rule,
     }
 }

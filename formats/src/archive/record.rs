@@ -30,6 +30,8 @@ pub(super) const NAME_LEN_MAX: usize = 255;
 pub(super) const TARGET_LEN_MAX: usize = 4095;
 /// Bytes of an extended attribute's value.
 pub(super) const XATTR_VALUE_LEN_MAX: usize = 65536;
+/// Where an archive ends at the latest, and so what a file's length is below: file systems count in signed 64-bit numbers.
+pub(super) const ARCHIVE_LEN_MAX: u64 = i64::MAX as u64;
 /// Bytes of `security.capability`; 24 is the longest that kernels know.
 pub(super) const FCAPS_LEN_MAX: usize = 4096;
 
@@ -66,9 +68,9 @@ impl Header {
             ACL_DEFAULT => 48..=48,
             SELINUX | SYMLINK => 18..=HEADER_LEN + TARGET_LEN_MAX as u64 + 1,
             FCAPS => 16..=HEADER_LEN + FCAPS_LEN_MAX as u64,
-            PAYLOAD => 16..=u64::MAX - 1,
+            PAYLOAD => 16..=ARCHIVE_LEN_MAX,
             DEVICE => 32..=32,
-            GOODBYE => 40..=u64::MAX - 1,
+            GOODBYE => 40..=ARCHIVE_LEN_MAX,
             _ => return None,
         })
     }
