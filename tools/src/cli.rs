@@ -77,6 +77,8 @@ pub(crate) enum Verb {
     Convert(Convert),
     /// Make an archive of a folder or a tar file; with -i cut, store and index it
     Tar(Tar),
+    /// Show a blob as a file, read from its store as it is needed (FUSE)
+    MountIndex(MountIndex),
     /// Serve a store over HTTP
     ChunkServer(ChunkServer),
     /// Serve a folder of indexes over HTTP
@@ -729,6 +731,48 @@ pub(crate) struct ChunkServer {
     /// Taken for desync's sake: what is written is always verified
     #[arg(long, default_value_t = true, action = ArgAction::Set, num_args = 0..=1, default_missing_value = "true", value_name = "BOOL")]
     pub(crate) skip_verify_write: bool,
+}
+
+/// What both mounts take.
+#[derive(Clone, Debug, Args)]
+pub(crate) struct Mounting {
+    /// Let other users than yourself see the mount (needs user_allow_other in /etc/fuse.conf unless you are root)
+    #[arg(long)]
+    pub(crate) allow_other: bool,
+    /// Bytes of decoded chunks kept in memory (suffixes K, M, G)
+    #[arg(long, default_value = "128M", value_parser = sizes::bytes, value_name = "BYTES")]
+    pub(crate) memory_limit: u64,
+}
+
+/// `mount-index`
+#[derive(Debug, Args)]
+pub(crate) struct MountIndex {
+    /// Index of the blob; - for standard input
+    pub(crate) index: String,
+    /// Empty folder to mount on
+    pub(crate) folder: PathBuf,
+    #[command(flatten)]
+    pub(crate) sources: Sources,
+    /// JSON file {"stores": [...], "cache": "..."} in place of -s and -c; read again on SIGHUP
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["stores", "cache"])]
+    pub(crate) store_file: Option<PathBuf>,
+    /// Sparse file that keeps what was read (copy on read)
+    #[arg(long, value_name = "FILE")]
+    pub(crate) cor_file: Option<PathBuf>,
+    /// File for what --cor-file holds, written at the end and on SIGHUP, read at the start
+    #[arg(long, value_name = "FILE", requires = "cor_file")]
+    pub(crate) cor_state_save: Option<PathBuf>,
+    /// State file whose chunks are fetched at the start, where there is no saved one
+    #[arg(long, value_name = "FILE", requires = "cor_file")]
+    pub(crate) cor_state_init: Option<PathBuf>,
+    /// Threads that do so
+    #[arg(long, default_value_t = 10, value_name = "N", requires = "cor_file")]
+    pub(crate) cor_init_n: usize,
+    /// Sparse file for what is written; makes the blob writable (copy on write). FILE.map beside it says what it holds
+    #[arg(long, value_name = "FILE")]
+    pub(crate) cow: Option<PathBuf>,
+    #[command(flatten)]
+    pub(crate) mounting: Mounting,
 }
 
 /// `index-server`

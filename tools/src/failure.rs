@@ -6,6 +6,7 @@ use std::io;
 use cairn_store::Error as StoreError;
 
 use crate::engine;
+use crate::engine::mount::MountFault;
 
 /// Exit codes; `docs/exit-codes.md` explains them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -126,6 +127,17 @@ impl From<engine::Error> for Failure {
                 };
             }
             engine::Error::Chunk { .. } => Some("the store or the index is damaged: try `cairn verify` on the store"),
+            engine::Error::Mount { fault, .. } => Some(match fault {
+                MountFault::NoDevice => "load the kernel's module (`modprobe fuse`), or let this container use it",
+                MountFault::Device => "ask an administrator for the right to use it, or run as root",
+                MountFault::NoHelper => "install it (Debian: fuse3), or run as root",
+                MountFault::NotEmpty => "name an empty folder",
+                MountFault::Folder(_) => "make the folder, or name another",
+                MountFault::Refused(_) => {
+                    "look whether it is mounted on already, and at /etc/fuse.conf for --allow-other"
+                }
+            }),
+            engine::Error::State { .. } => Some("name another file, or remove it to begin anew"),
             engine::Error::Mismatch { .. } | engine::Error::Length { .. } => {
                 Some("the file is not the one that was indexed: make a new index")
             }

@@ -29,7 +29,12 @@ fn main() -> ExitCode {
 
 fn run(cli: &Cli) -> failure::Outcome<()> {
     let context = Context::new(&cli.global)?;
-    if !matches!(cli.verb, Verb::ChunkServer(_) | Verb::IndexServer(_)) {
+    // These stay until a signal, and have their own ways to end.
+    let stays = matches!(
+        cli.verb,
+        Verb::ChunkServer(_) | Verb::IndexServer(_) | Verb::MountIndex(_)
+    );
+    if !stays {
         context.obey_signals()?;
     }
     let outcome = match &cli.verb {
@@ -48,6 +53,7 @@ fn run(cli: &Cli) -> failure::Outcome<()> {
         Verb::Convert(arguments) => verbs::copy::convert(&context, arguments),
         Verb::Prune(arguments) => verbs::prune::prune(&context, arguments),
         Verb::Tar(arguments) => verbs::tar::tar(&context, arguments),
+        Verb::MountIndex(arguments) => verbs::mount_index::mount_index(&context, arguments),
         Verb::ChunkServer(arguments) => verbs::serve::chunk_server(&context, arguments),
         Verb::IndexServer(arguments) => verbs::serve::index_server(&context, arguments),
         Verb::Config(arguments) => verbs::about::config(&context, arguments),

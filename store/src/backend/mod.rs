@@ -2,4 +2,3 @@
 
 pub(crate) mod flat;
 pub(crate) mod http;
-pub(crate) mod ssh;

@@ -27,12 +27,7 @@ fn empty_index() -> Bytes {
 }
 
 fn open(url: &str, options: &HttpOptions) -> IndexStore {
-    IndexStore::open(
-        &Location::parse(url).unwrap(),
-        options,
-        &cairn_store::SshOptions::default(),
-    )
-    .unwrap()
+    IndexStore::open(&Location::parse(url).unwrap(), options).unwrap()
 }
 
 #[test]

@@ -15,7 +15,7 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 use std::thread::JoinHandle;
 
 use bytes::Bytes;
-use cairn_formats::{ChunkId, ChunkIndex, EncodedChunk, FeatureFlags};
+use cairn_formats::{ChunkId, ChunkIndex, EncodedChunk, FeatureFlags, NullChunk};
 use cairn_store::ChunkStore;
 
 use super::extract::lock;
@@ -27,6 +27,9 @@ const BATCH_CHUNKS_MAX: usize = 64;
 const READERS_MAX: usize = 16;
 /// Batches that may wait for a readahead thread; further ones are forgotten, reading fetches them.
 const QUEUE_MAX: usize = 64;
+/// A read goes on an earlier one when it starts at most so many of its own lengths away from where that one ended: a kernel
+/// that reads ahead has several requests on their way, and they come in any order.
+const READ_LENS_APART_MAX: u64 = 4;
 
 /// How much a blob keeps and fetches ahead.
 #[derive(Clone, Copy, Debug)]
@@ -70,6 +73,9 @@ pub(crate) struct IndexedBlob {
 #[derive(Debug)]
 struct Shared {
     index: ChunkIndex,
+    null: NullChunk,
+    /// As many as the null chunk has.
+    zeros: Bytes,
     store: Arc<dyn ChunkStore>,
     options: BlobOptions,
     state: Mutex<State>,
@@ -116,8 +122,11 @@ struct Reader {
 impl IndexedBlob {
     /// A blob to read. Nothing is fetched now.
     pub(crate) fn new(index: ChunkIndex, store: Arc<dyn ChunkStore>, options: BlobOptions) -> Self {
+        let null = NullChunk::of(&index);
         let shared = Arc::new(Shared {
             index,
+            null,
+            zeros: Bytes::from(vec![0; null.plain_len()]),
             store,
             options,
             state: Mutex::default(),
@@ -170,6 +179,45 @@ impl IndexedBlob {
         Ok((end - offset) as usize)
     }
 
+    /// The bytes from `offset` on, at most `len`; fewer only where the blob ends. Those of a single chunk are not copied.
+    ///
+    /// Errors: as [`IndexedBlob::read_at`].
+    pub(crate) fn read(&self, offset: u64, len: usize) -> Result<Bytes> {
+        let end = offset.saturating_add(len as u64).min(self.len());
+        if offset >= end {
+            return Ok(Bytes::new());
+        }
+        let index = &self.shared.index;
+        let first = index.find(offset).expect("the offset is inside the blob");
+        let span = index.span(first).range;
+        if span.end >= end {
+            self.plan_ahead(offset, end, first + 1);
+            let plain = self.shared.chunk(first)?;
+            return Ok(plain.slice((offset - span.start) as usize..(end - span.start) as usize));
+        }
+        let mut bytes = vec![0; (end - offset) as usize];
+        self.read_at(offset, &mut bytes)?;
+        Ok(bytes.into())
+    }
+
+    /// The plain bytes of whole items, in order; the caller bounds how many. Counts as a read for what is fetched ahead.
+    ///
+    /// Errors: as [`IndexedBlob::read_at`].
+    pub(crate) fn items(&self, items: Range<usize>) -> Result<Vec<Bytes>> {
+        if items.is_empty() {
+            return Ok(Vec::new());
+        }
+        let index = &self.shared.index;
+        let (start, end) = (index.span(items.start).range.start, index.span(items.end - 1).range.end);
+        self.plan_ahead(start, end, items.end);
+        self.shared.chunks(items)
+    }
+
+    /// Whether an item is a whole run of zeros, which no store is asked for.
+    pub(crate) fn is_null(&self, item: usize) -> bool {
+        self.shared.is_null(self.shared.key(item))
+    }
+
     /// Notes a read and, where it goes on an earlier one, lets the threads fetch what comes next.
     fn plan_ahead(&self, offset: u64, end: u64, next_item: usize) {
         let options = &self.shared.options;
@@ -180,7 +228,9 @@ impl IndexedBlob {
         let mut state = lock(&self.shared.state);
         state.clock += 1;
         let used = state.clock;
-        let Some(reader) = state.readers.iter_mut().find(|reader| reader.next == offset) else {
+        let apart_max = READ_LENS_APART_MAX * (end - offset);
+        let goes_on = |reader: &&mut Reader| reader.next.abs_diff(offset) <= apart_max;
+        let Some(reader) = state.readers.iter_mut().find(goes_on) else {
             let reader = Reader {
                 next: end,
                 ahead: next_item,
@@ -194,6 +244,7 @@ impl IndexedBlob {
             }
             return;
         };
+        let end = end.max(reader.next);
         reader.next = end;
         reader.used = used;
         reader.window = (2 * reader.window).min(options.readahead_len);
@@ -242,10 +293,28 @@ impl Shared {
         (span.id, span.range.end - span.range.start)
     }
 
+    fn is_null(&self, key: Key) -> bool {
+        key.0 == self.null.id() && key.1 == self.null.plain_len() as u64
+    }
+
+    /// [`Shared::chunks`] of one item, without its lists where the item is in memory.
+    fn chunk(&self, item: usize) -> Result<Bytes> {
+        let key = self.key(item);
+        if self.is_null(key) {
+            return Ok(self.zeros.clone());
+        }
+        if let Some(Some(plain)) = lock(&self.state).get(key) {
+            return Ok(plain);
+        }
+        let mut chunks = self.chunks(item..item + 1)?;
+        Ok(chunks.pop().expect("one answer per item"))
+    }
+
     /// The plain bytes of some items, in order: from memory, from whoever is fetching them, else from the store in one call.
     fn chunks(&self, items: Range<usize>) -> Result<Vec<Bytes>> {
         let keys: Vec<Key> = items.clone().map(|item| self.key(item)).collect();
-        let mut found: Vec<Option<Bytes>> = vec![None; keys.len()];
+        let zeros = |key: &Key| self.is_null(*key).then(|| self.zeros.clone());
+        let mut found: Vec<Option<Bytes>> = keys.iter().map(zeros).collect();
         loop {
             let mut mine = Vec::new();
             let mut waiting = false;
@@ -297,20 +366,26 @@ impl Shared {
         let ids: Vec<ChunkId> = marks.keys.iter().map(|key| key.0).collect();
         let answers: Vec<cairn_store::Result<EncodedChunk>> = self.store.get_many(&ids);
         let mut chunks = Vec::with_capacity(items.len());
-        let mut failure = None;
-        for (&item, answer) in items.iter().zip(answers) {
-            let span = self.index.span(item).range;
-            let len = (span.end - span.start) as usize;
-            let opened = answer.map_err(Error::from).and_then(|encoded| {
-                let opened = encoded.open_exact(self.index.digest_algorithm(), len);
-                opened.map_err(|source| Error::Chunk {
-                    offset: span.start,
-                    source,
-                })
-            });
+        let mut failure: Option<Error> = None;
+        let (mut got, mut encoded, mut lens) = (Vec::new(), Vec::new(), Vec::new());
+        for ((&item, answer), key) in items.iter().zip(answers).zip(&marks.keys) {
+            match answer {
+                Ok(chunk) => {
+                    got.push(item);
+                    encoded.push(chunk);
+                    lens.push(Some(key.1 as usize));
+                }
+                Err(error) => failure = failure.or(Some(error.into())),
+            }
+        }
+        let opened = EncodedChunk::open_exact_many(&encoded, self.index.digest_algorithm(), &lens);
+        for (item, opened) in got.into_iter().zip(opened) {
             match opened {
                 Ok(chunk) => chunks.push((item, chunk.into_plain())),
-                Err(error) => failure = failure.or(Some(error)),
+                Err(source) => {
+                    let offset = self.index.span(item).range.start;
+                    failure = failure.or(Some(Error::Chunk { offset, source }));
+                }
             }
         }
         let mut state = lock(&self.state);
@@ -338,6 +413,9 @@ impl Shared {
             let mut mine = Vec::new();
             for item in items {
                 let key = self.key(item);
+                if self.is_null(key) {
+                    continue;
+                }
                 if let std::collections::hash_map::Entry::Vacant(slot) = state.chunks.entry(key) {
                     slot.insert(Slot::Coming);
                     mine.push(item);

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use cairn_formats::{ChunkError, ChunkId};
 
 use super::Cancelled;
+use super::mount::MountFault;
 
 /// Result of a piece of the engine's work.
 pub(crate) type Result<T> = std::result::Result<T, Error>;
@@ -70,6 +71,22 @@ pub(crate) enum Error {
         path: PathBuf,
         /// Bytes that it had before.
         missing: u64,
+    },
+    /// A folder cannot be mounted on.
+    #[error("{}: cannot mount: {fault}", path.display())]
+    Mount {
+        /// The folder.
+        path: PathBuf,
+        /// What is missing.
+        fault: MountFault,
+    },
+    /// A file that a mount keeps beside it is not what it should be.
+    #[error("{}: {what}", path.display())]
+    State {
+        /// The file.
+        path: PathBuf,
+        /// What it is, or is not.
+        what: &'static str,
     },
     /// A target cannot hold the blob.
     #[error("{}: needs {needed} bytes, only {available} are there; free some space or choose another place", path.display())]

@@ -11,6 +11,7 @@ mod extract;
 mod fetch;
 mod id_set;
 mod make;
+pub(crate) mod mount;
 mod position;
 mod progress;
 mod reflink;

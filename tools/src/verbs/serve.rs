@@ -72,15 +72,21 @@ struct StoreFile {
     cache: String,
 }
 
-fn open_chunk_root(context: &Context, arguments: &ChunkServer, workers: &Workers) -> Outcome<ChunkRoot> {
-    let mut sources: Sources = arguments.sources.clone();
-    if let Some(path) = &arguments.store_file {
+/// The sources that a store file names, in place of those of the flags.
+pub(crate) fn from_store_file(sources: &Sources, path: Option<&Path>) -> Outcome<Sources> {
+    let mut sources = sources.clone();
+    if let Some(path) = path {
         let text = std::fs::read(path).map_err(|error| Failure::io(path.display(), "read the store file", &error))?;
         let file: StoreFile = serde_json::from_slice(&text)
             .map_err(|error| Failure::new(format!("{}: not a store file: {error}", path.display())))?;
         sources.stores = file.stores;
         sources.cached.cache = (!file.cache.is_empty()).then(|| file.cache.into());
     }
+    Ok(sources)
+}
+
+fn open_chunk_root(context: &Context, arguments: &ChunkServer, workers: &Workers) -> Outcome<ChunkRoot> {
+    let sources = from_store_file(&arguments.sources, arguments.store_file.as_deref())?;
     let store = if arguments.listening.writable {
         let ([store], None) = (&sources.stores[..], &sources.cached.cache) else {
             return Err(Failure::usage("-w takes exactly one store and no cache"));
