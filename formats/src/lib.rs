@@ -18,12 +18,12 @@ mod protocol;
 
 pub use archive::{
     Acl, AclDefault, AclEntry, ArchiveBytes, ArchiveDecoder, ArchiveEncoder, ArchiveError, ArchiveForm, ArchiveLimits,
-    ArchiveLookup, Content, Device, LookupError, Metadata, Node, Placed, Step, Xattr,
+    ArchiveLookup, Content, Device, LookupError, Metadata, MtreeLine, Node, Placed, Step, Xattr,
 };
 pub use chunk::{Chunk, ChunkError, ChunkForm, EncodedChunk, StorableChunk};
 pub use chunker::{CHUNK_LEN_MAX, Candidates, ChunkSizes, ChunkSizesError, Chunker, CutRule, Dialect, Kernel, Sweep};
 pub use cipher::{ChunkCipher, CipherAlgorithm, CipherError, CipherKey, KeyId, NONCE_LEN, ParseCipherError};
-pub use digest::{DigestAlgorithm, DigestKernel};
+pub use digest::{DigestAlgorithm, DigestKernel, DigestStream};
 pub use flags::{FeatureFlags, ParseFlagError};
 pub use frame::{FrameError, Level, compress_frame, decompress_frame, decompress_frame_into, raw_frame};
 pub use id::{ChunkId, ParseChunkIdError};

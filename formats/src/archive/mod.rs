@@ -11,6 +11,7 @@ mod error;
 mod goodbye;
 mod lookup;
 mod metadata;
+mod mtree;
 mod node;
 mod record;
 #[cfg(test)]
@@ -21,4 +22,5 @@ pub use encoder::{ArchiveEncoder, ArchiveForm};
 pub use error::ArchiveError;
 pub use lookup::{ArchiveBytes, ArchiveLookup, LookupError, Placed};
 pub use metadata::{Acl, AclDefault, AclEntry, Content, Device, Metadata, Node, Xattr};
+pub use mtree::MtreeLine;
 pub(crate) use record::ENTRY_TYPE;

@@ -57,6 +57,42 @@ impl DigestAlgorithm {
     }
 }
 
+/// A digest of bytes that come in pieces: of a file in an archive, which no chunk holds whole.
+#[derive(Clone, Debug)]
+pub struct DigestStream(Stream);
+
+#[derive(Clone, Debug)]
+enum Stream {
+    Sha512_256(sha2::Sha512_256),
+    Sha256(sha2::Sha256),
+}
+
+impl DigestStream {
+    /// The digest of no bytes yet.
+    pub fn new(algorithm: DigestAlgorithm) -> Self {
+        Self(match algorithm {
+            DigestAlgorithm::Sha512_256 => Stream::Sha512_256(sha2::Sha512_256::new()),
+            DigestAlgorithm::Sha256 => Stream::Sha256(sha2::Sha256::new()),
+        })
+    }
+
+    /// Takes the next bytes.
+    pub fn update(&mut self, bytes: &[u8]) {
+        match &mut self.0 {
+            Stream::Sha512_256(digest) => digest.update(bytes),
+            Stream::Sha256(digest) => digest.update(bytes),
+        }
+    }
+
+    /// The digest, 32 bytes.
+    pub fn finish(self) -> [u8; 32] {
+        match self.0 {
+            Stream::Sha512_256(digest) => digest.finalize().into(),
+            Stream::Sha256(digest) => digest.finalize().into(),
+        }
+    }
+}
+
 /// A way to compute many SHA-512/256 digests on this CPU.
 ///
 /// Callers use [`DigestAlgorithm::id_many`], which takes the best; naming one is for tests and benches.
