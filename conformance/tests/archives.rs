@@ -6,9 +6,11 @@ mod support;
 mod trees;
 
 use std::fs;
+use std::os::unix::fs::MetadataExt as _;
+use std::path::Path;
 
-use support::{args, cairn, casync, ok};
-use trees::{For, Ground};
+use support::{Server, args, cairn, casync, desync, free_port, ok, refused, run};
+use trees::{For, Ground, Without, assert_same};
 
 /// Trees compared unless `CAIRN_CONFORMANCE_TREES` says otherwise.
 const TREES: u64 = 50;
@@ -73,4 +75,457 @@ fn every_choice_of_features_is_casyncs() {
             "{number}: {features:?}"
         );
     }
+}
+
+#[test]
+fn every_tool_restores_what_every_other_archived() {
+    let ground = Ground::new();
+    let (tree, archive, out) = (ground.path("tree"), ground.path("archive.catar"), ground.path("out"));
+    for seed in 0..count() / 2 {
+        trees::make(&tree, seed, For::Casync);
+        ok(cairn().args(args!["tar", archive, tree]));
+        ok(cairn().args(args!["untar", "--strict", archive, out]));
+        assert_same(&tree, &out, Without::default(), &format!("cairn → cairn, tree {seed}"));
+        ground.clear("out");
+        // What casync makes is the same bytes, so this is casync → cairn too.
+        ok(casync().args(args!["extract", archive, out]));
+        assert_same(&tree, &out, Without::default(), &format!("cairn → casync, tree {seed}"));
+        ground.clear("out");
+        ground.clear("tree");
+
+        trees::make(&tree, seed, For::Desync);
+        ok(cairn().args(args!["tar", "--style", "desync", archive, tree]));
+        fs::create_dir(&out).expect("a folder");
+        ok(desync().args(args!["untar", archive, out]));
+        // desync does not restore the times of links.
+        let links = Without { link_times: true };
+        assert_same(&tree, &out, links, &format!("cairn → desync, tree {seed}"));
+        ground.clear("out");
+        ok(desync().args(args!["tar", archive, tree]));
+        ok(cairn().args(args!["untar", "--strict", archive, out]));
+        assert_same(&tree, &out, Without::default(), &format!("desync → cairn, tree {seed}"));
+        ground.clear("out");
+        ground.clear("tree");
+    }
+}
+
+#[test]
+fn indexed_archives_go_from_tool_to_tool_by_folder_and_http() {
+    let ground = Ground::new();
+    let (tree, store, out) = (ground.path("tree"), ground.path("store"), ground.path("out"));
+    fs::create_dir(&store).expect("a folder");
+    trees::make(&tree, 3, For::Casync);
+    let (ours, theirs) = (ground.path("ours.caidx"), ground.path("theirs.caidx"));
+    ok(cairn().args(args!["tar", "-i", "-s", store, ours, tree]));
+    ok(casync().args(args!["make", format!("--store={}", store.display()), theirs, tree]));
+    assert!(
+        fs::read(&ours).expect("an index") == fs::read(&theirs).expect("an index"),
+        "the index is not casync's"
+    );
+    let port = free_port();
+    let address = format!("127.0.0.1:{port}");
+    let server = Server::start(cairn().args(args!["chunk-server", "-s", store, "-l", address]), port);
+    for place in [store.display().to_string(), server.url()] {
+        ok(cairn().args(args!["untar", "-i", "-s", place, theirs, out]));
+        assert_same(&tree, &out, Without::default(), &format!("{place} → cairn"));
+        ground.clear("out");
+        ok(casync().args(args!["extract", format!("--store={place}"), ours, out]));
+        assert_same(&tree, &out, Without::default(), &format!("{place} → casync"));
+        ground.clear("out");
+    }
+    ground.clear("tree");
+
+    trees::make(&tree, 4, For::Desync);
+    let index = ground.path("desync.caidx");
+    ok(desync().args(args!["tar", "-i", "-s", store, index, tree]));
+    for place in [store.display().to_string(), server.url()] {
+        ok(cairn().args(args!["untar", "-i", "-s", place, index, out]));
+        assert_same(&tree, &out, Without::default(), &format!("desync, {place} → cairn"));
+        ground.clear("out");
+    }
+    ok(cairn().args(args!["tar", "-i", "--style", "desync", "-s", store, index, tree]));
+    for place in [store.display().to_string(), server.url()] {
+        fs::create_dir(&out).expect("a folder");
+        ok(desync().args(args!["untar", "-i", "-s", place, index, out]));
+        assert_same(
+            &tree,
+            &out,
+            Without { link_times: true },
+            &format!("cairn, {place} → desync"),
+        );
+        ground.clear("out");
+    }
+}
+
+/// A tree with one of everything that the named tests need, its archive and where it is restored.
+fn archived(ground: &Ground, fill: impl FnOnce(&Path)) -> (std::path::PathBuf, std::path::PathBuf) {
+    let tree = ground.path("tree");
+    fs::create_dir(&tree).expect("a folder");
+    fill(&tree);
+    let archive = ground.path("archive.catar");
+    ok(cairn().args(args!["tar", archive, tree]));
+    (archive, ground.path("out"))
+}
+
+#[test]
+fn fifos_and_sockets_are_archived_and_none_leaves_an_orphan() {
+    let ground = Ground::new();
+    let tree = ground.path("tree");
+    fs::create_dir(&tree).expect("a folder");
+    trees::special(&tree.join("a-fifo"), rustix::fs::FileType::Fifo);
+    trees::special(&tree.join("b-socket"), rustix::fs::FileType::Socket);
+    fs::write(tree.join("c-file"), b"after them").expect("a file");
+    let (archive, out) = (ground.path("archive.catar"), ground.path("out"));
+    for style in ["casync", "desync"] {
+        ok(cairn().args(args!["tar", "--style", style, archive, tree]));
+        ok(cairn().args(args!["untar", "--strict", archive, out]));
+        assert_eq!(fs::read(out.join("c-file")).expect("a file"), b"after them");
+        assert_eq!(out.join("a-fifo").exists(), style == "casync");
+        ground.clear("out");
+        ok(casync().args(args!["list", archive]));
+    }
+    // desync can read the one that is for it.
+    fs::create_dir(&out).expect("a folder");
+    ok(desync().args(args!["untar", archive, out]));
+    assert_eq!(fs::read(out.join("c-file")).expect("a file"), b"after them");
+    ground.clear("out");
+    // desync's archives have their names alone: what follows stays where it was, and the loss is told.
+    ok(desync().args(args!["tar", archive, tree]));
+    let told = run(cairn().args(args!["untar", "--strict", archive, out]));
+    assert_eq!(told.status.code(), Some(3));
+    let words = String::from_utf8_lossy(&told.stderr).into_owned();
+    assert!(words.contains("a-fifo") && words.contains("b-socket"), "{words}");
+    assert_eq!(fs::read(out.join("c-file")).expect("a file"), b"after them");
+}
+
+#[test]
+fn a_mount_below_the_source_hides_none_of_its_neighbours() {
+    let ground = Ground::new();
+    let tree = ground.path("tree");
+    fs::create_dir_all(tree.join("b-mount")).expect("folders");
+    fs::write(tree.join("a"), b"a").expect("a file");
+    fs::write(tree.join("c"), b"c").expect("a file");
+    let mount = tree.join("b-mount");
+    ok(std::process::Command::new("mount").args(args!["-t", "tmpfs", "none", mount]));
+    let (archive, out) = (ground.path("archive.catar"), ground.path("out"));
+    fs::write(mount.join("inside"), b"i").expect("a file");
+    let mut made = Vec::new();
+    for option in ["-x", "--strict"] {
+        made.push(run(cairn().args(args!["tar", option, archive, tree])));
+        made.push(run(cairn().args(args!["untar", archive, out])));
+        assert_eq!(out.join("b-mount/inside").exists(), option != "-x");
+        assert!(out.join("a").exists() && out.join("c").exists());
+        ground.clear("out");
+    }
+    ok(std::process::Command::new("umount").arg(&mount));
+    assert!(made.iter().all(|output| output.status.success()));
+}
+
+#[test]
+fn names_of_any_length_and_bytes_are_restored_and_replaced() {
+    let ground = Ground::new();
+    let names: Vec<Vec<u8>> = (237..=255)
+        .map(|len| vec![b'n'; len])
+        .chain([
+            b"back\\slash".to_vec(),
+            b"line\nfeed".to_vec(),
+            vec![0xff, 0xfe],
+            b"-dash".to_vec(),
+        ])
+        .collect();
+    let path =
+        |folder: &Path, name: &[u8]| folder.join(<std::ffi::OsStr as std::os::unix::ffi::OsStrExt>::from_bytes(name));
+    let (archive, out) = archived(&ground, |tree| {
+        for name in &names {
+            fs::write(path(tree, name), name).expect("a file");
+        }
+    });
+    ok(cairn().args(args!["untar", "--strict", archive, out]));
+    for name in &names {
+        fs::write(path(&out, name), b"other").expect("a file");
+    }
+    ok(cairn().args(args!["untar", "--strict", archive, out]));
+    assert_same(&ground.path("tree"), &out, Without::default(), "names");
+}
+
+#[test]
+fn attribute_values_keep_every_byte() {
+    let ground = Ground::new();
+    let (_, out) = archived(&ground, |tree| {
+        fs::write(tree.join("file"), b"").expect("a file");
+        for (name, value) in [("user.empty", &b""[..]), ("user.nul", b"\0"), ("user.text", b"text")] {
+            trees::set(&tree.join("file"), name, value);
+        }
+    });
+    let (tree, archive) = (ground.path("tree"), ground.path("archive.catar"));
+    for style in ["casync", "desync"] {
+        ok(cairn().args(args!["tar", "--style", style, archive, tree]));
+        ok(cairn().args(args!["untar", "--strict", archive, out]));
+        assert_same(&tree, &out, Without::default(), style);
+        ground.clear("out");
+    }
+    ok(desync().args(args!["tar", archive, tree]));
+    ok(cairn().args(args!["untar", "--strict", archive, out]));
+    assert_same(&tree, &out, Without::default(), "desync");
+}
+
+#[test]
+fn an_update_touches_only_what_changed() {
+    let ground = Ground::new();
+    let (archive, out) = archived(&ground, |tree| {
+        for number in 0..40 {
+            fs::write(tree.join(format!("file{number}")), support::input(number, 50_000)).expect("a file");
+        }
+        fs::create_dir(tree.join("folder")).expect("a folder");
+        std::os::unix::fs::symlink("target", tree.join("link")).expect("a link");
+    });
+    let tree = ground.path("tree");
+    ok(cairn().args(args!["untar", archive, out]));
+    let state = |name: &str| {
+        let meta = fs::symlink_metadata(out.join(name)).expect("an entry");
+        (meta.ino(), meta.ctime(), meta.ctime_nsec())
+    };
+    let names: Vec<String> = (0..40).map(|number| format!("file{number}")).collect();
+    let before: Vec<_> = names.iter().map(|name| state(name)).collect();
+    let others = (state("link"), state("folder"));
+    let mut changed = support::input(7, 50_000);
+    changed[30_000] ^= 1;
+    fs::write(tree.join("file7"), &changed).expect("a file");
+    fs::write(out.join("extra"), b"x").expect("a file");
+    fs::create_dir_all(out.join("folder-extra/below")).expect("folders");
+    ok(cairn().args(args!["tar", archive, tree]));
+    let told = ok(cairn().args(args!["--json", "untar", archive, out]));
+    let told: serde_json::Value = serde_json::from_slice(&told.stderr).expect("JSON");
+    assert_eq!(
+        (told["files-written"].as_u64(), told["files-unchanged"].as_u64()),
+        (Some(1), Some(39))
+    );
+    for (name, before) in names.iter().zip(before) {
+        assert_eq!(state(name) == before, name != "file7", "{name}");
+    }
+    assert_eq!((state("link"), state("folder")), others);
+    assert_eq!(fs::read(out.join("file7")).expect("a file"), changed);
+    assert!(out.join("extra").exists() && out.join("folder-extra/below").exists());
+    ok(cairn().args(args!["untar", "--delete", archive, out]));
+    assert_same(&tree, &out, Without::default(), "with --delete");
+}
+
+#[test]
+fn every_kind_is_replaced_by_every_other_and_nothing_is_followed() {
+    let ground = Ground::new();
+    let outside = ground.path("outside");
+    fs::create_dir(&outside).expect("a folder");
+    fs::write(outside.join("kept"), b"kept").expect("a file");
+    let kinds = ["file", "folder", "link", "fifo", "dangling"];
+    let make = |path: &Path, kind: &str| match kind {
+        "file" => fs::write(path, kind).expect("a file"),
+        "folder" => fs::create_dir(path).expect("a folder"),
+        "link" => std::os::unix::fs::symlink(&outside, path).expect("a link"),
+        "dangling" => std::os::unix::fs::symlink(outside.join("made"), path).expect("a link"),
+        _ => trees::special(path, rustix::fs::FileType::Fifo),
+    };
+    let (archive, out) = archived(&ground, |tree| {
+        for old in kinds {
+            for new in kinds {
+                make(&tree.join(format!("{old}-{new}")), new);
+            }
+        }
+        // A folder with an entry, where there will be a link to a folder.
+        fs::write(tree.join("link-folder/kept"), b"mine").expect("a file");
+    });
+    fs::create_dir(&out).expect("a folder");
+    for old in kinds {
+        for new in kinds {
+            make(&out.join(format!("{old}-{new}")), old);
+        }
+    }
+    ok(cairn().args(args!["untar", "--strict", archive, out]));
+    assert_same(&ground.path("tree"), &out, Without::default(), "replaced");
+    assert_eq!(fs::read(outside.join("kept")).expect("a file"), b"kept");
+    assert!(!outside.join("made").exists());
+    // A folder with something in it goes only when it may.
+    let full = out.join("folder-file");
+    fs::remove_file(&full).expect("a file");
+    fs::create_dir(&full).expect("a folder");
+    fs::write(full.join("mine"), b"mine").expect("a file");
+    let words = refused(cairn().args(args!["untar", archive, out]));
+    assert!(words.contains("folder-file") && words.contains("--delete"), "{words}");
+    assert!(full.join("mine").exists());
+    ok(cairn().args(args!["untar", "--delete", archive, out]));
+    assert_same(&ground.path("tree"), &out, Without::default(), "replaced with --delete");
+}
+
+#[test]
+fn a_cut_archive_is_an_error_wherever_it_is_cut() {
+    let ground = Ground::new();
+    let (archive, out) = archived(&ground, |tree| {
+        fs::create_dir(tree.join("folder")).expect("a folder");
+        fs::write(tree.join("folder/file"), vec![7; 3000]).expect("a file");
+        fs::write(tree.join("last"), b"").expect("a file");
+    });
+    let whole = fs::read(&archive).expect("an archive");
+    let cut = ground.path("cut.catar");
+    for len in (0..whole.len()).step_by(37).chain([whole.len() - 1]) {
+        fs::write(&cut, &whole[..len]).expect("an archive");
+        let words = refused(cairn().args(args!["untar", cut, out]));
+        assert!(words.contains("cut short") && words.contains("byte"), "{len}: {words}");
+        ground.clear("out");
+    }
+    fs::write(&cut, [&whole[..], b"more"].concat()).expect("an archive");
+    let words = refused(cairn().args(args!["untar", cut, out]));
+    assert!(words.contains(&format!("byte {}", whole.len())), "{words}");
+}
+
+#[test]
+fn archives_in_any_order_lose_nothing_and_delete_nothing_restored() {
+    // desync keeps the order of a tar; casync removes what it has just restored from such archives.
+    let ground = Ground::new();
+    let tree = ground.path("tree");
+    fs::create_dir(&tree).expect("a folder");
+    for name in ["z", "a", "m", "b"] {
+        fs::write(tree.join(name), name).expect("a file");
+    }
+    let (tar, archive, out) = (ground.path("t.tar"), ground.path("archive.catar"), ground.path("out"));
+    let unsorted = args![
+        "--no-recursion",
+        "-C",
+        tree,
+        "-cf",
+        tar,
+        ".",
+        "./z",
+        "./a",
+        "./m",
+        "./b"
+    ];
+    ok(std::process::Command::new("tar").args(unsorted));
+    ok(desync().args(args!["tar", "--input-format", "tar", archive, tar]));
+    ok(cairn().args(args!["untar", "--delete", archive, out]));
+    for name in ["z", "a", "m", "b"] {
+        assert_eq!(fs::read(out.join(name)).expect("a file"), name.as_bytes());
+    }
+}
+
+#[test]
+fn capabilities_acls_labels_and_names_are_not_lost() {
+    let ground = Ground::new();
+    let (archive, out) = archived(&ground, |tree| {
+        let file = tree.join("file");
+        fs::write(&file, b"x").expect("a file");
+        std::os::unix::fs::chown(&file, Some(1), Some(2)).expect("an owner");
+        trees::set(
+            &file,
+            "security.capability",
+            &[1, 0, 0, 2, 0, 0x20, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0],
+        );
+        trees::set(&file, "security.selinux", b"a:b:c:s0\0");
+        let acl = [
+            &[2, 0, 0, 0][..],
+            &[1, 0, 6, 0, 255, 255, 255, 255],
+            &[2, 0, 4, 0, 1, 0, 0, 0],
+            &[4, 0, 4, 0, 255, 255, 255, 255],
+            &[16, 0, 6, 0, 255, 255, 255, 255],
+            &[32, 0, 4, 0, 255, 255, 255, 255],
+        ]
+        .concat();
+        trees::set(&file, "system.posix_acl_access", &acl);
+        let set_id = tree.join("setuid");
+        fs::write(&set_id, b"x").expect("a file");
+        std::os::unix::fs::chown(&set_id, Some(3), Some(4)).expect("an owner");
+        fs::set_permissions(&set_id, std::os::unix::fs::PermissionsExt::from_mode(0o6755)).expect("a mode");
+        fs::create_dir(tree.join("read-only")).expect("a folder");
+        fs::write(tree.join("read-only/inside"), b"x").expect("a file");
+        fs::set_permissions(
+            tree.join("read-only"),
+            std::os::unix::fs::PermissionsExt::from_mode(0o555),
+        )
+        .expect("a mode");
+    });
+    ok(cairn().args(args!["untar", "--strict", archive, out]));
+    assert_same(&ground.path("tree"), &out, Without::default(), "faithful");
+    let bytes = fs::read(&archive).expect("an archive");
+    assert!(bytes.windows(7).any(|window| window == b"daemon\0"), "no owner's name");
+    // What cannot be restored is named, and with --strict the exit code says it.
+    ok(cairn().args(args![
+        "untar",
+        "--no-same-owner",
+        "--no-same-permissions",
+        "--no-same-xattrs",
+        archive,
+        ground.path("plain")
+    ]));
+    let plain = fs::metadata(ground.path("plain/setuid")).expect("a file");
+    assert_eq!((plain.uid(), plain.mode() & 0o7000), (0, 0));
+}
+
+#[test]
+fn equal_files_become_links_on_request() {
+    let ground = Ground::new();
+    let (archive, out) = archived(&ground, |tree| {
+        fs::write(tree.join("a"), vec![5; 5000]).expect("a file");
+        fs::create_dir(tree.join("folder")).expect("a folder");
+        fs::hard_link(tree.join("a"), tree.join("folder/b")).expect("a link");
+        let other = fs::File::create(tree.join("other")).expect("a file");
+        std::io::Write::write_all(&mut &other, &[5; 5000]).expect("a file");
+        other.set_modified(std::time::UNIX_EPOCH).expect("a time");
+    });
+    let inode = |name: &str| fs::metadata(out.join(name)).expect("a file").ino();
+    ok(cairn().args(args!["untar", archive, out]));
+    assert_ne!(inode("a"), inode("folder/b"));
+    ok(cairn().args(args!["untar", "--hardlinks", archive, out]));
+    assert_eq!(inode("a"), inode("folder/b"));
+    // Another time is another file.
+    assert_ne!(inode("a"), inode("other"));
+    assert_same(&ground.path("tree"), &out, Without::default(), "links");
+}
+
+#[test]
+fn sha256_indexes_of_trees_are_readable() {
+    let ground = Ground::new();
+    let (tree, store, index, out) = (
+        ground.path("tree"),
+        ground.path("store"),
+        ground.path("t.caidx"),
+        ground.path("out"),
+    );
+    fs::create_dir(&store).expect("a folder");
+    trees::make(&tree, 9, For::Casync);
+    ok(cairn().args(args!["--digest", "sha256", "tar", "-i", "-s", store, index, tree]));
+    ok(cairn().args(args!["untar", "-i", "-s", store, index, out]));
+    assert_same(&tree, &out, Without::default(), "sha256, cairn");
+    ground.clear("out");
+    ok(casync().args(args!["extract", format!("--store={}", store.display()), index, out]));
+    assert_same(&tree, &out, Without::default(), "sha256, casync");
+}
+
+#[test]
+fn a_file_that_loses_bytes_while_it_is_read_is_an_error_that_names_it() {
+    let ground = Ground::new();
+    let tree = ground.path("tree");
+    fs::create_dir(&tree).expect("a folder");
+    // A file of procfs's kind says another length than it has: the virtual file system's content is left out, and a file
+    // that is cut while a full pipe holds the reader back ends early.
+    let file = tree.join("shrinking");
+    fs::write(&file, vec![1; 8 << 20]).expect("a file");
+    let mut child = cairn()
+        .args(args!["tar", "-", tree])
+        .stdout(std::process::Stdio::piped())
+        .stderr(std::process::Stdio::piped())
+        .spawn()
+        .expect("our own program");
+    let mut pipe = child.stdout.take().expect("it is piped");
+    let mut first = [0; 1];
+    std::io::Read::read_exact(&mut pipe, &mut first).expect("a byte");
+    fs::File::options()
+        .write(true)
+        .open(&file)
+        .expect("a file")
+        .set_len(4 << 20)
+        .expect("shorter");
+    let mut rest = Vec::new();
+    std::io::Read::read_to_end(&mut pipe, &mut rest).expect("the rest");
+    let output = child.wait_with_output().expect("our own child");
+    let words = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert_eq!(output.status.code(), Some(1), "{words}");
+    assert!(words.contains("shrinking") && words.contains("lost"), "{words}");
 }

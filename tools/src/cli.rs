@@ -79,6 +79,8 @@ pub(crate) enum Verb {
     Tar(Tar),
     /// Show a blob as a file, read from its store as it is needed (FUSE)
     MountIndex(MountIndex),
+    /// Put an archive, or with -i one that is stored in chunks, back on disk
+    Untar(Untar),
     /// Serve a store over HTTP
     ChunkServer(ChunkServer),
     /// Serve a folder of indexes over HTTP
@@ -672,6 +674,52 @@ pub(crate) struct Tar {
     pub(crate) effort: Effort,
     #[command(flatten)]
     pub(crate) access: Access,
+}
+
+/// `untar`
+#[derive(Debug, Args)]
+pub(crate) struct Untar {
+    /// Archive (.catar), with -i its index (.caidx); - for standard input
+    pub(crate) input: String,
+    /// Folder to restore into; what is there and right is not touched
+    pub(crate) target: PathBuf,
+    /// The input is an index; its chunks are in the stores
+    #[arg(short = 'i', long)]
+    pub(crate) index: bool,
+    #[command(flatten)]
+    pub(crate) sources: Sources,
+    /// What the target is
+    #[arg(long, value_enum, default_value_t = TreeFormat::Disk)]
+    pub(crate) output_format: TreeFormat,
+    /// Leave owners as they fall out
+    #[arg(long)]
+    pub(crate) no_same_owner: bool,
+    /// Restrict modes by the umask, restore no setuid, setgid and sticky bits
+    #[arg(long)]
+    pub(crate) no_same_permissions: bool,
+    /// Restore no extended attributes, ACLs, labels and capabilities
+    #[arg(long)]
+    pub(crate) no_same_xattrs: bool,
+    /// Owners by number, although the archive has names
+    #[arg(long)]
+    pub(crate) numeric_owner: bool,
+    /// Remove what the archive does not have
+    #[arg(long)]
+    pub(crate) delete: bool,
+    /// Make equal files hard links to one
+    #[arg(long)]
+    pub(crate) hardlinks: bool,
+    /// Write zeros rather than leave holes
+    #[arg(long)]
+    pub(crate) no_sparse: bool,
+    /// End with code 3 when something could not be restored
+    #[arg(long)]
+    pub(crate) strict: bool,
+    /// Print what was done, to standard error
+    #[arg(long)]
+    pub(crate) print_stats: bool,
+    #[command(flatten)]
+    pub(crate) effort: Effort,
 }
 
 /// What both servers take.

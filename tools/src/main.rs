@@ -54,6 +54,7 @@ fn run(cli: &Cli) -> failure::Outcome<()> {
         Verb::Prune(arguments) => verbs::prune::prune(&context, arguments),
         Verb::Tar(arguments) => verbs::tar::tar(&context, arguments),
         Verb::MountIndex(arguments) => verbs::mount_index::mount_index(&context, arguments),
+        Verb::Untar(arguments) => verbs::untar::untar(&context, arguments),
         Verb::ChunkServer(arguments) => verbs::serve::chunk_server(&context, arguments),
         Verb::IndexServer(arguments) => verbs::serve::index_server(&context, arguments),
         Verb::Config(arguments) => verbs::about::config(&context, arguments),

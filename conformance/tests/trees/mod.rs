@@ -130,6 +130,11 @@ pub(crate) fn make(root: &Path, seed: u64, reader: For) {
     }
 }
 
+/// A FIFO or socket.
+pub(crate) fn special(path: &Path, kind: FileType) {
+    node(path, kind, 0, 0);
+}
+
 fn node(path: &Path, kind: FileType, major: u32, minor: u32) {
     let mode = Mode::from_raw_mode(0o640);
     rustix::fs::mknodat(CWD, path, kind, mode, rustix::fs::makedev(major, minor)).expect("an inode: is this root?");

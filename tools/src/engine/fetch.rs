@@ -68,11 +68,7 @@ pub(super) fn fetch(
     Ok(())
 }
 
-/// Writes `range` of a blob in order, reading ahead.
-///
-/// - `range`: bytes of the blob, inside it.
-/// - `workers`: batches fetched at a time; twice as many may wait for their turn.
-/// - Errors: the first that a worker or `output` met; what was written until then was right.
+/// Writes `range` of a blob in order, reading ahead: [`for_each`] into an output.
 pub(crate) fn cat(
     index: &ChunkIndex,
     range: Range<u64>,
@@ -80,6 +76,26 @@ pub(crate) fn cat(
     workers: usize,
     output: &mut dyn Write,
     progress: &Progress,
+) -> Result<()> {
+    for_each(index, range, store, workers, progress, &mut |bytes| {
+        let written = output.write_all(&bytes);
+        written.map_err(super::error::file("standard output".as_ref(), "write to"))
+    })
+}
+
+/// Hands over `range` of a blob in order, reading ahead.
+///
+/// - `range`: bytes of the blob, inside it.
+/// - `workers`: batches fetched at a time; twice as many may wait for their turn.
+/// - `take`: gets pieces of up to a batch. They are proven.
+/// - Errors: the first that a worker or `take` met; what was handed over until then was right.
+pub(crate) fn for_each(
+    index: &ChunkIndex,
+    range: Range<u64>,
+    store: &dyn ChunkStore,
+    workers: usize,
+    progress: &Progress,
+    take: &mut dyn FnMut(Bytes) -> Result<()>,
 ) -> Result<()> {
     let (Some(first), false) = (index.find(range.start), range.is_empty()) else {
         return Ok(());
@@ -110,7 +126,7 @@ pub(crate) fn cat(
                 }
             });
         }
-        let result = turns.write_all(output, progress);
+        let result = turns.hand_over(take, progress);
         turns.stop();
         result
     })
@@ -161,7 +177,7 @@ impl Turns {
         self.moved.notify_all();
     }
 
-    fn write_all(&self, output: &mut dyn Write, progress: &Progress) -> Result<()> {
+    fn hand_over(&self, take: &mut dyn FnMut(Bytes) -> Result<()>, progress: &Progress) -> Result<()> {
         loop {
             progress.check()?;
             let bytes = {
@@ -182,10 +198,9 @@ impl Turns {
                         .unwrap_or_else(std::sync::PoisonError::into_inner);
                 }
             };
-            output
-                .write_all(&bytes)
-                .map_err(super::error::file("standard output".as_ref(), "write to"))?;
-            progress.advance(bytes.len() as u64);
+            let len = bytes.len() as u64;
+            take(bytes)?;
+            progress.advance(len);
         }
     }
 

@@ -23,7 +23,7 @@ pub(crate) use blob::{BlobOptions, IndexedBlob};
 pub(crate) use copy::{CopyOptions, CopyReport, copy};
 pub(crate) use error::{Error, Result, file};
 pub(crate) use extract::{ExtractOptions, Seed, extract};
-pub(crate) use fetch::cat;
+pub(crate) use fetch::{cat, for_each};
 pub(crate) use id_set::{IdSet, IndexSpool};
 pub(crate) use make::{MakeOptions, MakeReport, chop, make};
 pub(crate) use progress::{Cancelled, Progress};

@@ -10,4 +10,5 @@ pub(crate) mod mounting;
 pub(crate) mod prune;
 pub(crate) mod serve;
 pub(crate) mod tar;
+pub(crate) mod untar;
 pub(crate) mod verify;

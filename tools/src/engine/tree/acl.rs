@@ -110,44 +110,36 @@ fn kept(entries: Vec<(u32, u8)>, mut keep: impl FnMut(u32) -> (u32, Option<Bytes
 
 /// The access list's attribute for a mode, or `None` where the mode says all.
 ///
-/// - `user`, `group`: the number on this system of an entry.
-pub(super) fn access(
-    acl: &Acl,
-    mode: u32,
-    user: impl FnMut(&AclEntry) -> u32,
-    group: impl FnMut(&AclEntry) -> u32,
-) -> Option<Vec<u8>> {
+/// - `users`, `groups`: the numbers on this system of the named entries, in order.
+pub(super) fn access(acl: &Acl, mode: u32, users: &[u32], groups: &[u32]) -> Option<Vec<u8>> {
     let group_obj = acl.group_obj?;
     let class = |shift: u32| (mode >> shift & 7) as u8;
     Some(attribute(
         class(6),
-        &numbered(&acl.users, user),
+        &numbered(&acl.users, users),
         group_obj,
-        &numbered(&acl.groups, group),
+        &numbered(&acl.groups, groups),
         Some(class(3)),
         class(0),
     ))
 }
 
 /// The default list's attribute, if there is one.
-pub(super) fn default(
-    acl: &Acl,
-    user: impl FnMut(&AclEntry) -> u32,
-    group: impl FnMut(&AclEntry) -> u32,
-) -> Option<Vec<u8>> {
+pub(super) fn default(acl: &Acl, users: &[u32], groups: &[u32]) -> Option<Vec<u8>> {
     let default = acl.default.as_ref()?;
     Some(attribute(
         default.user_obj,
-        &numbered(&acl.default_users, user),
+        &numbered(&acl.default_users, users),
         default.group_obj,
-        &numbered(&acl.default_groups, group),
+        &numbered(&acl.default_groups, groups),
         default.mask,
         default.other,
     ))
 }
 
-fn numbered(entries: &[AclEntry], mut id: impl FnMut(&AclEntry) -> u32) -> Vec<(u32, u8)> {
-    let mut numbered: Vec<(u32, u8)> = entries.iter().map(|entry| (id(entry), entry.permissions)).collect();
+fn numbered(entries: &[AclEntry], ids: &[u32]) -> Vec<(u32, u8)> {
+    let permissions = entries.iter().map(|entry| entry.permissions);
+    let mut numbered: Vec<(u32, u8)> = ids.iter().copied().zip(permissions).collect();
     numbered.sort_unstable();
     numbered
 }
@@ -187,12 +179,11 @@ mod tests {
         List::parse(&bytes).unwrap().keep_access(&mut acl, names, names);
         assert_eq!((acl.group_obj, acl.users.len(), acl.groups.len()), (Some(5), 2, 1));
         assert_eq!(acl.users[0].name.as_deref(), Some(&b"five"[..]));
-        let id = |entry: &AclEntry| entry.id;
-        assert_eq!(access(&acl, 0o100_764, id, id), Some(bytes.clone()));
+        assert_eq!(access(&acl, 0o100_764, &[5, 1000], &[0]), Some(bytes.clone()));
         let mut acl = Acl::default();
         List::parse(&bytes).unwrap().keep_default(&mut acl, names, names);
-        assert_eq!(default(&acl, id, id), Some(bytes));
-        assert!(acl.users.is_empty() && access(&acl, 0o764, id, id).is_none());
+        assert_eq!(default(&acl, &[5, 1000], &[0]), Some(bytes));
+        assert!(acl.users.is_empty() && access(&acl, 0o764, &[], &[]).is_none());
     }
 
     #[test]

@@ -26,6 +26,8 @@ const FAT: [(u64, u32); 3] = [
 pub(super) const NODUMP: u32 = 0x40;
 /// `FS_IMMUTABLE_FL` and `FS_APPEND_FL`: an inode that has one takes no more changes.
 pub(super) const LOCKING: u32 = 0x30;
+/// Bits that what is made in a folder takes from it, on some file system (ext4's list, and btrfs's).
+pub(super) const INHERITED: u32 = 0x2081_04cd;
 /// All chattr bits that archives may keep.
 pub(super) const CHATTR_KEPT: u64 = all(&CHATTR);
 /// All FAT bits that archives may keep.

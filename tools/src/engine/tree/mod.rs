@@ -3,15 +3,21 @@
 //! Everything happens below open folder handles, no link is ever followed inside a tree, and what a file system cannot take or
 //! give is a note that names the entry.
 
-#![allow(dead_code, unused_imports, reason = "restoring, which comes next, uses the rest")]
-
 mod acl;
+mod apply;
+mod contents;
 mod exclude;
 mod features;
+mod links;
 mod metadata;
 mod note;
+mod remove;
+mod restore;
 mod system;
+mod unpack;
 mod walk;
 
-pub(crate) use note::{Note, Notes};
-pub(crate) use walk::{FileSpan, TreeReader, WalkOptions};
+pub(crate) use note::Notes;
+pub(crate) use restore::{RestoreOptions, Restorer};
+pub(crate) use unpack::{TreeSink, Unpacker};
+pub(crate) use walk::{TreeReader, WalkOptions};
