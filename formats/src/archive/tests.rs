@@ -165,3 +165,16 @@ fn a_directory_is_listed_in_the_order_of_the_archive() {
     let expected = [directory.as_str(), "f0", "f1", "f2", "f3", "f4", "f5", "f6"];
     assert_eq!(names, expected);
 }
+
+/// Known answers of `formats/FORMATS.md`.
+#[test]
+fn names_have_these_hashes() {
+    let hashes = [b"a".as_ref(), b"file1.txt", b"hello world", b"\xc3\xa4"].map(goodbye::name_hash);
+    let expected = [
+        0x51ba_5a19_e058_c7ad,
+        0xb2fe_30e6_9d94_cf21,
+        0xb036_453e_fd8c_f353,
+        0x2927_8e5e_cf5f_9e31,
+    ];
+    assert_eq!(hashes, expected);
+}
