@@ -2,110 +2,18 @@
 //!
 //! These tests need `/dev/fuse`, the right to mount, and `fusermount3`; where one is missing they fail.
 
+mod mounted;
 mod support;
 
 use std::fs::{self, File};
-use std::io::{BufRead as _, BufReader, Read as _, Seek as _, SeekFrom};
+use std::io::{Read as _, Seek as _, SeekFrom};
 use std::os::unix::fs::{FileExt as _, MetadataExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, ExitStatus, Stdio};
-use std::thread::JoinHandle;
+use std::process::{Command, Stdio};
 
+use mounted::{Mount, assert_gone, mounts};
 use rustix::process::Signal;
 use support::{args, built, cairn, cairnd, casync, desync, input, ok, refused};
-
-/// A program that has mounted something; killed by its pid, and its mount taken away, when a test fails.
-struct Mount {
-    child: Child,
-    folder: PathBuf,
-    words: Option<JoinHandle<String>>,
-}
-
-impl Mount {
-    /// Starts `cairn` and waits until it says that the mount is there.
-    #[track_caller]
-    fn start(command: &mut Command, folder: &Path) -> Self {
-        command
-            .stdin(Stdio::null())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped());
-        let mut child = command.spawn().expect("the program starts");
-        let words = child.stderr.take().expect("it is piped");
-        let words = std::thread::spawn(move || std::io::read_to_string(words).unwrap_or_default());
-        let mut line = String::new();
-        BufReader::new(child.stdout.take().expect("it is piped"))
-            .read_line(&mut line)
-            .expect("standard output");
-        let mut mount = Self {
-            child,
-            folder: folder.to_owned(),
-            words: Some(words),
-        };
-        if !line.contains("mounted") {
-            let words = mount.words();
-            panic!("{command:?} did not mount: {line}{words}");
-        }
-        mount
-    }
-
-    fn blob(&self) -> PathBuf {
-        self.folder.join("blob")
-    }
-
-    fn signal(&self, signal: Signal) {
-        rustix::process::kill_process(rustix::process::Pid::from_child(&self.child), signal).expect("our own child");
-    }
-
-    /// What it said on standard error, once it has ended.
-    fn words(&mut self) -> String {
-        let words = self.words.take().expect("asked for once");
-        words.join().expect("the reader of standard error")
-    }
-
-    fn wait(&mut self) -> ExitStatus {
-        self.child.wait().expect("our own child")
-    }
-
-    /// Ends it as a user would: nothing is left of the mount. Returns what it said on standard error.
-    #[track_caller]
-    fn end(mut self) -> String {
-        self.signal(Signal::TERM);
-        let (status, words) = (self.wait(), self.words());
-        assert!(status.success(), "{status}\n{words}");
-        assert_gone(&self.folder);
-        words
-    }
-}
-
-impl Drop for Mount {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-        if mounts()
-            .lines()
-            .any(|line| line.contains(&*self.folder.to_string_lossy()))
-        {
-            let _ = Command::new("fusermount3")
-                .args(["-u", "-z"])
-                .arg(&self.folder)
-                .status();
-        }
-    }
-}
-
-fn mounts() -> String {
-    fs::read_to_string("/proc/self/mountinfo").expect("the mounts of this process")
-}
-
-#[track_caller]
-fn assert_gone(folder: &Path) {
-    assert!(
-        !mounts().contains(&*folder.to_string_lossy()),
-        "{} is still mounted",
-        folder.display()
-    );
-    assert_eq!(fs::read_dir(folder).expect("the folder is still there").count(), 0);
-}
 
 /// A folder with a blob, its index and store by `cairn`, and a place to mount on.
 struct Place {

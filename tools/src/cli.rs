@@ -77,6 +77,8 @@ pub(crate) enum Verb {
     Convert(Convert),
     /// Make an archive of a folder or a tar file; with -i cut, store and index it
     Tar(Tar),
+    /// Show an archive as a tree, read as it is looked at (FUSE)
+    Mount(Mount),
     /// Show a blob as a file, read from its store as it is needed (FUSE)
     MountIndex(MountIndex),
     /// Put an archive, or with -i one that is stored in chunks, back on disk
@@ -790,6 +792,22 @@ pub(crate) struct Mounting {
     /// Bytes of decoded chunks kept in memory (suffixes K, M, G)
     #[arg(long, default_value = "128M", value_parser = sizes::bytes, value_name = "BYTES")]
     pub(crate) memory_limit: u64,
+}
+
+/// `mount`
+#[derive(Debug, Args)]
+pub(crate) struct Mount {
+    /// Archive (.catar), or index of one (.caidx); - for an index on standard input
+    pub(crate) source: String,
+    /// Empty folder to mount on
+    pub(crate) folder: PathBuf,
+    #[command(flatten)]
+    pub(crate) sources: Sources,
+    /// JSON file {"stores": [...], "cache": "..."} in place of -s and -c; read again on SIGHUP
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["stores", "cache"])]
+    pub(crate) store_file: Option<PathBuf>,
+    #[command(flatten)]
+    pub(crate) mounting: Mounting,
 }
 
 /// `mount-index`

@@ -32,7 +32,7 @@ fn run(cli: &Cli) -> failure::Outcome<()> {
     // These stay until a signal, and have their own ways to end.
     let stays = matches!(
         cli.verb,
-        Verb::ChunkServer(_) | Verb::IndexServer(_) | Verb::MountIndex(_)
+        Verb::ChunkServer(_) | Verb::IndexServer(_) | Verb::Mount(_) | Verb::MountIndex(_)
     );
     if !stays {
         context.obey_signals()?;
@@ -53,6 +53,7 @@ fn run(cli: &Cli) -> failure::Outcome<()> {
         Verb::Convert(arguments) => verbs::copy::convert(&context, arguments),
         Verb::Prune(arguments) => verbs::prune::prune(&context, arguments),
         Verb::Tar(arguments) => verbs::tar::tar(&context, arguments),
+        Verb::Mount(arguments) => verbs::mount::mount(&context, arguments),
         Verb::MountIndex(arguments) => verbs::mount_index::mount_index(&context, arguments),
         Verb::Untar(arguments) => verbs::untar::untar(&context, arguments),
         Verb::ChunkServer(arguments) => verbs::serve::chunk_server(&context, arguments),

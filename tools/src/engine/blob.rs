@@ -161,10 +161,17 @@ impl IndexedBlob {
         if offset >= end {
             return Ok(0);
         }
+        let last = self.shared.index.find(end - 1).expect("the end is inside the blob");
+        self.plan_ahead(offset, end, last + 1);
+        self.fill(offset, &mut buffer[..(end - offset) as usize])
+    }
+
+    /// [`IndexedBlob::read_at`] of a range inside the blob; nothing is fetched ahead.
+    fn fill(&self, offset: u64, buffer: &mut [u8]) -> Result<usize> {
+        let end = offset + buffer.len() as u64;
         let index = &self.shared.index;
         let first = index.find(offset).expect("the offset is inside the blob");
         let last = index.find(end - 1).expect("the end is inside the blob");
-        self.plan_ahead(offset, end, last + 1);
         let mut batch = first;
         while batch <= last {
             let items = batch..(batch + BATCH_CHUNKS_MAX).min(last + 1);
@@ -197,6 +204,24 @@ impl IndexedBlob {
         }
         let mut bytes = vec![0; (end - offset) as usize];
         self.read_at(offset, &mut bytes)?;
+        Ok(bytes.into())
+    }
+
+    /// As [`IndexedBlob::read`], of a few bytes that nobody goes on from: nothing is fetched ahead.
+    pub(crate) fn peek(&self, offset: u64, len: usize) -> Result<Bytes> {
+        let end = offset.saturating_add(len as u64).min(self.len());
+        if offset >= end {
+            return Ok(Bytes::new());
+        }
+        let index = &self.shared.index;
+        let first = index.find(offset).expect("the offset is inside the blob");
+        let span = index.span(first).range;
+        if span.end >= end {
+            let plain = self.shared.chunk(first)?;
+            return Ok(plain.slice((offset - span.start) as usize..(end - span.start) as usize));
+        }
+        let mut bytes = vec![0; (end - offset) as usize];
+        self.fill(offset, &mut bytes)?;
         Ok(bytes.into())
     }
 

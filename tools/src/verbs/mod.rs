@@ -5,6 +5,7 @@ pub(crate) mod copy;
 pub(crate) mod extract;
 pub(crate) mod inspect;
 pub(crate) mod make;
+pub(crate) mod mount;
 pub(crate) mod mount_index;
 pub(crate) mod mounting;
 pub(crate) mod prune;

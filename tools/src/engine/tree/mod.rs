@@ -13,11 +13,13 @@ mod metadata;
 mod note;
 mod remove;
 mod restore;
+mod shown;
 mod system;
 mod unpack;
 mod walk;
 
 pub(crate) use note::Notes;
 pub(crate) use restore::{RestoreOptions, Restorer};
+pub(crate) use shown::Shown;
 pub(crate) use unpack::{TreeSink, Unpacker};
 pub(crate) use walk::{TreeReader, WalkOptions};

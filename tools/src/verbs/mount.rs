@@ -1,0 +1,46 @@
+//! `mount`: an archive as a tree, read as it is looked at.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use cairn_store::ChunkStore;
+use serde_json::json;
+
+use super::mounting::{SwapStore, blob_options, mount_options, report, say_ready, signals, stay};
+use crate::cli::Mount;
+use crate::context::Context;
+use crate::engine::IndexedBlob;
+use crate::engine::mount::{Mounted, MountedArchive, TreeFs};
+use crate::failure::Outcome;
+
+/// Mounts an archive, or an archive's index, until a signal.
+pub(crate) fn mount(context: &Context, arguments: &Mount) -> Outcome<()> {
+    let source = Path::new(&arguments.source);
+    let store_file = arguments.store_file.as_deref();
+    let mut store = None;
+    let archive = if source.exists() && MountedArchive::is_archive(source)? {
+        MountedArchive::open(source)?
+    } else {
+        let index = context.index(&arguments.source, &arguments.sources.access)?;
+        let opened = SwapStore::open(context, &arguments.sources, store_file)?;
+        let chunks: Arc<dyn ChunkStore> = opened.clone();
+        store = Some(opened);
+        MountedArchive::Blob(IndexedBlob::new(index, chunks, blob_options(&arguments.mounting)))
+    };
+    let filesystem = TreeFs::open(archive, report(context.json))?;
+    let len = filesystem.archive_len();
+    let signals = signals()?;
+    let folder = &arguments.folder;
+    let mounted = Mounted::start(filesystem, folder, mount_options(&arguments.mounting, false))?;
+    say_ready(
+        context,
+        &json!({ "mounted": folder.to_string_lossy(), "length": len }),
+        &format!("mounted {}, an archive of {len} bytes", folder.display()),
+    );
+    let hangup = || {
+        if let (Some(store), Some(store_file)) = (&store, store_file) {
+            store.reload(context, &arguments.sources, store_file);
+        }
+    };
+    stay(context, mounted, folder, &signals, &hangup)
+}
