@@ -3,7 +3,7 @@
 //! One word in every file, in what casync calls normal form: no bit that another one makes void. Byte table and the names:
 //! `formats/FORMATS.md`, "Feature flags".
 
-use crate::DigestAlgorithm;
+use crate::{Dialect, DigestAlgorithm};
 
 /// What the writer of a file kept of the inodes that it read, and how chunks are named. Bits 13 to 27 are also what an inode's
 /// own attributes word may hold.
@@ -227,6 +227,17 @@ impl FeatureFlags {
             DigestAlgorithm::Sha512_256
         } else {
             DigestAlgorithm::Sha256
+        }
+    }
+
+    /// Whose cuts an index with these flags has, as far as they tell: desync up to v1.1.0 leaves bit 60 clear in the index of
+    /// a blob, and cuts by its own rule.
+    pub fn dialect(self) -> Dialect {
+        let of_blob = self.0 & 0x1_ffff_ffff == 0;
+        if of_blob && !self.has(Self::EXCLUDE_FILE) {
+            Dialect::Desync
+        } else {
+            Dialect::Casync
         }
     }
 

@@ -374,8 +374,9 @@ pub(crate) struct Chunk {
 /// Seeds.
 #[derive(Clone, Debug, Args)]
 pub(crate) struct Seeding {
-    /// Blob that shares chunks, by its index: INDEX or INDEX:BLOB (without BLOB: the index's name without its ending)
-    #[arg(long, value_name = "INDEX[:BLOB]")]
+    /// Blob that shares chunks, by its index: INDEX or INDEX:BLOB (without BLOB: the index's name without its ending); or a
+    /// file or block device without an index, which is then read whole first
+    #[arg(long, value_name = "INDEX[:BLOB]|FILE|DEVICE")]
     pub(crate) seed: Vec<String>,
     /// Folder whose .caibx files, with their blobs beside them, are seeds
     #[arg(long, value_name = "DIR")]
@@ -399,6 +400,9 @@ pub(crate) struct Extract {
     /// Taken for desync's sake: a seed's good chunks are always used
     #[arg(long)]
     pub(crate) regenerate_invalid_seeds: bool,
+    /// Only tell how much would come from where
+    #[arg(long)]
+    pub(crate) dry_run: bool,
     /// Mend the output in place; also resumes, and writes devices
     #[arg(short = 'k', long)]
     pub(crate) in_place: bool,

@@ -263,10 +263,22 @@ impl Context {
     }
 
     /// Opens seeds; those of a folder that cannot be used are passed over, those named are not. The blob that is about to be
-    /// written is no seed of itself.
-    pub(crate) fn seeds(&self, seeding: &Seeding, access: &Access, output: Option<&Path>) -> Outcome<Vec<Seed>> {
+    /// written is no seed of itself when it is found in a folder. What has no index is cut as `like` was.
+    pub(crate) fn seeds(
+        &self,
+        seeding: &Seeding,
+        access: &Access,
+        output: Option<&Path>,
+        like: &ChunkIndex,
+    ) -> Outcome<Vec<Seed>> {
         let mut seeds = Vec::new();
         for text in &seeding.seed {
+            if has_no_index(Path::new(text)) {
+                let bar = self.bar("cutting a seed", Unit::Bytes);
+                seeds.push(Seed::cut(Path::new(text), like, &self.progress)?);
+                drop(bar);
+                continue;
+            }
             let (index, blob) = match text.split_once(':') {
                 Some((index, blob)) if !text.contains("://") => (index, PathBuf::from(blob)),
                 _ => (text.as_str(), Path::new(text).with_extension("")),
@@ -296,6 +308,22 @@ impl Context {
         }
         Ok(seeds)
     }
+}
+
+/// Whether a seed's name is that of a file or device to be cut, rather than of an index.
+fn has_no_index(path: &Path) -> bool {
+    if path
+        .extension()
+        .is_some_and(|ending| ending == "caibx" || ending == "caidx")
+    {
+        return false;
+    }
+    let mut head = [0; 16];
+    std::fs::metadata(path).is_ok_and(|meta| !meta.is_dir())
+        && std::fs::File::open(path).is_ok_and(|mut file| match file.read_exact(&mut head) {
+            Ok(()) => !ChunkIndex::starts_one(&head),
+            Err(_) => true,
+        })
 }
 
 /// The cipher that settings name, none when they are all left out. As in desync, the key may come from the environment, which

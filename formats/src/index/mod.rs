@@ -60,6 +60,11 @@ pub struct IndexEncoder {
 }
 
 impl ChunkIndex {
+    /// Whether a file that begins with these 16 bytes means to be an index.
+    pub fn starts_one(head: &[u8; 16]) -> bool {
+        word(head, 8) == INDEX_TYPE
+    }
+
     /// Checks a whole index file (memory or mapped).
     ///
     /// Errors: [`IndexError`] with the first rule broken; everything that casync or desync refuses is refused, trailing bytes too.

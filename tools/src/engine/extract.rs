@@ -17,13 +17,13 @@ use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 
-use cairn_formats::{ChunkId, ChunkIndex, DigestAlgorithm, NullChunk};
+use cairn_formats::{ChunkId, ChunkIndex, CutRule, Dialect, DigestAlgorithm, FeatureFlags, NullChunk};
 use cairn_store::ChunkStore;
 
 use super::buffer::BufferPool;
 use super::error::file;
 use super::position::PositionTable;
-use super::{Error, Progress, Result, fetch, reflink};
+use super::{Error, IndexSpool, MakeOptions, Progress, Result, fetch, make, reflink};
 
 /// Plain bytes of a batch, unless one chunk alone is longer.
 pub(super) const BATCH_LEN_MAX: u64 = 2 << 20;
@@ -84,6 +84,28 @@ impl Seed {
         })
     }
 
+    /// Makes a seed of a file or device that has no index: reads it once and cuts it as `like` was cut.
+    ///
+    /// Errors: [`Error::File`] when it cannot be read.
+    pub(crate) fn cut(blob: &Path, like: &ChunkIndex, progress: &Progress) -> Result<Self> {
+        // Where desync could not have cut so, it was not desync.
+        let dialect = like.flags().dialect();
+        let dialect = CutRule::new(like.sizes(), dialect).map_or(Dialect::Casync, |_| dialect);
+        let options = MakeOptions {
+            sizes: like.sizes(),
+            dialect,
+            digest: like.digest_algorithm(),
+            ..MakeOptions::default()
+        };
+        let mut opened = File::open(blob).map_err(file(blob, "open the seed"))?;
+        let mut spool = IndexSpool::new(FeatureFlags::blob(options.digest), options.sizes)?;
+        make(&mut opened, blob, None, &options, progress, &mut |id, len| {
+            spool.push(id, len)
+        })?;
+        let index = ChunkIndex::parse(spool.finish()?).expect("an index as we write it");
+        Self::open(index, blob)
+    }
+
     /// The blob.
     pub(crate) fn path(&self) -> &Path {
         &self.path
@@ -100,7 +122,7 @@ impl Seed {
     }
 
     /// Where the seed holds a chunk of this id and length.
-    fn find(&self, id: ChunkId, len: u64) -> Option<u64> {
+    pub(super) fn find(&self, id: ChunkId, len: u64) -> Option<u64> {
         let range = self.index.span(self.positions.find(id, &self.index)?).range;
         (range.end - range.start == len).then_some(range.start)
     }

@@ -4,13 +4,14 @@ use std::fs::File;
 use std::io::Write;
 use std::sync::Arc;
 
+use cairn_formats::ChunkIndex;
 use cairn_store::ChunkStore;
 use serde_json::json;
 
 use crate::bar::Unit;
 use crate::cli::{Cat, Extract};
 use crate::context::Context;
-use crate::engine::{self, ExtractOptions};
+use crate::engine::{self, ExtractOptions, ExtractReport, Seed};
 use crate::failure::{Failure, Outcome};
 use crate::sizes::human;
 
@@ -18,7 +19,11 @@ use crate::sizes::human;
 pub(crate) fn extract(context: &Context, arguments: &Extract) -> Outcome<()> {
     let index = context.index(&arguments.index, &arguments.sources.access)?;
     let store: Arc<dyn ChunkStore> = context.sources(&arguments.sources)?;
-    let seeds = context.seeds(&arguments.seeding, &arguments.sources.access, Some(&arguments.output))?;
+    let access = &arguments.sources.access;
+    let seeds = context.seeds(&arguments.seeding, access, Some(&arguments.output), &index)?;
+    if arguments.dry_run {
+        return dry_run(context, arguments, &index, &*store, &seeds);
+    }
     let options = ExtractOptions {
         in_place: arguments.in_place,
         sync: arguments.fsync,
@@ -36,7 +41,35 @@ pub(crate) fn extract(context: &Context, arguments: &Extract) -> Outcome<()> {
     if !(arguments.print_stats || context.json || context.verbose) {
         return Ok(());
     }
-    let object = json!({
+    report_extract(context, &report, seeds.len(), None)
+}
+
+/// Tells what an extraction would take from where.
+fn dry_run(
+    context: &Context,
+    arguments: &Extract,
+    index: &ChunkIndex,
+    store: &dyn ChunkStore,
+    seeds: &[Seed],
+) -> Outcome<()> {
+    let path = &arguments.output;
+    let held = match arguments.in_place {
+        true if path.exists() => Some(File::open(path).map_err(|error| Failure::io(path.display(), "open", &error))?),
+        _ => None,
+    };
+    let bar = context.bar("planning", Unit::Bytes);
+    let mut missing = 0;
+    let held = held.as_ref().map(|file| (file, path.as_path()));
+    let report = engine::plan(index, held, seeds, &context.progress, &mut |ids| {
+        missing += store.has_many(ids)?.into_iter().filter(|has| !has).count() as u64;
+        Ok(())
+    })?;
+    drop(bar);
+    report_extract(context, &report, seeds.len(), Some(missing))
+}
+
+fn report_extract(context: &Context, report: &ExtractReport, seeds: usize, missing: Option<u64>) -> Outcome<()> {
+    let mut object = json!({
         "bytes-total": report.bytes,
         "chunks-total": report.chunks,
         "chunks-from-store": report.chunks_store,
@@ -46,10 +79,10 @@ pub(crate) fn extract(context: &Context, arguments: &Extract) -> Outcome<()> {
         "bytes-in-place": report.bytes_in_place,
         "bytes-from-self": report.bytes_self,
         "bytes-null": report.bytes_null,
-        "seeds": seeds.len(),
+        "seeds": seeds,
         "seed-chunks-bad": report.seed_chunks_bad,
     });
-    let lines = format!(
+    let mut lines = format!(
         "{} in {} chunks: {} from the store, {} from seeds ({} shared), {} in place, {} repeated, {} zeros",
         human(report.bytes),
         report.chunks,
@@ -60,6 +93,10 @@ pub(crate) fn extract(context: &Context, arguments: &Extract) -> Outcome<()> {
         human(report.bytes_self),
         human(report.bytes_null)
     );
+    if let Some(missing) = missing {
+        object["chunks-missing"] = missing.into();
+        lines += &format!("; {missing} chunks are missing in the store");
+    }
     context.report(&object, &lines)
 }
 

@@ -25,7 +25,7 @@ pub(crate) fn info(context: &Context, arguments: &Info) -> Outcome<()> {
     let mut all = IdSet::default();
     all.add(index.clone())?;
     let mut seeds = IdSet::default();
-    for seed in context.seeds(&arguments.seeding, access, None)? {
+    for seed in context.seeds(&arguments.seeding, access, None, &index)? {
         seeds.add(seed.into_index())?;
     }
     let store = match &arguments.sources.stores[..] {

@@ -193,7 +193,7 @@ pub(crate) fn open(path: &Path, progress: &Progress) -> Outcome<Input> {
     let mut file = File::open(path).map_err(fail("open"))?;
     if file.metadata().map_err(fail("look at"))?.is_dir() {
         return Err(Failure::new(format!(
-            "{}: it is a folder; archives of folders come with release 0.2",
+            "{}: it is a folder: use `cairn tar`",
             path.display()
         )));
     }
