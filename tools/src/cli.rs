@@ -83,6 +83,10 @@ pub(crate) enum Verb {
     MountIndex(MountIndex),
     /// Put an archive, or with -i one that is stored in chunks, back on disk
     Untar(Untar),
+    /// List an archive, or what is below one path of it
+    List(List),
+    /// Print an archive or a folder as mtree(5) lines, with digests
+    Mtree(Mtree),
     /// Serve a store over HTTP
     ChunkServer(ChunkServer),
     /// Serve a folder of indexes over HTTP
@@ -692,6 +696,9 @@ pub(crate) struct Untar {
     /// The input is an index; its chunks are in the stores
     #[arg(short = 'i', long)]
     pub(crate) index: bool,
+    /// Restore this entry alone, with what is below it, as the target
+    #[arg(long, value_name = "PATH")]
+    pub(crate) path: Option<PathBuf>,
     #[command(flatten)]
     pub(crate) sources: Sources,
     /// What the target is
@@ -724,6 +731,40 @@ pub(crate) struct Untar {
     /// Print what was done, to standard error
     #[arg(long)]
     pub(crate) print_stats: bool,
+    #[command(flatten)]
+    pub(crate) effort: Effort,
+}
+
+/// `list`
+#[derive(Debug, Args)]
+pub(crate) struct List {
+    /// Archive (.catar), with -i its index (.caidx)
+    pub(crate) input: String,
+    /// Entry to list, with what is below it [default: all]
+    pub(crate) path: Option<PathBuf>,
+    /// The input is an index; its chunks are in the stores
+    #[arg(short = 'i', long)]
+    pub(crate) index: bool,
+    /// Of a folder only its own entries
+    #[arg(long)]
+    pub(crate) flat: bool,
+    /// Paths alone, as they are, each with a NUL behind it
+    #[arg(short = '0', long)]
+    pub(crate) null: bool,
+    #[command(flatten)]
+    pub(crate) sources: Sources,
+}
+
+/// `mtree`
+#[derive(Debug, Args)]
+pub(crate) struct Mtree {
+    /// Archive (.catar), with -i its index (.caidx), or a folder; - for an archive on standard input
+    pub(crate) input: String,
+    /// The input is an index; its chunks are in the stores
+    #[arg(short = 'i', long)]
+    pub(crate) index: bool,
+    #[command(flatten)]
+    pub(crate) sources: Sources,
     #[command(flatten)]
     pub(crate) effort: Effort,
 }

@@ -56,6 +56,8 @@ fn run(cli: &Cli) -> failure::Outcome<()> {
         Verb::Mount(arguments) => verbs::mount::mount(&context, arguments),
         Verb::MountIndex(arguments) => verbs::mount_index::mount_index(&context, arguments),
         Verb::Untar(arguments) => verbs::untar::untar(&context, arguments),
+        Verb::List(arguments) => verbs::list::list(&context, arguments),
+        Verb::Mtree(arguments) => verbs::list::mtree(&context, arguments),
         Verb::ChunkServer(arguments) => verbs::serve::chunk_server(&context, arguments),
         Verb::IndexServer(arguments) => verbs::serve::index_server(&context, arguments),
         Verb::Config(arguments) => verbs::about::config(&context, arguments),

@@ -148,6 +148,11 @@ impl IndexedBlob {
         self.shared.index.flags()
     }
 
+    /// The store that has the chunks.
+    pub(crate) fn store(&self) -> &dyn ChunkStore {
+        &*self.shared.store
+    }
+
     /// The index.
     pub(crate) fn index(&self) -> &ChunkIndex {
         &self.shared.index

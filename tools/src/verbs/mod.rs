@@ -4,6 +4,7 @@ pub(crate) mod about;
 pub(crate) mod copy;
 pub(crate) mod extract;
 pub(crate) mod inspect;
+pub(crate) mod list;
 pub(crate) mod make;
 pub(crate) mod mount;
 pub(crate) mod mount_index;

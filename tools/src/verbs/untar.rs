@@ -2,31 +2,36 @@
 
 use std::fs::File;
 use std::io::Read;
+use std::ops::Range;
+use std::os::unix::ffi::OsStrExt as _;
+use std::path::Path;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use cairn_formats::ChunkIndex;
+use cairn_formats::{ArchiveBytes as _, ChunkIndex, Content};
 use cairn_store::ChunkStore;
 use serde_json::json;
 
+use super::list;
 use super::tar::tell;
 use crate::bar::Unit;
 use crate::cli::{Effort, Sources, TreeFormat, Untar};
 use crate::context::Context;
-use crate::engine::tree::{RestoreOptions, Restorer, TreeSink, Unpacker};
+use crate::engine::tree::{ArchiveSource, Lookup, RestoreOptions, Restorer, TreeSink, Unpacker};
 use crate::engine::{self, Progress};
 use crate::failure::{Failure, Outcome};
 use crate::sizes::human;
 
 /// Bytes of an archive file read at a time.
 const BLOCK_LEN: usize = 512 << 10;
+/// Bytes of a part of an archive read at a time.
+const PART_LEN: u64 = 1 << 20;
 
 /// Restores a tree.
 pub(crate) fn untar(context: &Context, arguments: &Untar) -> Outcome<()> {
     if arguments.output_format == TreeFormat::Tar {
         return Err(Failure::usage("--output-format tar: not there yet"));
     }
-    let input = Input::open(context, &arguments.input, arguments.index, &arguments.sources)?;
     let options = RestoreOptions {
         same_owner: !arguments.no_same_owner,
         same_permissions: !arguments.no_same_permissions,
@@ -36,10 +41,17 @@ pub(crate) fn untar(context: &Context, arguments: &Untar) -> Outcome<()> {
         sparse: !arguments.no_sparse,
         hardlinks: arguments.hardlinks,
     };
-    let mut restorer = Restorer::new(&arguments.target, options);
-    let bar = context.bar("restoring", Unit::Bytes);
-    let result = input.unpack(&arguments.effort, &context.progress, &mut restorer);
-    drop(bar);
+    let (mut restorer, result);
+    match &arguments.path {
+        None => {
+            let input = Input::open(context, &arguments.input, arguments.index, &arguments.sources)?;
+            restorer = Restorer::new(&arguments.target, options);
+            let bar = context.bar("restoring", Unit::Bytes);
+            result = input.unpack(&arguments.effort, &context.progress, &mut restorer);
+            drop(bar);
+        }
+        Some(path) => (restorer, result) = one(context, arguments, path.as_os_str().as_bytes(), options)?,
+    }
     let (report, notes) = (restorer.report(), restorer.take_notes());
     drop(restorer);
     let told = tell(&notes, arguments.strict);
@@ -66,6 +78,79 @@ pub(crate) fn untar(context: &Context, arguments: &Untar) -> Outcome<()> {
         eprintln!("{}", if context.json { object.to_string() } else { lines });
     }
     told
+}
+
+/// Restores one entry, with what is below it, reading no more than that.
+fn one(context: &Context, arguments: &Untar, path: &[u8], options: RestoreOptions) -> Outcome<(Restorer, Outcome<()>)> {
+    let archive = list::open(context, &arguments.input, arguments.index, &arguments.sources)?;
+    let entry = list::entry(&archive, path, &arguments.input)?;
+    let target = &arguments.target;
+    if entry.node.content == Content::Directory {
+        // A folder's records are an archive of their own.
+        let mut restorer = Restorer::new(target, options);
+        let mut unpacker = Unpacker::new(&mut restorer);
+        let mut result = pieces(
+            context,
+            &archive,
+            entry.at..entry.content.end,
+            arguments,
+            &mut |bytes| unpacker.push(bytes),
+        );
+        if result.is_ok() {
+            result = unpacker.finish().map_err(Failure::from);
+        }
+        return Ok((restorer, result));
+    }
+    let name = target.file_name().ok_or_else(|| {
+        let words = format!("{}: the target of a single entry has to be a name", target.display());
+        Failure::usage(words)
+    })?;
+    let folder = target.parent().filter(|folder| !folder.as_os_str().is_empty());
+    let mut restorer = Restorer::inside(folder.unwrap_or(Path::new(".")), options)?;
+    restorer.start(archive.flags())?;
+    let entered = restorer.enter(Some(Bytes::copy_from_slice(name.as_bytes())), Box::new(entry.node));
+    let result = match entered {
+        Ok(()) => pieces(context, &archive, entry.content, arguments, &mut |bytes| {
+            restorer.payload(bytes)
+        }),
+        Err(error) => Err(error.into()),
+    };
+    Ok((restorer, result))
+}
+
+/// Hands over a part of an archive in order.
+fn pieces(
+    context: &Context,
+    archive: &Lookup,
+    range: Range<u64>,
+    arguments: &Untar,
+    take: &mut dyn FnMut(Bytes) -> engine::Result<()>,
+) -> Outcome<()> {
+    let source = archive.bytes();
+    match source {
+        // What was looked up is in memory: long parts are read ahead, short ones are there.
+        ArchiveSource::Chunks(blob) if range.end - range.start > PART_LEN => {
+            let (index, workers) = (blob.index(), arguments.effort.workers());
+            Ok(engine::for_each(
+                index,
+                range,
+                blob.store(),
+                workers,
+                &context.progress,
+                take,
+            )?)
+        }
+        _ => {
+            let mut start = range.start;
+            while start < range.end {
+                context.progress.check().map_err(engine::Error::from)?;
+                let end = range.end.min(start + PART_LEN);
+                take(source.read(start..end)?)?;
+                start = end;
+            }
+            Ok(())
+        }
+    }
 }
 
 /// Where an archive's bytes come from.

@@ -11,6 +11,7 @@ mod features;
 mod links;
 mod metadata;
 mod note;
+mod random;
 mod remove;
 mod restore;
 mod shown;
@@ -19,6 +20,7 @@ mod unpack;
 mod walk;
 
 pub(crate) use note::Notes;
+pub(crate) use random::{ArchiveSource, Lookup, find, lookup};
 pub(crate) use restore::{RestoreOptions, Restorer};
 pub(crate) use shown::Shown;
 pub(crate) use unpack::{TreeSink, Unpacker};

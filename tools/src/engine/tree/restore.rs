@@ -140,7 +140,6 @@ impl Restorer {
         }
     }
 
-    #[allow(dead_code, reason = "restoring one path comes next")]
     /// Restores single entries into a folder that is there and stays as it is.
     ///
     /// Errors: it cannot be opened.
