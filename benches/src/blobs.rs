@@ -70,6 +70,11 @@ impl<'a> Blobs<'a> {
         &self.store
     }
 
+    /// The index of the tree in that store.
+    pub(crate) fn tree_index(&self) -> &Path {
+        &self.tree_index
+    }
+
     /// Measures all rows and returns them as a section.
     pub(crate) fn run(&self) -> Result<String> {
         let mut lines = Vec::new();

@@ -9,6 +9,7 @@ mod data;
 mod ingest;
 mod kernels;
 mod load;
+mod mount;
 mod process;
 mod serve;
 mod table;
@@ -35,7 +36,7 @@ struct Arguments {
     /// Only these parts [default: all]
     #[arg(long, value_delimiter = ',')]
     only: Vec<Part>,
-    /// Only these tools in the parts blobs and serve [default: all]
+    /// Only these tools in the parts blobs, serve and mount [default: all]
     #[arg(long, value_delimiter = ',')]
     tools: Vec<Tool>,
     /// Directory trees that become the tar input, in this order, until the size is reached
@@ -66,6 +67,8 @@ enum Part {
     Blobs,
     /// Chunks over HTTP
     Serve,
+    /// Reads through mount-index
+    Mount,
 }
 
 fn main() -> ExitCode {
@@ -103,7 +106,7 @@ fn run(arguments: &Arguments) -> Result<()> {
     if wanted(Part::Ingest) {
         add(ingest::run(scratch.path(), arguments.repeats)?);
     }
-    if wanted(Part::Blobs) || wanted(Part::Serve) {
+    if [Part::Blobs, Part::Serve, Part::Mount].into_iter().any(&wanted) {
         let inputs = data::Inputs::make(scratch.path(), &arguments.trees, arguments.size << 20)?;
         let bench = blobs::Blobs::prepare(scratch.path(), &inputs, &tools, arguments.repeats, arguments.cold)?;
         if wanted(Part::Blobs) {
@@ -111,6 +114,16 @@ fn run(arguments: &Arguments) -> Result<()> {
         }
         if wanted(Part::Serve) {
             add(serve::run(scratch.path(), bench.store(), &tools, arguments.repeats)?);
+        }
+        if wanted(Part::Mount) {
+            add(mount::run(
+                scratch.path(),
+                bench.store(),
+                bench.tree_index(),
+                &inputs.tree,
+                &tools,
+                arguments.repeats,
+            )?);
         }
     }
 

@@ -79,8 +79,10 @@ struct Shared {
     store: Arc<dyn ChunkStore>,
     options: BlobOptions,
     state: Mutex<State>,
-    /// A chunk has come or failed, or there is something to fetch ahead, or the end.
+    /// A chunk has come or failed.
     changed: Condvar,
+    /// There is something to fetch ahead, or the end.
+    queued: Condvar,
 }
 
 /// A chunk is known by its id and the length that the index gives: an index may lie about one of several items.
@@ -131,6 +133,7 @@ impl IndexedBlob {
             options,
             state: Mutex::default(),
             changed: Condvar::new(),
+            queued: Condvar::new(),
         });
         Self {
             shared,
@@ -297,7 +300,7 @@ impl IndexedBlob {
             state.queue.push_back(part);
         }
         drop(state);
-        self.shared.changed.notify_all();
+        self.shared.queued.notify_all();
         let mut threads = lock(&self.threads);
         while threads.len() < options.readahead_threads {
             let shared = Arc::clone(&self.shared);
@@ -309,7 +312,7 @@ impl IndexedBlob {
 impl Drop for IndexedBlob {
     fn drop(&mut self) {
         lock(&self.shared.state).stopped = true;
-        self.shared.changed.notify_all();
+        self.shared.queued.notify_all();
         for thread in lock(&self.threads).drain(..) {
             // A panic there has been printed; there is nothing to undo.
             let _ = thread.join();
@@ -373,17 +376,11 @@ impl Shared {
                     }
                 }
             } else if waiting {
-                drop(self.wait(state));
+                drop(wait(&self.changed, state));
             } else {
                 return Ok(found.into_iter().flatten().collect());
             }
         }
-    }
-
-    fn wait<'a>(&self, state: MutexGuard<'a, State>) -> MutexGuard<'a, State> {
-        self.changed
-            .wait(state)
-            .unwrap_or_else(std::sync::PoisonError::into_inner)
     }
 
     /// Fetches and proves items whose slots this thread has marked as coming. On an error the marks of those that did not come
@@ -437,7 +434,7 @@ impl Shared {
         let mut state = lock(&self.state);
         while !state.stopped {
             let Some(items) = state.queue.pop_front() else {
-                state = self.wait(state);
+                state = wait(&self.queued, state);
                 continue;
             };
             let mut mine = Vec::new();
@@ -458,6 +455,10 @@ impl Shared {
             state = lock(&self.state);
         }
     }
+}
+
+fn wait<'a>(until: &Condvar, state: MutexGuard<'a, State>) -> MutexGuard<'a, State> {
+    until.wait(state).unwrap_or_else(std::sync::PoisonError::into_inner)
 }
 
 /// Marks "coming" that are to be taken back, whatever happens.
