@@ -662,3 +662,79 @@ fn one_path_is_restored_alone() {
         }
     }
 }
+
+/// An old tree of which 5 % changed fetches what changed, touches only that, and needs no index of what is there.
+#[test]
+fn an_update_of_an_old_tree_fetches_only_what_changed() {
+    const FILES: usize = 200;
+    let ground = Ground::new();
+    let (tree, store, index) = (ground.path("tree"), ground.path("store"), ground.path("t.caidx"));
+    let (out, fresh) = (ground.path("out"), ground.path("fresh"));
+    fs::create_dir(&store).expect("a folder");
+    for number in 0..FILES {
+        let folder = tree.join(format!("folder{}", number % 7));
+        fs::create_dir_all(&folder).expect("a folder");
+        let content = support::input(number as u64, 20_000 + 1000 * (number % 90));
+        fs::write(folder.join(format!("file{number}")), content).expect("a file");
+    }
+    ok(cairn().args(args!["tar", "-i", "-s", store, index, tree]));
+    ok(cairn().args(args!["untar", "-i", "-s", store, index, out]));
+    let path = |root: &Path, number: usize| root.join(format!("folder{}/file{number}", number % 7));
+    let state = |number: usize| {
+        let meta = fs::metadata(path(&out, number)).expect("a file");
+        (
+            meta.ino(),
+            meta.mtime(),
+            meta.mtime_nsec(),
+            meta.ctime(),
+            meta.ctime_nsec(),
+        )
+    };
+    let before: Vec<_> = (0..FILES).map(state).collect();
+    let changed = |number: usize| number % 20 == 5;
+    for number in (0..FILES).filter(|number| changed(*number)) {
+        let mut content = fs::read(path(&tree, number)).expect("a file");
+        content[10_000..10_100].fill(number as u8);
+        fs::write(path(&tree, number), content).expect("a file");
+    }
+    ok(cairn().args(args!["tar", "-i", "-s", store, index, tree]));
+    let told = |command: &mut std::process::Command| -> serde_json::Value {
+        serde_json::from_slice(&ok(command).stderr).expect("JSON")
+    };
+    let whole = told(cairn().args(args![
+        "--json",
+        "untar",
+        "-i",
+        "-s",
+        store,
+        "--no-target-seed",
+        "--seed",
+        out,
+        index,
+        fresh
+    ]));
+    let update = told(cairn().args(args!["--json", "untar", "-i", "-s", store, index, out]));
+    for report in [&whole, &update] {
+        let (store, seeds) = (
+            report["chunks-from-store"].as_u64(),
+            report["chunks-from-seeds"].as_u64(),
+        );
+        assert!(store > Some(0) && store.map(|store| 5 * store) < seeds, "{report}");
+    }
+    assert_eq!(update["files-written"], 10);
+    for number in 0..FILES {
+        assert_eq!(state(number) == before[number], !changed(number), "file {number}");
+    }
+    assert_same(&tree, &out, Without::default(), "updated");
+    assert_same(&tree, &fresh, Without::default(), "from a seed");
+    // A seed is not believed, and any file will do: here the archive itself, and one with garbage.
+    let (archive, garbage) = (ground.path("t.catar"), ground.path("garbage"));
+    ok(cairn().args(args!["tar", archive, tree]));
+    fs::write(&garbage, support::input(99, 300_000)).expect("a file");
+    ground.clear("fresh");
+    let report = told(cairn().args(args![
+        "--json", "untar", "-i", "-s", store, "--seed", garbage, "--seed", archive, index, fresh
+    ]));
+    assert_eq!(report["chunks-from-store"], 0);
+    assert_same(&tree, &fresh, Without::default(), "from its archive");
+}

@@ -704,6 +704,12 @@ pub(crate) struct Untar {
     /// What the target is
     #[arg(long, value_enum, default_value_t = TreeFormat::Disk)]
     pub(crate) output_format: TreeFormat,
+    /// Old tree, file or device whose chunks are used before the store's; it needs no index; may be repeated
+    #[arg(long, value_name = "PATH", requires = "index")]
+    pub(crate) seed: Vec<PathBuf>,
+    /// Do not use what the target already holds as a seed
+    #[arg(long)]
+    pub(crate) no_target_seed: bool,
     /// Leave owners as they fall out
     #[arg(long)]
     pub(crate) no_same_owner: bool,

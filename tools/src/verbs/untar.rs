@@ -17,7 +17,7 @@ use super::tar::tell;
 use crate::bar::Unit;
 use crate::cli::{Effort, Sources, TreeFormat, Untar};
 use crate::context::Context;
-use crate::engine::tree::{ArchiveSource, Lookup, RestoreOptions, Restorer, TreeSink, Unpacker};
+use crate::engine::tree::{ArchiveSource, Lookup, RestoreOptions, Restorer, SeedStore, TreeSink, Unpacker};
 use crate::engine::{self, Progress};
 use crate::failure::{Failure, Outcome};
 use crate::sizes::human;
@@ -42,9 +42,11 @@ pub(crate) fn untar(context: &Context, arguments: &Untar) -> Outcome<()> {
         hardlinks: arguments.hardlinks,
     };
     let (mut restorer, result);
+    let mut seeds = None;
     match &arguments.path {
         None => {
-            let input = Input::open(context, &arguments.input, arguments.index, &arguments.sources)?;
+            let mut input = Input::open(context, &arguments.input, arguments.index, &arguments.sources)?;
+            seeds = input.add_seeds(context, arguments)?;
             restorer = Restorer::new(&arguments.target, options);
             let bar = context.bar("restoring", Unit::Bytes);
             result = input.unpack(&arguments.effort, &context.progress, &mut restorer);
@@ -57,6 +59,7 @@ pub(crate) fn untar(context: &Context, arguments: &Untar) -> Outcome<()> {
     let told = tell(&notes, arguments.strict);
     result?;
     if arguments.print_stats || context.json || context.verbose {
+        let seeds = seeds.map(|seeds| seeds.report()).unwrap_or_default();
         let object = json!({
             "entries": report.entries,
             "files-written": report.files_written,
@@ -65,6 +68,10 @@ pub(crate) fn untar(context: &Context, arguments: &Untar) -> Outcome<()> {
             "bytes-written": report.bytes_written,
             "removed": report.removed,
             "not-restored": notes.count(),
+            "chunks-from-seeds": seeds.chunks,
+            "bytes-from-seeds": seeds.bytes,
+            "chunks-from-store": seeds.fetched,
+            "seed-chunks-bad": seeds.bad,
         });
         let lines = format!(
             "{} entries: {} files written ({}), {} as they were, {} linked, {} removed",
@@ -180,6 +187,34 @@ impl Input {
             context.progress.set_total(meta.len());
         }
         Ok(Self::Stream(Box::new(file), name.to_owned()))
+    }
+
+    /// Puts the seeds that the command line names, and the target itself, before the stores.
+    fn add_seeds(&mut self, context: &Context, arguments: &Untar) -> Outcome<Option<Arc<SeedStore>>> {
+        let Self::Chunks(index, store) = self else {
+            return Ok(None);
+        };
+        let target = &arguments.target;
+        let implied = !arguments.no_target_seed && target.read_dir().is_ok_and(|mut entries| entries.next().is_some());
+        let mut seeds = SeedStore::new(index, Arc::clone(store));
+        let bar = context.bar("cutting seeds", Unit::Bytes);
+        let workers = arguments.effort.workers();
+        for seed in &arguments.seed {
+            seeds.add(seed, index, workers, &context.progress)?;
+        }
+        if implied {
+            match seeds.add(target, index, workers, &context.progress) {
+                Ok(()) => {}
+                Err(error @ engine::Error::Cancelled(_)) => return Err(error.into()),
+                // It was only to save fetching.
+                Err(error) => context.say(|| format!("the target is no seed: {error}")),
+            }
+        }
+        drop(bar);
+        let seeds = Arc::new(seeds);
+        *store = seeds.clone();
+        context.progress.set_total(context.progress.done() + index.blob_len());
+        Ok(Some(seeds))
     }
 
     /// Hands the archive's entries to a sink.

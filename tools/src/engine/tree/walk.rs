@@ -8,7 +8,7 @@
 //! it is written, and a mount or a vanished file never costs its neighbours.
 
 use std::ffi::{CStr, CString};
-use std::io::{self, Read};
+use std::io::{self, BufWriter, Read, Write as _};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
@@ -56,7 +56,7 @@ pub(crate) struct TreeReader {
     notes: Notes,
     failure: Option<Error>,
     files: Option<Vec<FileSpan>>,
-    entries: u64,
+    copy: Option<BufWriter<std::fs::File>>,
 }
 
 /// Where the bytes of a file lie in the archive.
@@ -119,7 +119,7 @@ impl TreeReader {
             notes: Notes::default(),
             failure: None,
             files: None,
-            entries: 0,
+            copy: None,
         };
         let start = reader.root(&fd);
         let (node, child) = start.map_err(|(action, error)| file(source, action)(error))?;
@@ -128,16 +128,23 @@ impl TreeReader {
         Ok(reader)
     }
 
-    #[allow(dead_code, reason = "trees as seeds come next")]
-    /// Remembers from now on where files lie in the archive.
-    pub(crate) fn remember_files(&mut self) {
+    /// Remembers from now on where files lie, and writes all records to a file as they are read. To be called first.
+    pub(crate) fn remember(&mut self, records: std::fs::File) {
         self.files = Some(Vec::new());
+        self.copy = Some(BufWriter::new(records));
     }
 
-    #[allow(dead_code, reason = "trees as seeds come next")]
-    /// The files passed since the last call; empty unless [`TreeReader::remember_files`] was called.
-    pub(crate) fn take_files(&mut self) -> Vec<FileSpan> {
-        self.files.as_mut().map(std::mem::take).unwrap_or_default()
+    /// The folder, and the files that were passed after [`TreeReader::remember`].
+    ///
+    /// Errors: the records could not be written.
+    pub(crate) fn into_files(mut self) -> Result<(OwnedFd, Vec<FileSpan>)> {
+        if let Some(copy) = &mut self.copy {
+            copy.flush().map_err(file(&self.source, "keep the records of"))?;
+        }
+        let how = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::DIRECTORY;
+        let root = rustix::fs::open(&self.source, how, Mode::empty());
+        let root = root.map_err(|error| file(&self.source, "open")(error.into()))?;
+        Ok((root, self.files.unwrap_or_default()))
     }
 
     /// What was left out or changed although the flags keep it.
@@ -150,12 +157,6 @@ impl TreeReader {
         self.failure.take()
     }
 
-    #[allow(dead_code, reason = "trees as seeds come next")]
-    /// Inodes in the archive so far.
-    pub(crate) fn entries(&self) -> u64 {
-        self.entries
-    }
-
     fn root(&mut self, fd: &OwnedFd) -> Step<(Node, Child)> {
         let failed = |action| move |error: Errno| (action, io::Error::from(error));
         let stat = rustix::fs::fstat(fd).map_err(failed("look at"))?;
@@ -164,7 +165,6 @@ impl TreeReader {
             .mount(fd.as_fd())
             .map_err(|error| ("look at the mount of", error))?;
         let metadata = self.metadata.read(Place::Open(fd.as_fd()), &stat, magic, None)?;
-        self.entries += 1;
         let child = Child {
             fd: None,
             stat,
@@ -189,6 +189,10 @@ impl TreeReader {
                 let records = &self.records[self.records_read..];
                 let len = records.len().min(room.len());
                 room[..len].copy_from_slice(&records[..len]);
+                if let Some(copy) = &mut self.copy {
+                    let written = copy.write_all(&records[..len]);
+                    written.map_err(file(&self.source, "keep the records of"))?;
+                }
                 self.records_read += len;
                 filled += len;
             } else if self.file.is_some() {
@@ -365,7 +369,6 @@ impl TreeReader {
             }
             content => content.clone(),
         };
-        self.entries += 1;
         let node = Node { metadata, content }.reduced(self.flags);
         self.encoder.child(name.to_bytes(), &node, &mut self.records)?;
         match (node.content, child.fd) {
