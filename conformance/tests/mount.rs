@@ -564,3 +564,34 @@ fn the_store_file_of_a_mount_is_read_again() {
     assert!(bytes == place.bytes);
     mount.end();
 }
+
+/// Goal: a file system inside a mounted blob can be used and written, and is sound and whole when the overlay is mounted again.
+#[test]
+fn a_file_system_in_a_blob_is_written_through_the_overlay() {
+    let place = Place::new(12, 0);
+    let image = File::create(place.path("source")).expect("an image");
+    image.set_len(16 << 20).expect("room");
+    ok(Command::new("mkfs.ext4").args(["-q", "-F"]).arg(place.path("source")));
+    ok(cairn().args(args![
+        "make",
+        "-s",
+        place.path("store"),
+        place.path("blob.caibx"),
+        place.path("source")
+    ]));
+    let inner = place.path("inner");
+    fs::create_dir(&inner).expect("a folder");
+    let written = input(12, 3 << 20);
+    for round in 0..2 {
+        let mount = place.mount("store", &["--cow", "overlay"]);
+        ok(Command::new("mount").args(["-o", "loop"]).arg(mount.blob()).arg(&inner));
+        if round == 0 {
+            fs::write(inner.join("file"), &written).expect("a file inside");
+        }
+        let read = fs::read(inner.join("file"));
+        ok(Command::new("umount").arg(&inner));
+        assert!(read.expect("the file inside") == written, "round {round}");
+        ok(Command::new("fsck.ext4").args(["-n", "-f"]).arg(mount.blob()));
+        mount.end();
+    }
+}

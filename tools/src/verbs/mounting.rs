@@ -2,6 +2,7 @@
 
 use std::io::Write as _;
 use std::path::Path;
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, PoisonError, RwLock};
 
 use cairn_formats::{ChunkForm, ChunkId, EncodedChunk, StorableChunk};
@@ -18,9 +19,12 @@ use crate::verbs::serve::from_store_file;
 
 /// How much a mounted blob keeps and fetches ahead.
 pub(super) fn blob_options(mounting: &Mounting) -> BlobOptions {
+    let standard = BlobOptions::default();
     BlobOptions {
         cache_len: mounting.memory_limit,
-        ..BlobOptions::default()
+        // What is fetched ahead has to stay until it is read.
+        readahead_len: standard.readahead_len.min(mounting.memory_limit / 2),
+        ..standard
     }
 }
 
@@ -70,11 +74,14 @@ pub(super) fn stay(
         select! {
             recv(mounted.ended()) -> end => {
                 let end = end.unwrap_or_else(|_| Err(std::io::Error::other("its threads are gone")));
+                // Nobody waits any more for what is still being fetched.
+                context.progress.cancel_flag().store(true, Ordering::Relaxed);
                 return end.map_err(|error| Failure::io(folder.display(), "serve the mount", &error));
             }
             recv(signals) -> signal => match signal {
                 Ok(SIGHUP) => hangup(),
                 _ if told_to_end => {
+                    context.progress.cancel_flag().store(true, Ordering::Relaxed);
                     return Err(Failure {
                         exit: Exit::Interrupted,
                         message: format!("{}: ended while files were open", folder.display()),

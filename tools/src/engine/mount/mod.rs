@@ -17,6 +17,7 @@ mod tree_fs;
 use std::ffi::CString;
 use std::fs::File;
 use std::io::{self, Write as _};
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -224,7 +225,11 @@ fn replace_file(path: &Path, parts: &[&[u8]], synced: bool) -> Result<()> {
         Some(folder) if !folder.as_os_str().is_empty() => folder,
         _ => Path::new("."),
     };
-    let mut new = tempfile::NamedTempFile::new_in(folder).map_err(file(path, "write"))?;
+    // What a plain new file would have; the user's umask takes its part.
+    let permissions = std::fs::Permissions::from_mode(0o666);
+    let mut builder = tempfile::Builder::new();
+    let new = builder.permissions(permissions).tempfile_in(folder);
+    let mut new = new.map_err(file(path, "write"))?;
     let written = parts.iter().try_for_each(|part| new.write_all(part));
     written.map_err(file(path, "write"))?;
     if synced {
