@@ -1,8 +1,8 @@
 //! The place of one chunk index: a local path or a URL.
 //!
 //! Bytes only: parsing them is `formats`' business. A local index is mapped, not read: 40 bytes a chunk would be 640 MB for
-//! a terabyte; so is a long one from a server, by way of a file without a name. It is replaced as a whole: written beside, synced, renamed, folder synced. Not here: `-` (the tool's), the
-//! index root that a server shows.
+//! a terabyte; so is a long one from a server, by way of a file without a name. It is replaced as a whole: written beside,
+//! synced, renamed, folder synced. Not here: `-` (the tool's), the index root that a server shows.
 
 use std::fs::{self, File};
 use std::io::{self, Read as _, Write as _};
@@ -11,10 +11,11 @@ use std::path::{Path, PathBuf};
 use bytes::Bytes;
 
 use crate::backend::http::{Answer, Ask, HttpClient, Spool, failed, network_thread};
+use crate::backend::ssh::pull_index;
 use crate::file::{map_file, replace_file};
-use crate::location::Location;
+use crate::location::{Location, SshLocation};
 use crate::open::not_yet;
-use crate::{BoxError, Error, HttpOptions, Result, StoreName};
+use crate::{BoxError, Error, HttpOptions, Result, SshOptions, StoreName};
 
 /// Longest index taken from a server or a pipe: 107 million chunks, 6.4 TiB at the default chunk size.
 const INDEX_LEN_MAX: usize = 1 << 32;
@@ -32,13 +33,14 @@ pub struct IndexStore {
 enum Place {
     Local(PathBuf),
     Http(Box<HttpClient>),
+    Ssh(SshLocation, Box<SshOptions>),
 }
 
 impl IndexStore {
     /// Prepares the access; nothing is read yet.
     ///
     /// Errors: [`Error::Refused`] for a certificate that cannot be used or a kind of store that this release does not have.
-    pub fn open(location: &Location, options: &HttpOptions) -> Result<Self> {
+    pub fn open(location: &Location, options: &HttpOptions, ssh: &SshOptions) -> Result<Self> {
         let name = StoreName::new(location.to_string());
         let place = match location {
             Location::Local(path) => Place::Local(path.clone()),
@@ -46,6 +48,7 @@ impl IndexStore {
                 let client = HttpClient::new(http, options.clone()).map_err(|fault| failed(&name, "open", fault))?;
                 Place::Http(Box::new(client))
             }
+            Location::Ssh(location) => Place::Ssh(location.clone(), Box::new(ssh.clone())),
             Location::Later(later) => return Err(not_yet(location, later)),
         };
         Ok(Self { name, place })
@@ -80,6 +83,8 @@ impl IndexStore {
                     Answer::BadRequest(fault) => Err(failed(&self.name, action, fault)),
                 }
             }
+            Place::Ssh(location, options) => pull_index(location, options, INDEX_LEN_MAX as u64, SPOOL_FOLDER.as_ref())
+                .map_err(|source| self.unavailable(action, source)),
         }
     }
 
@@ -103,6 +108,10 @@ impl IndexStore {
                     Answer::Missing => Err(self.unavailable(action, "no answer to an upload".into())),
                 }
             }
+            // Over this protocol an index goes with its chunks.
+            Place::Ssh(..) => Err(Error::ReadOnly {
+                store: self.name.clone(),
+            }),
         }
     }
 
@@ -183,7 +192,12 @@ mod tests {
     use super::*;
 
     fn open(path: &Path) -> IndexStore {
-        IndexStore::open(&Location::Local(path.to_owned()), &HttpOptions::default()).unwrap()
+        IndexStore::open(
+            &Location::Local(path.to_owned()),
+            &HttpOptions::default(),
+            &SshOptions::default(),
+        )
+        .unwrap()
     }
 
     #[test]

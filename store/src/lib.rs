@@ -22,10 +22,11 @@ use cairn_formats::{ChunkForm, ChunkId, EncodedChunk, StorableChunk};
 
 pub use backend::flat::{FlatOptions, FlatStore, StoredChunk, SyncPolicy};
 pub use backend::http::{Authorization, Cookie, HttpOptions, HttpStore, Proxy};
+pub use backend::ssh::{SshOptions, SshStore};
 pub use error::{BoxError, Error};
 
 pub use index_store::IndexStore;
-pub use location::{HttpLocation, LaterLocation, Location, LocationError};
+pub use location::{HttpLocation, LaterLocation, Location, LocationError, SshLocation};
 pub use open::{MemberSpec, StoreOptions, StoreSpec, open_chain, open_store};
 pub use rate::RateLimit;
 pub use sealing::Sealing;

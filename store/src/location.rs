@@ -17,6 +17,8 @@ pub enum Location {
     Local(PathBuf),
     /// `http://` or `https://`.
     Http(HttpLocation),
+    /// `ssh://`, a remote casync.
+    Ssh(SshLocation),
     /// A URL form that later releases open.
     Later(LaterLocation),
 }
@@ -25,6 +27,15 @@ pub enum Location {
 #[derive(Clone, PartialEq, Eq)]
 pub struct HttpLocation {
     url: Url,
+}
+
+/// A host that runs casync, and a path on it.
+#[derive(Clone, PartialEq, Eq)]
+pub struct SshLocation {
+    user: Option<String>,
+    host: String,
+    port: Option<u16>,
+    path: String,
 }
 
 /// A location that this release understands but cannot open.
@@ -63,7 +74,6 @@ pub enum LocationError {
 const S3: &str = "S3 stores come with the store engine (release 0.3)";
 const GCS: &str = "Google Cloud Storage comes with the store engine (release 0.3)";
 const SFTP: &str = "SFTP stores come with the store engine (release 0.3)";
-const SSH: &str = "casync over SSH comes with archives (release 0.2)";
 const OCI: &str = "registries as stores are not in a planned release yet";
 const FTP: &str = "FTP is not planned: serve the folder over HTTP";
 
@@ -94,7 +104,7 @@ impl Location {
             "s3+http" | "s3+https" => later(S3),
             "gs" => later(GCS),
             "sftp" => later(SFTP),
-            "ssh" => later(SSH),
+            "ssh" => SshLocation::parse(text).map(Self::Ssh),
             "oci+http" | "oci+https" => later(OCI),
             "ftp" | "ftps" => later(FTP),
             _ => Err(LocationError::UnknownScheme {
@@ -110,6 +120,7 @@ impl fmt::Display for Location {
         match self {
             Self::Local(path) => path.display().fmt(f),
             Self::Http(http) => http.fmt(f),
+            Self::Ssh(ssh) => ssh.fmt(f),
             Self::Later(later) => f.write_str(&later.url),
         }
     }
@@ -148,6 +159,79 @@ impl fmt::Display for HttpLocation {
 }
 
 impl fmt::Debug for HttpLocation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
+impl SshLocation {
+    /// Reads `ssh://[user@]host[:port]/path`.
+    ///
+    /// Errors: no host or path, a password, or a host or user that `ssh` would take for an option.
+    pub fn parse(text: &str) -> Result<Self, LocationError> {
+        let url = parse_url(text)?;
+        let bad = |reason: &str| LocationError::BadUrl {
+            location: without_secrets(text),
+            reason: reason.to_owned(),
+        };
+        let decode = |part: &str| {
+            let bytes = percent_encoding::percent_decode_str(part);
+            bytes
+                .decode_utf8()
+                .map(String::from)
+                .map_err(|_| bad("it is not UTF-8"))
+        };
+        let user = decode(url.username())?;
+        let host = decode(url.host_str().unwrap_or_default())?;
+        let path = decode(url.path())?;
+        if host.is_empty() || path.is_empty() || path.contains('\0') {
+            return Err(bad("an ssh URL is ssh://[user@]host[:port]/path"));
+        }
+        if url.password().is_some() {
+            return Err(bad("ssh asks for passwords itself: leave it out"));
+        }
+        if host.starts_with('-') || user.starts_with('-') || user.contains(['@', '\0']) || host.contains('\0') {
+            return Err(bad("a host or user that ssh would take for something else"));
+        }
+        Ok(Self {
+            user: (!user.is_empty()).then_some(user),
+            host,
+            port: url.port(),
+            path,
+        })
+    }
+
+    /// `[user@]host`, as `ssh` takes it.
+    pub fn destination(&self) -> String {
+        let host = self.host.trim_start_matches('[').trim_end_matches(']');
+        match &self.user {
+            Some(user) => format!("{user}@{host}"),
+            None => host.to_owned(),
+        }
+    }
+
+    /// The port, if it is not ssh's own choice.
+    pub fn port(&self) -> Option<u16> {
+        self.port
+    }
+
+    /// The path on the host.
+    pub fn path(&self) -> &str {
+        &self.path
+    }
+}
+
+impl fmt::Display for SshLocation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "ssh://{}", self.host)?;
+        if let Some(port) = self.port {
+            write!(f, ":{port}")?;
+        }
+        f.write_str(&self.path)
+    }
+}
+
+impl fmt::Debug for SshLocation {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         fmt::Display::fmt(self, f)
     }
@@ -202,6 +286,7 @@ mod tests {
         let answer = match Location::parse(text) {
             Ok(Location::Local(path)) => format!("path {}", path.display()),
             Ok(Location::Http(http)) => format!("http {http}"),
+            Ok(Location::Ssh(ssh)) => format!("ssh {} {:?} {}", ssh.destination(), ssh.port(), ssh.path()),
             Ok(Location::Later(later)) => format!("later {}: {}", later.url, later.answer),
             Err(error) => format!("error {error}"),
         };
@@ -246,9 +331,15 @@ mod tests {
             "sftp://u@h/p",
             expect!["later sftp://h/p: SFTP stores come with the store engine (release 0.3)"],
         );
+        check("ssh://u@h:2222/p%20q", expect!["ssh u@h Some(2222) /p q"]);
+        check("ssh://[::1]/p", expect!["ssh ::1 None /p"]);
         check(
-            "ssh://u@h/p",
-            expect!["later ssh://h/p: casync over SSH comes with archives (release 0.2)"],
+            "ssh://-oProxyCommand=x/p",
+            expect!["error ssh://-oProxyCommand=x/p: not a URL: a host or user that ssh would take for something else"],
+        );
+        check(
+            "ssh://u:secret@h/p",
+            expect!["error ssh://h/p: not a URL: ssh asks for passwords itself: leave it out"],
         );
         check(
             "oci+http://h/r",

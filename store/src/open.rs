@@ -6,7 +6,7 @@ use cairn_formats::ChunkForm;
 
 use crate::location::{LaterLocation, Location, LocationError};
 use crate::{ChunkStore, Error, FailoverGroup, FlatOptions, FlatStore, HttpOptions, HttpStore};
-use crate::{Result, Sealing, StoreChain, StoreName, SyncPolicy};
+use crate::{Result, Sealing, SshOptions, SshStore, StoreChain, StoreName, SyncPolicy};
 
 /// How one location is opened. Where the values come from (flags, config, environment) is the caller's business.
 #[derive(Clone, Debug)]
@@ -23,6 +23,8 @@ pub struct StoreOptions {
     pub sealing: Sealing,
     /// How a server is talked to.
     pub http: HttpOptions,
+    /// How a remote casync is reached.
+    pub ssh: SshOptions,
 }
 
 impl Default for StoreOptions {
@@ -34,6 +36,7 @@ impl Default for StoreOptions {
             skip_verify: false,
             sealing: Sealing::default(),
             http: HttpOptions::default(),
+            ssh: SshOptions::default(),
         }
     }
 }
@@ -123,6 +126,11 @@ fn open_member(member: &MemberSpec) -> Result<Arc<dyn ChunkStore>> {
             options.http.clone(),
             options.sealing.clone(),
         )?)),
+        Location::Ssh(ssh) => Ok(Arc::new(SshStore::open(
+            ssh,
+            options.ssh.clone(),
+            options.sealing.clone(),
+        ))),
         Location::Later(later) => Err(not_yet(location, later)),
     }
 }

@@ -10,7 +10,7 @@ use bytes::Bytes;
 use cairn_formats::{ChunkCipher, ChunkForm, ChunkIndex, CipherAlgorithm, CipherKey, DigestAlgorithm};
 use cairn_store::{
     Authorization, CacheOptions, CacheStore, ChunkStore, Cookie, FlatOptions, FlatStore, HttpOptions, IndexStore,
-    Location, Proxy, RateLimit, Sealing, StoreOptions, StoreSpec, SyncPolicy, open_chain, open_store,
+    Location, Proxy, RateLimit, Sealing, SshOptions, StoreOptions, StoreSpec, SyncPolicy, open_chain, open_store,
 };
 
 use crate::bar::{Bar, Unit};
@@ -21,6 +21,8 @@ use crate::failure::{Failure, Outcome};
 
 /// Longest index taken from standard input.
 const INDEX_LEN_MAX: u64 = 1 << 30;
+/// Connections to one remote casync: each has many chunks in flight, so `-n` needs no more.
+const SSH_CONNECTIONS_MAX: usize = 2;
 
 /// One run of the tool.
 #[derive(Debug)]
@@ -124,6 +126,14 @@ impl Context {
             read_only: writing.is_none(),
             skip_verify: entry.skip_verify,
             sealing,
+            ssh: SshOptions {
+                ssh: std::env::var_os("CASYNC_SSH_PATH").unwrap_or_else(|| "ssh".into()),
+                remote: std::env::var("CASYNC_REMOTE_PATH").unwrap_or_else(|_| "casync".to_owned()),
+                connections: http.concurrency.min(SSH_CONNECTIONS_MAX),
+                timeout: http.timeout,
+                error_retry: http.error_retry,
+                error_retry_base_interval: http.error_retry_base_interval,
+            },
             http,
         })
     }
@@ -259,7 +269,7 @@ impl Context {
         // As in desync, the configuration knows indexes by their folder.
         let folder = name.rsplit_once('/').map_or("", |(folder, _)| folder);
         let options = self.options(folder, access, None, &Rate::new(access))?;
-        Ok(IndexStore::open(&location, &options.http)?)
+        Ok(IndexStore::open(&location, &options.http, &options.ssh)?)
     }
 
     /// Opens seeds; those of a folder that cannot be used are passed over, those named are not. The blob that is about to be

@@ -27,7 +27,12 @@ fn empty_index() -> Bytes {
 }
 
 fn open(url: &str, options: &HttpOptions) -> IndexStore {
-    IndexStore::open(&Location::parse(url).unwrap(), options).unwrap()
+    IndexStore::open(
+        &Location::parse(url).unwrap(),
+        options,
+        &cairn_store::SshOptions::default(),
+    )
+    .unwrap()
 }
 
 #[test]
