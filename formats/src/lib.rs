@@ -18,7 +18,8 @@ mod protocol;
 
 pub use archive::{
     Acl, AclDefault, AclEntry, ArchiveBytes, ArchiveDecoder, ArchiveEncoder, ArchiveError, ArchiveForm, ArchiveLimits,
-    ArchiveLookup, Content, Device, LookupError, Metadata, MtreeLine, Node, Placed, Step, Xattr,
+    ArchiveLookup, Content, Device, LookupError, Metadata, MtreeEntry, MtreeError, MtreeLine, MtreePaths, MtreeReader,
+    Node, Placed, Step, Xattr,
 };
 pub use chunk::{Chunk, ChunkError, ChunkForm, EncodedChunk, StorableChunk};
 pub use chunker::{CHUNK_LEN_MAX, Candidates, ChunkSizes, ChunkSizesError, Chunker, CutRule, Dialect, Kernel, Sweep};

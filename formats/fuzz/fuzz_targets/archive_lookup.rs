@@ -80,7 +80,11 @@ fuzz_target!(|changes: &[u8]| {
         for name in [&b"file"[..], b"deep", b"f3", b"nothing"] {
             counted.reads.set(0);
             let found = lookup.child(&directory, name);
-            assert!(counted.reads.get() <= READS_MAX, "a search of {} reads", counted.reads.get());
+            assert!(
+                counted.reads.get() <= READS_MAX,
+                "a search of {} reads",
+                counted.reads.get()
+            );
             if let Ok(Some(found)) = found {
                 assert_eq!(found.name.as_deref(), Some(name));
             }

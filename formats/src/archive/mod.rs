@@ -12,6 +12,7 @@ mod goodbye;
 mod lookup;
 mod metadata;
 mod mtree;
+mod mtree_reader;
 mod node;
 mod record;
 #[cfg(test)]
@@ -23,4 +24,5 @@ pub use error::ArchiveError;
 pub use lookup::{ArchiveBytes, ArchiveLookup, LookupError, Placed};
 pub use metadata::{Acl, AclDefault, AclEntry, Content, Device, Metadata, Node, Xattr};
 pub use mtree::MtreeLine;
+pub use mtree_reader::{MtreeEntry, MtreeError, MtreePaths, MtreeReader};
 pub(crate) use record::ENTRY_TYPE;
