@@ -2,6 +2,7 @@
 
 use bytes::Bytes;
 
+use super::node::name_is_good;
 use crate::FeatureFlags;
 
 const KIND_MASK: u32 = 0o170_000;
@@ -204,8 +205,10 @@ impl Node {
             Some(granularity) => meta.mtime - meta.mtime.rem_euclid(i128::from(granularity)),
             None => 0,
         };
-        if !has(FeatureFlags::USER_NAMES) {
-            (meta.user, meta.group) = (None, None);
+        for name in [&mut meta.user, &mut meta.group] {
+            *name = name
+                .take()
+                .filter(|name| has(FeatureFlags::USER_NAMES) && name_is_good(name));
         }
         if !has(FeatureFlags::XATTRS) || is_symlink && !desync {
             meta.xattrs.clear();

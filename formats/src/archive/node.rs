@@ -234,7 +234,8 @@ fn user_name(body: &Bytes) -> Result<Bytes, &'static str> {
     }
 }
 
-fn name_is_good(name: &[u8]) -> bool {
+/// Whether archives take it as the name of a user or group.
+pub(super) fn name_is_good(name: &[u8]) -> bool {
     let first = name
         .first()
         .is_some_and(|first| first.is_ascii_alphabetic() || *first == b'_');

@@ -11,7 +11,9 @@ use super::untar::Input;
 use crate::bar::Unit;
 use crate::cli::{List, Mtree, Sources};
 use crate::context::Context;
-use crate::engine::tree::{ArchiveSource, Lookup, TreeReader, TreeSink, Unpacker, WalkOptions, find, lookup};
+use crate::engine::tree::{
+    ArchiveSource, Lookup, TreeReader, TreeSink, TreeSource as _, Unpacker, WalkOptions, find, lookup,
+};
 use crate::engine::{self, BlobOptions, IndexedBlob};
 use crate::failure::{Failure, Outcome};
 

@@ -11,7 +11,7 @@ use super::make::{check_cutting, report_make};
 use crate::bar::Unit;
 use crate::cli::{ArchiveStyle, Keeping, Tar, TreeFormat};
 use crate::context::Context;
-use crate::engine::tree::{Notes, TreeReader, WalkOptions};
+use crate::engine::tree::{Notes, TarReader, TreeReader, TreeSource, WalkOptions};
 use crate::engine::{self, IndexSpool, MakeOptions, MakeReport};
 use crate::failure::{Failure, Outcome};
 
@@ -23,15 +23,16 @@ pub(crate) fn tar(context: &Context, arguments: &Tar) -> Outcome<()> {
     let options = WalkOptions {
         flags: flags(context, &arguments.keeping)?,
     };
-    let mut reader = match arguments.input_format {
-        TreeFormat::Disk => TreeReader::open(&arguments.source, &options)?,
-        TreeFormat::Tar => return Err(Failure::usage("--input-format tar: not there yet")),
+    let mut reader: Box<dyn TreeSource> = match arguments.input_format {
+        TreeFormat::Disk => Box::new(TreeReader::open(&arguments.source, &options)?),
+        TreeFormat::Tar => Box::new(TarReader::open(&arguments.source, options.flags)?),
     };
+    let reader = &mut *reader;
     let bar = context.bar("archiving", Unit::Bytes);
     let report = if arguments.index {
-        index(context, arguments, &options, &mut reader)?
+        index(context, arguments, &options, reader)?
     } else {
-        archive(context, arguments, &mut reader)?
+        archive(context, arguments, reader)?
     };
     drop(bar);
     let notes = reader.take_notes();
@@ -42,7 +43,12 @@ pub(crate) fn tar(context: &Context, arguments: &Tar) -> Outcome<()> {
 }
 
 /// Cuts and stores the archive as it is made.
-fn index(context: &Context, arguments: &Tar, options: &WalkOptions, reader: &mut TreeReader) -> Outcome<MakeReport> {
+fn index(
+    context: &Context,
+    arguments: &Tar,
+    options: &WalkOptions,
+    reader: &mut dyn TreeSource,
+) -> Outcome<MakeReport> {
     let store = arguments
         .store
         .as_ref()
@@ -61,16 +67,21 @@ fn index(context: &Context, arguments: &Tar, options: &WalkOptions, reader: &mut
     check_cutting(&make)?;
     let mut spool = IndexSpool::new(options.flags, make.sizes)?;
     let source = &arguments.source;
-    let made = engine::make(reader, source, target, &make, &context.progress, &mut |id, len| {
-        spool.push(id, len)
-    });
+    let made = engine::make(
+        &mut *reader,
+        source,
+        target,
+        &make,
+        &context.progress,
+        &mut |id, len| spool.push(id, len),
+    );
     let report = made.map_err(|error| reader.take_failure().unwrap_or(error))?;
     context.put_index(&arguments.output, spool.finish()?, &arguments.access)?;
     Ok(report)
 }
 
 /// Writes the archive to a file, which gets its name when it is whole, or to standard output.
-fn archive(context: &Context, arguments: &Tar, reader: &mut TreeReader) -> Outcome<MakeReport> {
+fn archive(context: &Context, arguments: &Tar, reader: &mut dyn TreeSource) -> Outcome<MakeReport> {
     let name = &arguments.output;
     let bytes = if name == "-" {
         copy(
@@ -108,7 +119,7 @@ fn archive(context: &Context, arguments: &Tar, reader: &mut TreeReader) -> Outco
     })
 }
 
-fn copy(context: &Context, reader: &mut TreeReader, output: &mut dyn Write, name: &Path) -> Outcome<u64> {
+fn copy(context: &Context, reader: &mut dyn TreeSource, output: &mut dyn Write, name: &Path) -> Outcome<u64> {
     let mut buffer = vec![0; BUFFER_LEN];
     let mut bytes = 0;
     loop {

@@ -1,7 +1,7 @@
 //! `untar`: an archive, or one that is stored in chunks, becomes a tree again.
 
 use std::fs::File;
-use std::io::Read;
+use std::io::{BufWriter, Read, Write};
 use std::ops::Range;
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::Path;
@@ -17,7 +17,9 @@ use super::tar::tell;
 use crate::bar::Unit;
 use crate::cli::{Effort, Sources, TreeFormat, Untar};
 use crate::context::Context;
-use crate::engine::tree::{ArchiveSource, Lookup, RestoreOptions, Restorer, SeedStore, TreeSink, Unpacker};
+use crate::engine::tree::{
+    ArchiveSource, Lookup, Notes, RestoreOptions, Restorer, SeedStore, TarWriter, TreeSink, Unpacker,
+};
 use crate::engine::{self, Progress};
 use crate::failure::{Failure, Outcome};
 use crate::sizes::human;
@@ -30,7 +32,7 @@ const PART_LEN: u64 = 1 << 20;
 /// Restores a tree.
 pub(crate) fn untar(context: &Context, arguments: &Untar) -> Outcome<()> {
     if arguments.output_format == TreeFormat::Tar {
-        return Err(Failure::usage("--output-format tar: not there yet"));
+        return to_tar(context, arguments);
     }
     let options = RestoreOptions {
         same_owner: !arguments.no_same_owner,
@@ -158,6 +160,40 @@ fn pieces(
             Ok(())
         }
     }
+}
+
+/// Makes a tar of an archive; a tar file gets its name when it is whole.
+fn to_tar(context: &Context, arguments: &Untar) -> Outcome<()> {
+    if arguments.path.is_some() {
+        return Err(Failure::usage("--path restores to a folder, not to a tar"));
+    }
+    let input = Input::open(context, &arguments.input, arguments.index, &arguments.sources)?;
+    let target = &arguments.target;
+    let bar = context.bar("writing the tar", Unit::Bytes);
+    let write = |output: &mut dyn Write| {
+        let mut writer = TarWriter::new(BufWriter::with_capacity(BLOCK_LEN, output), target.clone());
+        input.unpack(&arguments.effort, &context.progress, &mut writer)?;
+        Ok::<Notes, Failure>(writer.finish()?.1)
+    };
+    let notes = if target == Path::new("-") {
+        write(&mut std::io::stdout().lock())?
+    } else if std::fs::metadata(target).is_ok_and(|meta| !meta.is_file()) {
+        let opened = File::options().write(true).open(target);
+        write(&mut opened.map_err(|error| Failure::io(target.display(), "open", &error))?)?
+    } else {
+        let folder = target.parent().filter(|folder| !folder.as_os_str().is_empty());
+        let mut temporary = tempfile::Builder::new()
+            .prefix(".cairn-untar-")
+            .permissions(std::os::unix::fs::PermissionsExt::from_mode(0o666))
+            .tempfile_in(folder.unwrap_or(Path::new(".")))
+            .map_err(|error| Failure::io(target.display(), "make a temporary file for", &error))?;
+        let notes = write(temporary.as_file_mut())?;
+        let persisted = temporary.persist(target);
+        persisted.map_err(|error| Failure::io(target.display(), "rename the finished tar to", &error.error))?;
+        notes
+    };
+    drop(bar);
+    tell(&notes, arguments.strict)
 }
 
 /// Where an archive's bytes come from.

@@ -20,6 +20,7 @@ use cairn_formats::{ChunkForm, ChunkId, ChunkIndex, CutRule, Dialect, DigestAlgo
 use cairn_store::{ChunkStat, ChunkStore, StoreName};
 use rustix::fs::{Mode, OFlags};
 
+use super::unpack::TreeSource as _;
 use super::walk::{FileSpan, TreeReader, WalkOptions};
 use crate::engine::error::file;
 use crate::engine::{MakeOptions, Progress, Result, make};

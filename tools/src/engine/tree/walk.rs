@@ -23,6 +23,7 @@ use super::features;
 use super::metadata::{MetadataReader, Place, Step, is_file, is_folder};
 use super::note::{Note, Notes};
 use super::system::{self, magic};
+use super::unpack::TreeSource;
 use crate::engine::error::file;
 use crate::engine::{Error, Result};
 
@@ -147,16 +148,6 @@ impl TreeReader {
         Ok((root, self.files.unwrap_or_default()))
     }
 
-    /// What was left out or changed although the flags keep it.
-    pub(crate) fn take_notes(&mut self) -> Notes {
-        std::mem::take(&mut self.notes)
-    }
-
-    /// Why reading failed; what [`Read`] told is only a shadow of it.
-    pub(crate) fn take_failure(&mut self) -> Option<Error> {
-        self.failure.take()
-    }
-
     fn root(&mut self, fd: &OwnedFd) -> Step<(Node, Child)> {
         let failed = |action| move |error: Errno| (action, io::Error::from(error));
         let stat = rustix::fs::fstat(fd).map_err(failed("look at"))?;
@@ -178,10 +169,8 @@ impl TreeReader {
         Ok((Node { metadata, content }.reduced(self.flags), child))
     }
 
-    /// Fills `buffer`; fewer bytes only at the end of the archive.
-    ///
     /// Errors: the entry that cannot be read or kept, or that changed its size on the way.
-    pub(crate) fn fill(&mut self, buffer: &mut [u8]) -> Result<usize> {
+    fn read_archive(&mut self, buffer: &mut [u8]) -> Result<usize> {
         let mut filled = 0;
         while filled < buffer.len() {
             let room = &mut buffer[filled..];
@@ -456,10 +445,24 @@ fn content(stat: &Stat) -> Option<Content> {
     })
 }
 
+impl TreeSource for TreeReader {
+    fn fill(&mut self, buffer: &mut [u8]) -> Result<usize> {
+        self.read_archive(buffer)
+    }
+
+    fn take_notes(&mut self) -> Notes {
+        std::mem::take(&mut self.notes)
+    }
+
+    fn take_failure(&mut self) -> Option<Error> {
+        self.failure.take()
+    }
+}
+
 impl Read for TreeReader {
     /// As [`TreeReader::fill`]; the error itself is kept for [`TreeReader::take_failure`].
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        self.fill(buffer).map_err(|error| {
+        self.read_archive(buffer).map_err(|error| {
             let words = error.to_string();
             self.failure.get_or_insert(error);
             io::Error::other(words)
