@@ -10,7 +10,8 @@ use super::mounting::{SwapStore, blob_options, mount_options, report, say_ready,
 use crate::cli::Mount;
 use crate::context::Context;
 use crate::engine::IndexedBlob;
-use crate::engine::mount::{Mounted, MountedArchive, TreeFs};
+use crate::engine::mount::{Mounted, TreeFs};
+use crate::engine::tree::ArchiveSource;
 use crate::failure::Outcome;
 
 /// Mounts an archive, or an archive's index, until a signal.
@@ -18,14 +19,14 @@ pub(crate) fn mount(context: &Context, arguments: &Mount) -> Outcome<()> {
     let source = Path::new(&arguments.source);
     let store_file = arguments.store_file.as_deref();
     let mut store = None;
-    let archive = if source.exists() && MountedArchive::is_archive(source)? {
-        MountedArchive::open(source)?
+    let archive = if source.exists() && ArchiveSource::is_archive(source)? {
+        ArchiveSource::open(source.to_owned())?
     } else {
         let index = context.index(&arguments.source, &arguments.sources.access)?;
         let opened = SwapStore::open(context, &arguments.sources, store_file)?;
         let chunks: Arc<dyn ChunkStore> = opened.clone();
         store = Some(opened);
-        MountedArchive::Blob(IndexedBlob::new(index, chunks, blob_options(&arguments.mounting)))
+        ArchiveSource::Chunks(IndexedBlob::new(index, chunks, blob_options(&arguments.mounting)))
     };
     let filesystem = TreeFs::open(archive, report(context.json))?;
     let len = filesystem.archive_len();

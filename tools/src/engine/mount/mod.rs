@@ -6,7 +6,6 @@
 //! Invariants: nothing that a user or an archive names becomes part of a mount option (the source is always called `cairn`);
 //! whatever a store, an index or an archive does to a request is an error of that request. Not here: signals, arguments.
 
-mod archive;
 mod bitmap;
 mod blob_file;
 mod blob_fs;
@@ -24,7 +23,6 @@ use std::process::Command;
 use crossbeam_channel::Receiver;
 use fuser::{Config, Filesystem, InitFlags, KernelConfig, MountOption, Session, SessionACL, SessionUnmounter};
 
-pub(crate) use archive::MountedArchive;
 pub(crate) use blob_file::BlobFile;
 pub(crate) use blob_fs::{BlobFs, Report};
 pub(crate) use cor::{CopyOnRead, CopyOnReadOptions};

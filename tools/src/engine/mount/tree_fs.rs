@@ -10,18 +10,17 @@ use std::os::unix::ffi::OsStrExt as _;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, SystemTime};
 
-use cairn_formats::{ArchiveBytes as _, ArchiveLimits, ArchiveLookup, Content, LookupError, Placed};
+use cairn_formats::{ArchiveBytes as _, ArchiveLimits, ArchiveLookup, Content, Placed};
 use fuser::{
     Errno, FileAttr, FileHandle, FileType, Filesystem, Generation, INodeNo, InitFlags, IoctlFlags, KernelConfig,
     LockOwner, OpenFlags, ReplyAttr, ReplyData, ReplyDirectory, ReplyDirectoryPlus, ReplyEntry, ReplyIoctl, ReplyOpen,
     ReplyStatfs, ReplyXattr, Request,
 };
 
-use super::archive::MountedArchive;
 use super::{Report, configure};
+use crate::engine::Result;
 use crate::engine::extract::lock;
-use crate::engine::tree::Shown;
-use crate::engine::{Error, Result};
+use crate::engine::tree::{ArchiveSource, Lookup, Shown};
 
 const ROOT: INodeNo = INodeNo(1);
 /// An archive does not change while it is mounted.
@@ -40,7 +39,7 @@ const FAT_GET_ATTRIBUTES: u32 = 0x8004_7210;
 /// One archive as a tree.
 #[derive(Debug)]
 pub(crate) struct TreeFs {
-    lookup: ArchiveLookup<MountedArchive>,
+    lookup: Lookup,
     shown: Shown,
     report: Report,
     root: Arc<Placed>,
@@ -83,15 +82,12 @@ impl TreeFs {
     /// Reads the root of an archive.
     ///
     /// Errors: it is no archive, not a whole one, or cannot be read.
-    pub(crate) fn open(archive: MountedArchive, report: Report) -> Result<Self> {
+    pub(crate) fn open(archive: ArchiveSource, report: Report) -> Result<Self> {
         let limits = ArchiveLimits {
             directory_entries_max: DIRECTORY_ENTRIES_MAX,
             ..ArchiveLimits::default()
         };
-        let lookup = ArchiveLookup::open(archive, limits).map_err(|error| match error {
-            LookupError::Archive(error) => Error::from(error),
-            LookupError::Read(error) => error,
-        })?;
+        let lookup = ArchiveLookup::open(archive, limits)?;
         let root = Arc::new(lookup.root().clone());
         Ok(Self {
             shown: Shown::new(lookup.flags()),

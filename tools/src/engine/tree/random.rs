@@ -1,15 +1,19 @@
 //! An archive that is read here and there: a file, or chunks of a store. For lookups, which need little of it.
 
 use std::fs::File;
+use std::io::{ErrorKind, Read as _};
 use std::ops::Range;
 use std::os::unix::fs::FileExt as _;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use bytes::Bytes;
 use cairn_formats::{ArchiveBytes, ArchiveLimits, ArchiveLookup, LookupError, Placed};
 
 use crate::engine::error::file;
 use crate::engine::{Error, IndexedBlob, Result};
+
+/// Type of an archive's first record, at byte 8 (`formats/FORMATS.md`, ENTRY).
+const ENTRY_TYPE: u64 = 0x1396_fabc_ea5b_bb51;
 
 /// Where an archive's bytes are.
 #[derive(Debug)]
@@ -53,7 +57,27 @@ impl ArchiveSource {
                     .map_err(file(path, "read"))?;
                 Ok(bytes.into())
             }
-            Self::Chunks(blob) => blob.read(range.start, len),
+            // A copy: names and attributes may be kept for long, and would keep whole chunks.
+            Self::Chunks(blob) => Ok(Bytes::copy_from_slice(&blob.peek(range.start, len)?)),
+        }
+    }
+
+    /// The bytes of a range that somebody reads on and on: what comes next is fetched ahead.
+    pub(crate) fn stream(&self, range: Range<u64>) -> Result<Bytes> {
+        match self {
+            Self::File { .. } => self.read_exact(range),
+            Self::Chunks(blob) => blob.read(range.start, (range.end - range.start) as usize),
+        }
+    }
+
+    /// Whether a file starts as an archive does, rather than as an index.
+    pub(crate) fn is_archive(path: &Path) -> Result<bool> {
+        let mut head = [0; 16];
+        let read = File::open(path).and_then(|mut opened| opened.read_exact(&mut head));
+        match read {
+            Ok(()) => Ok(head[8..] == ENTRY_TYPE.to_le_bytes()),
+            Err(error) if error.kind() == ErrorKind::UnexpectedEof => Ok(false),
+            Err(error) => Err(file(path, "read")(error)),
         }
     }
 }
