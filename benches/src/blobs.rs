@@ -127,7 +127,7 @@ impl<'a> Blobs<'a> {
         } else {
             "read once before"
         };
-        Ok(table::blobs(&lines, cache, self.repeats))
+        Ok(table::blobs("make, extract, verify", &lines, cache, self.repeats))
     }
 
     fn row(
@@ -265,7 +265,7 @@ fn check_index(tool: Tool, index: &Path, expected: &Path) -> Result<()> {
 }
 
 /// Fails unless both files hold the same bytes.
-fn same(path: &Path, expected: &Path) -> Result<()> {
+pub(crate) fn same(path: &Path, expected: &Path) -> Result<()> {
     use std::io::{BufRead as _, BufReader};
     let (mut left, mut right) = (
         BufReader::with_capacity(1 << 20, File::open(path)?),

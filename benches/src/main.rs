@@ -14,6 +14,7 @@ mod process;
 mod serve;
 mod table;
 mod tools;
+mod trees;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -67,6 +68,8 @@ enum Part {
     Blobs,
     /// Chunks over HTTP
     Serve,
+    /// tar, untar, update
+    Trees,
     /// Reads through mount-index
     Mount,
 }
@@ -106,8 +109,14 @@ fn run(arguments: &Arguments) -> Result<()> {
     if wanted(Part::Ingest) {
         add(ingest::run(scratch.path(), arguments.repeats)?);
     }
-    if [Part::Blobs, Part::Serve, Part::Mount].into_iter().any(&wanted) {
+    if [Part::Blobs, Part::Serve, Part::Mount, Part::Trees]
+        .into_iter()
+        .any(&wanted)
+    {
         let inputs = data::Inputs::make(scratch.path(), &arguments.trees, arguments.size << 20)?;
+        if wanted(Part::Trees) {
+            add(trees::run(scratch.path(), &inputs, &tools, arguments.repeats)?);
+        }
         let bench = blobs::Blobs::prepare(scratch.path(), &inputs, &tools, arguments.repeats, arguments.cold)?;
         if wanted(Part::Blobs) {
             add(bench.run()?);

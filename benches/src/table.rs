@@ -32,10 +32,10 @@ pub(crate) fn median(mut values: Vec<f64>) -> f64 {
     values.get(values.len() / 2).copied().unwrap_or(0.0)
 }
 
-/// The section of make, extract and verify.
-pub(crate) fn blobs(lines: &[Line], cache: &str, repeats: usize) -> String {
+/// A section of works with files.
+pub(crate) fn blobs(title: &str, lines: &[Line], cache: &str, repeats: usize) -> String {
     let mut text = format!(
-        "\n### make, extract, verify\n\nMedian of {repeats}, interleaved; inputs {cache}. Every output compared with its input, our indexes with casync's.\n\n"
+        "\n### {title}\n\nMedian of {repeats}, interleaved; inputs {cache}. Every output compared with its input, our indexes with casync's.\n\n"
     );
     text += "| work | input | tool | seconds | CPU-s per GiB | peak anonymous MiB | MiB written | CPU / casync | CPU / desync | seconds / casync |\n";
     text += "|---|---|---|---|---|---|---|---|---|---|\n";

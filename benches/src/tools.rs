@@ -105,6 +105,44 @@ impl Tool {
         Ok(command)
     }
 
+    /// Writes the archive of a folder.
+    pub(crate) fn tar(self, archive: &Path, tree: &Path) -> Result<Command> {
+        let mut command = self.command()?;
+        command.arg(if self == Self::Casync { "make" } else { "tar" });
+        command.arg(archive).arg(tree);
+        Ok(command)
+    }
+
+    /// Restores an archive into a folder that is there.
+    pub(crate) fn untar(self, archive: &Path, target: &Path) -> Result<Command> {
+        let mut command = self.command()?;
+        command.arg(if self == Self::Casync { "extract" } else { "untar" });
+        command.arg(archive).arg(target);
+        Ok(command)
+    }
+
+    /// Cuts the archive of a folder into a store, with its index.
+    pub(crate) fn index_tree(self, store: &Path, index: &Path, tree: &Path) -> Result<Command> {
+        let mut command = self.command()?;
+        match self {
+            Self::Casync => command.args(["make", "--store"]).arg(store),
+            Self::Cairn | Self::Desync => command.args(["tar", "-i", "-s"]).arg(store),
+        };
+        command.arg(index).arg(tree);
+        Ok(command)
+    }
+
+    /// Makes a folder the indexed tree, whatever is in it.
+    pub(crate) fn update_tree(self, store: &Path, index: &Path, target: &Path) -> Result<Command> {
+        let mut command = self.command()?;
+        match self {
+            Self::Casync => command.args(["extract", "--store"]).arg(store),
+            Self::Cairn | Self::Desync => command.args(["untar", "-i", "-s"]).arg(store),
+        };
+        command.arg(index).arg(target);
+        Ok(command)
+    }
+
     /// Reads and checks every chunk. casync has no such verb: it digests the blob of `index`, which decodes and checks every
     /// chunk of it and hashes the whole once more.
     pub(crate) fn verify(self, store: &Path, index: &Path) -> Result<Command> {
