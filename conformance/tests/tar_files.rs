@@ -174,7 +174,7 @@ fn tars_that_lie_are_refused() {
     ok(tar().args(args!["-cf", good, "-C", ground.path(""), "t"]));
     let bytes = fs::read(&good).expect("a tar");
     let (bad, out) = (ground.path("bad.tar"), ground.path("out.catar"));
-    let mut words = |tar: &[u8]| {
+    let words = |tar: &[u8]| {
         fs::write(&bad, tar).expect("written");
         let words = refused(cairn().args(args!["tar", "--input-format=tar", out, bad]));
         assert!(!out.exists());

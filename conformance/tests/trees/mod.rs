@@ -69,6 +69,14 @@ pub(crate) enum For {
     CasyncMakes,
     /// desync: no FIFOs, sockets, backslashes, attribute bits.
     Desync,
+    /// What a tar holds too: as for desync, and no labels.
+    Plain,
+}
+
+impl For {
+    fn is_plain(self) -> bool {
+        matches!(self, Self::Desync | Self::Plain)
+    }
 }
 
 /// Makes a random tree. Same seed, same tree (but for the times of links' targets and the like).
@@ -101,8 +109,8 @@ pub(crate) fn make(root: &Path, seed: u64, reader: For) {
                 };
                 std::os::unix::fs::symlink(OsStr::from_bytes(&target), &path).expect("a link");
             }
-            3 if reader != For::Desync => node(&path, FileType::Fifo, 0, 0),
-            4 if reader != For::Desync => node(&path, FileType::Socket, 0, 0),
+            3 if !reader.is_plain() => node(&path, FileType::Fifo, 0, 0),
+            4 if !reader.is_plain() => node(&path, FileType::Socket, 0, 0),
             5 => node(
                 &path,
                 FileType::CharacterDevice,
@@ -114,7 +122,7 @@ pub(crate) fn make(root: &Path, seed: u64, reader: For) {
         }
         made.push(path);
     }
-    if reader != For::Desync {
+    if !reader.is_plain() {
         let mut deep = root.join("deep");
         for level in 0..48 {
             deep = deep.join(format!("d{level}"));
@@ -156,7 +164,7 @@ fn name(random: &mut fastrand::Rng, reader: For) -> OsString {
                 } else {
                     random.alphanumeric() as u8
                 };
-                let refused = byte == b'/' || byte == b'.' || byte == b'\\' && reader == For::Desync;
+                let refused = byte == b'/' || byte == b'.' || byte == b'\\' && reader.is_plain();
                 if !refused {
                     return byte;
                 }
@@ -212,7 +220,7 @@ fn decorate(path: &Path, random: &mut fastrand::Rng, reader: For) {
         if kind.is_dir() && random.u8(..3) == 0 {
             set(path, "system.posix_acl_default", &acl(random));
         }
-        if random.u8(..6) == 0 {
+        if random.u8(..6) == 0 && reader != For::Plain {
             set(path, "security.selinux", b"system_u:object_r:etc_t:s0\0");
         }
     }
@@ -233,7 +241,7 @@ fn decorate(path: &Path, random: &mut fastrand::Rng, reader: For) {
         last_modification: time,
     };
     rustix::fs::utimensat(CWD, path, &times, AtFlags::SYMLINK_NOFOLLOW).expect("times");
-    if reader != For::Desync && (kind.is_file() || kind.is_dir()) && random.u8(..8) == 0 {
+    if !reader.is_plain() && (kind.is_file() || kind.is_dir()) && random.u8(..8) == 0 {
         let flags = [IFlags::IMMUTABLE, IFlags::APPEND, IFlags::NOATIME, IFlags::SYNC][random.usize(..4)];
         // A locked folder could not be filled by casync's extraction either.
         if kind.is_file() || !flags.intersects(IFlags::IMMUTABLE | IFlags::APPEND) {

@@ -7,6 +7,8 @@
 use bytes::Bytes;
 use cairn_formats::{Acl, AclDefault, AclEntry};
 
+use super::system::{Owner, Owners};
+
 /// Name of the access list's attribute.
 pub(super) const ACCESS: &str = "system.posix_acl_access";
 /// Name of the default list's attribute.
@@ -53,6 +55,39 @@ impl List {
                 GROUP => list.groups.push((id, permissions)),
                 MASK => list.mask = Some(permissions),
                 OTHER => list.other = Some(permissions),
+                _ => return None,
+            }
+        }
+        Some(list)
+    }
+
+    /// Reads the text of acl(5), short or long, entries apart by commas or lines; a fourth field (star's number) counts before a
+    /// name. `None` when it is none, or names nobody here.
+    pub(super) fn parse_text(text: &[u8], owners: &mut Owners) -> Option<Self> {
+        let text = std::str::from_utf8(text).ok()?;
+        let mut list = Self::default();
+        for entry in text.split([',', '\n']).map(str::trim).filter(|entry| !entry.is_empty()) {
+            let mut fields = entry.split(':');
+            let (tag, who, bits) = (fields.next()?, fields.next()?, fields.next()?);
+            let mut permissions = 0;
+            for letter in bits.bytes() {
+                permissions |= match letter {
+                    b'r' => 4,
+                    b'w' => 2,
+                    b'x' => 1,
+                    b'-' => 0,
+                    _ => return None,
+                };
+            }
+            let number = fields.next().unwrap_or(who).parse().ok();
+            let mut id = |owner: Owner| number.or_else(|| owners.id(owner, &Bytes::copy_from_slice(who.as_bytes())));
+            match (tag, who) {
+                ("user" | "u", "") => list.user_obj = Some(permissions),
+                ("group" | "g", "") => list.group_obj = Some(permissions),
+                ("mask" | "m", "") => list.mask = Some(permissions),
+                ("other" | "o", "") => list.other = Some(permissions),
+                ("user" | "u", _) => list.users.push((id(Owner::User)?, permissions)),
+                ("group" | "g", _) => list.groups.push((id(Owner::Group)?, permissions)),
                 _ => return None,
             }
         }

@@ -281,6 +281,36 @@ fn sparse(tar: &File, header: u64, len: u64) -> io::Result<Place> {
     })
 }
 
+/// Where the pieces of a sparse file in posix form 1.0 are: its data begins with a map, decimal lines padded to a block.
+///
+/// Errors: no such map, or pieces out of order or beyond the file's end.
+fn sparse_in_data(tar: &File, entry: &Entry, len: u64) -> io::Result<Place> {
+    let bad = || io::Error::other("the map of its pieces is not in its form");
+    let mut map = vec![0; entry.len.min(EXTENSION_LEN_MAX) as usize];
+    tar.read_exact_at(&mut map, entry.data_at)?;
+    let mut read = 0;
+    let mut number = || -> io::Result<u64> {
+        let line = map[read..].split(|&byte| byte == b'\n').next().unwrap_or_default();
+        read += line.len() + 1;
+        let number = std::str::from_utf8(line).ok().filter(|_| read <= map.len());
+        number.and_then(|line| line.parse().ok()).ok_or_else(bad)
+    };
+    let mut pieces: Vec<Range<u64>> = Vec::new();
+    for _ in 0..number()? {
+        let (offset, size) = (number()?, number()?);
+        let end = offset.checked_add(size).filter(|&end| end <= len);
+        let end = end.filter(|_| pieces.last().is_none_or(|last| last.end <= offset));
+        let end = end.ok_or_else(bad)?;
+        if size > 0 {
+            pieces.push(offset..end);
+        }
+    }
+    Ok(Place {
+        at: entry.data_at + (read as u64).next_multiple_of(512),
+        pieces: Some(pieces.into()),
+    })
+}
+
 /// Blocks of pieces after the GNU header of a sparse file.
 fn sparse_blocks(tar: &File, header: u64) -> io::Result<u64> {
     let mut more = [0];
@@ -313,6 +343,14 @@ struct Entry {
     path: Vec<u8>,
     link: Vec<u8>,
     extensions: Vec<(Vec<u8>, Vec<u8>)>,
+}
+
+impl Entry {
+    /// Length of a sparse file in posix form 1.0.
+    fn sparse_len(&self) -> Option<u64> {
+        let len = find(&self.extensions, b"GNU.sparse.realsize")?;
+        std::str::from_utf8(len).ok()?.parse().ok()
+    }
 }
 
 /// Reads entry after entry. The `tar` crate's own reader takes extensions apart at newlines, which values may hold, so only
@@ -368,7 +406,7 @@ impl Entries<'_> {
                     };
                     self.at += data_at - header_at - 512;
                     let extension = |key: &[u8]| find(&extensions, key).map(<[u8]>::to_vec);
-                    let path = path.or_else(|| extension(b"path"));
+                    let path = extension(b"GNU.sparse.name").or(path).or_else(|| extension(b"path"));
                     let link = link.or_else(|| extension(b"linkpath"));
                     return Ok(Some(Entry {
                         path: path.unwrap_or_else(|| header.path_bytes().into_owned()),
@@ -476,6 +514,11 @@ fn put(
         // Tars of old have folders as files with a slash at the end.
         EntryType::Regular if entry.path.ends_with(b"/") => Content::Directory,
         EntryType::Directory => Content::Directory,
+        EntryType::Regular | EntryType::Continuous if entry.sparse_len().is_some() => {
+            let len = entry.sparse_len().unwrap_or_default();
+            place = sparse_in_data(tar, entry, len)?;
+            Content::File { len }
+        }
         EntryType::Regular | EntryType::Continuous => {
             place.at = entry.data_at;
             Content::File { len: entry.len }
@@ -594,23 +637,23 @@ fn metadata(entry: &Entry, flags: FeatureFlags, owners: &mut Owners, notes: &mut
             b"uname" => metadata.user = Some(value),
             b"gname" => metadata.group = Some(value),
             b"RHT.security.selinux" => metadata.selinux = Some(label(&value)),
-            key if key.starts_with(b"GNU.sparse.") => {
+            b"GNU.sparse.map" | b"GNU.sparse.numblocks" => {
                 return Err(io::Error::other(
-                    "it is sparse in the form of posix tars, which is not read: make the tar with --format=gnu",
+                    "it is sparse in form 0 of posix tars, of which only form 1.0 is read",
                 ));
             }
-            key if key.starts_with(b"SCHILY.acl.") => {
-                let has_named = String::from_utf8_lossy(&value).split([',', '\n']).any(|entry| {
-                    let mut parts = entry.trim_start_matches("default:").split(':');
-                    matches!(parts.next(), Some("user" | "group")) && parts.next().is_some_and(|name| !name.is_empty())
-                });
-                let in_bytes = [acl::ACCESS, acl::DEFAULT].iter().any(|name| {
-                    let name = format!("SCHILY.xattr.{name}");
-                    find(&entry.extensions, name.as_bytes()).is_some()
-                });
-                if has_named && !in_bytes {
-                    let what = "its ACL, which is there in words alone, is left out".to_owned();
-                    notes.push(Note::new(&entry.path, what));
+            key if key.starts_with(b"GNU.sparse.") => {}
+            b"SCHILY.acl.access" | b"SCHILY.acl.default" => {
+                let access = key.ends_with(b"access");
+                let in_bytes = format!("SCHILY.xattr.{}", if access { acl::ACCESS } else { acl::DEFAULT });
+                if find(&entry.extensions, in_bytes.as_bytes()).is_none() {
+                    match acl::List::parse_text(&value, owners) {
+                        Some(list) => keep_acl(&mut metadata, list, access, flags, owners),
+                        None => {
+                            let what = "its ACL, of which nothing could be made, is left out".to_owned();
+                            notes.push(Note::new(&entry.path, what));
+                        }
+                    }
                 }
             }
             key => {
@@ -636,9 +679,12 @@ fn attribute(metadata: &mut Metadata, name: &[u8], value: Bytes, flags: FeatureF
         }
         return;
     }
-    let Some(list) = acl::List::parse(&value) else {
-        return;
-    };
+    if let Some(list) = acl::List::parse(&value) {
+        keep_acl(metadata, list, is_access, flags, owners);
+    }
+}
+
+fn keep_acl(metadata: &mut Metadata, list: acl::List, is_access: bool, flags: FeatureFlags, owners: &mut Owners) {
     let names = flags.has(FeatureFlags::USER_NAMES);
     let numbers = flags.has(FeatureFlags::UIDS_16BIT | FeatureFlags::UIDS_32BIT);
     // Two closures look names up in one table, one after the other.

@@ -156,7 +156,7 @@ impl SeedStore {
     }
 
     /// The plain bytes of those chunks that seeds have, proven.
-    fn from_seeds(&self, ids: &[ChunkId]) -> Vec<Option<Bytes>> {
+    fn seeded(&self, ids: &[ChunkId]) -> Vec<Option<Bytes>> {
         let mut read: Vec<Option<Bytes>> = ids
             .iter()
             .map(|id| {
@@ -235,7 +235,7 @@ impl ChunkStore for SeedStore {
     }
 
     fn get_many(&self, ids: &[ChunkId]) -> Vec<cairn_store::Result<EncodedChunk>> {
-        let found = self.from_seeds(ids);
+        let found = self.seeded(ids);
         let missing: Vec<ChunkId> = ids
             .iter()
             .zip(&found)

@@ -5,7 +5,7 @@ use std::io::{self, Write};
 use std::path::PathBuf;
 
 use bytes::Bytes;
-use cairn_formats::{Content, FeatureFlags, Node};
+use cairn_formats::{AclEntry, Content, FeatureFlags, Node};
 use tar::{EntryType, Header};
 
 use super::note::{Note, Notes};
@@ -136,6 +136,7 @@ impl<W: Write> TarWriter<W> {
                 record(&mut more, &[b"SCHILY.xattr.", name.as_ref()].concat(), &value);
             }
         }
+        acls(&mut more, node);
         header.set_cksum();
         if !more.is_empty() {
             let mut extension = Header::new_ustar();
@@ -234,6 +235,52 @@ fn record(out: &mut Vec<u8>, key: &[u8], value: &[u8]) {
     for part in [b" ", key, b"=", value, b"\n"] {
         out.extend_from_slice(part);
     }
+}
+
+/// ACLs in words, which is how GNU tar and star take them.
+fn acls(out: &mut Vec<u8>, node: &Node) {
+    let acl = &node.metadata.acl;
+    let class = |shift: u32| (node.metadata.mode >> shift & 7) as u8;
+    if let Some(group) = acl.group_obj {
+        let text = acl_text(class(6), &acl.users, group, &acl.groups, Some(class(3)), class(0));
+        record(out, b"SCHILY.acl.access", text.as_bytes());
+    }
+    if let Some(default) = acl.default {
+        let (users, groups) = (&acl.default_users, &acl.default_groups);
+        let text = acl_text(
+            default.user_obj,
+            users,
+            default.group_obj,
+            groups,
+            default.mask,
+            default.other,
+        );
+        record(out, b"SCHILY.acl.default", text.as_bytes());
+    }
+}
+
+fn acl_text(user: u8, users: &[AclEntry], group: u8, groups: &[AclEntry], mask: Option<u8>, other: u8) -> String {
+    let bits = |permissions: u8| {
+        let bit = |bit: u8, letter| if permissions & bit != 0 { letter } else { '-' };
+        [bit(4, 'r'), bit(2, 'w'), bit(1, 'x')].iter().collect::<String>()
+    };
+    let named = |tag: &str, entries: &[AclEntry]| {
+        let texts = entries.iter().map(|entry| {
+            let name = entry.name.as_deref().and_then(|name| std::str::from_utf8(name).ok());
+            let who = name.map_or_else(|| entry.id.to_string(), str::to_owned);
+            format!("{tag}:{who}:{}\n", bits(entry.permissions))
+        });
+        texts.collect::<String>()
+    };
+    let mask = mask.map_or(String::new(), |mask| format!("mask::{}\n", bits(mask)));
+    format!(
+        "user::{}\n{}group::{}\n{}{mask}other::{}\n",
+        bits(user),
+        named("user", users),
+        bits(group),
+        named("group", groups),
+        bits(other)
+    )
 }
 
 /// Nanoseconds as a decimal number of seconds.
