@@ -833,3 +833,47 @@ fn archives_become_tar_files_that_gnu_tar_restores() {
         ground.clear("tree");
     }
 }
+
+#[test]
+fn trees_deeper_than_paths_and_handle_limits_go_both_ways() {
+    const LEVELS: usize = 1500;
+    let ground = Ground::new();
+    let (tree, archive, out, again) = (
+        ground.path("tree"),
+        ground.path("t.catar"),
+        ground.path("out"),
+        ground.path("again.catar"),
+    );
+    fs::create_dir(&tree).expect("a folder");
+    // The soft limit that most systems give is too low for either way.
+    let limited = || {
+        let mut command = std::process::Command::new("sh");
+        command
+            .args(["-c", "ulimit -Sn 256; exec \"$0\" \"$@\""])
+            .arg(support::built("cairn"));
+        command
+    };
+    let open = |fd: std::os::fd::BorrowedFd<'_>| {
+        let how = rustix::fs::OFlags::DIRECTORY | rustix::fs::OFlags::RDONLY;
+        rustix::fs::openat(fd, "level", how, rustix::fs::Mode::empty()).expect("a folder")
+    };
+    let mut fd = std::os::fd::OwnedFd::from(fs::File::open(&tree).expect("a folder"));
+    for _ in 0..LEVELS {
+        let mode = rustix::fs::Mode::from_raw_mode(0o755);
+        rustix::fs::mkdirat(&fd, "level", mode).expect("a folder");
+        fd = open(std::os::fd::AsFd::as_fd(&fd));
+    }
+    ok(limited().args(args!["tar", archive, tree]));
+    ok(limited().args(args!["untar", "--strict", archive, out]));
+    ok(limited().args(args!["tar", again, out]));
+    assert!(fs::read(&again).expect("an archive") == fs::read(&archive).expect("an archive"));
+    // Replacing it all by a file removes it by handles too.
+    fs::remove_file(&archive).expect("an archive");
+    let flat = ground.path("flat");
+    fs::create_dir(&flat).expect("a folder");
+    fs::write(flat.join("level"), b"a file").expect("a file");
+    ok(limited().args(args!["tar", archive, flat]));
+    ok(limited().args(args!["untar", "--delete", archive, out]));
+    assert_same(&flat, &out, Without::default(), "replaced");
+    ok(limited().args(args!["untar", "--delete", archive, tree]));
+}

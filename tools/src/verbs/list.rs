@@ -13,6 +13,7 @@ use crate::cli::{List, Mtree, Sources};
 use crate::context::Context;
 use crate::engine::tree::{
     ArchiveSource, Lookup, TreeReader, TreeSink, TreeSource as _, Unpacker, WalkOptions, find, lookup,
+    raise_handle_limit,
 };
 use crate::engine::{self, BlobOptions, IndexedBlob};
 use crate::failure::{Failure, Outcome};
@@ -139,6 +140,7 @@ fn mode(mode: u32) -> String {
 
 /// Prints an archive, or a folder, as lines of mtree(5).
 pub(crate) fn mtree(context: &Context, arguments: &Mtree) -> Outcome<()> {
+    raise_handle_limit();
     let mut output = std::io::BufWriter::new(std::io::stdout().lock());
     let mut lines = Lines {
         output: &mut output,

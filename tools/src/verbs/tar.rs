@@ -11,7 +11,7 @@ use super::make::{check_cutting, report_make};
 use crate::bar::Unit;
 use crate::cli::{ArchiveStyle, Keeping, Tar, TreeFormat};
 use crate::context::Context;
-use crate::engine::tree::{Notes, TarReader, TreeReader, TreeSource, WalkOptions};
+use crate::engine::tree::{Notes, TarReader, TreeReader, TreeSource, WalkOptions, raise_handle_limit};
 use crate::engine::{self, IndexSpool, MakeOptions, MakeReport};
 use crate::failure::{Failure, Outcome};
 
@@ -20,6 +20,7 @@ const BUFFER_LEN: usize = 512 << 10;
 
 /// Archives a tree.
 pub(crate) fn tar(context: &Context, arguments: &Tar) -> Outcome<()> {
+    raise_handle_limit();
     let options = WalkOptions {
         flags: flags(context, &arguments.keeping)?,
     };

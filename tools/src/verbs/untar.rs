@@ -19,6 +19,7 @@ use crate::cli::{Effort, Sources, TreeFormat, Untar};
 use crate::context::Context;
 use crate::engine::tree::{
     ArchiveSource, Lookup, Notes, RestoreOptions, Restorer, SeedStore, TarWriter, TreeSink, Unpacker,
+    raise_handle_limit,
 };
 use crate::engine::{self, Progress};
 use crate::failure::{Failure, Outcome};
@@ -31,6 +32,7 @@ const PART_LEN: u64 = 1 << 20;
 
 /// Restores a tree.
 pub(crate) fn untar(context: &Context, arguments: &Untar) -> Outcome<()> {
+    raise_handle_limit();
     if arguments.output_format == TreeFormat::Tar {
         return to_tar(context, arguments);
     }

@@ -31,3 +31,18 @@ pub(crate) use shown::Shown;
 pub(crate) use to_tar::TarWriter;
 pub(crate) use unpack::{TreeSink, TreeSource, Unpacker};
 pub(crate) use walk::{TreeReader, WalkOptions};
+
+/// Lets this process have as many files open as it may: trees keep one handle for each folder that is open, and the usual limit is
+/// half of the depth that archives may have.
+pub(crate) fn raise_handle_limit() {
+    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+    let limit = getrlimit(Resource::Nofile);
+    // Where it may not, deep trees end in an error that names the folder.
+    let _ = setrlimit(
+        Resource::Nofile,
+        Rlimit {
+            current: limit.maximum,
+            ..limit
+        },
+    );
+}

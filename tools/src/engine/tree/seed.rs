@@ -274,6 +274,10 @@ impl ChunkStore for SeedStore {
         self.base.stat(id, form)
     }
 
+    fn set_aside(&self, damaged: &EncodedChunk) -> cairn_store::Result<bool> {
+        self.base.set_aside(damaged)
+    }
+
     fn get_resident(&self, id: ChunkId, form: ChunkForm) -> Option<EncodedChunk> {
         self.base.get_resident(id, form)
     }
