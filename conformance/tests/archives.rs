@@ -877,3 +877,35 @@ fn trees_deeper_than_paths_and_handle_limits_go_both_ways() {
     assert_same(&flat, &out, Without::default(), "replaced");
     ok(limited().args(args!["untar", "--delete", archive, tree]));
 }
+
+#[test]
+fn locked_files_are_restored_last_and_replaced_on_request() {
+    use rustix::fs::{IFlags, ioctl_getflags, ioctl_setflags};
+    let ground = Ground::new();
+    let lock = |path: &Path, flags: IFlags| {
+        let file = fs::File::open(path).expect("a file");
+        ioctl_setflags(&file, ioctl_getflags(&file).expect("bits") | flags).expect("bits");
+    };
+    let tree = ground.path("tree");
+    fs::create_dir_all(tree.join("folder")).expect("folders");
+    fs::write(tree.join("folder/file"), b"old").expect("a file");
+    fs::write(tree.join("append"), b"old").expect("a file");
+    lock(&tree.join("append"), IFlags::APPEND);
+    lock(&tree.join("folder/file"), IFlags::IMMUTABLE);
+    lock(&tree.join("folder"), IFlags::IMMUTABLE);
+    let (archive, out) = (ground.path("t.catar"), ground.path("out"));
+    ok(cairn().args(args!["tar", archive, tree]));
+    ok(cairn().args(args!["untar", "--strict", archive, out]));
+    assert_same(&tree, &out, Without::default(), "locked");
+    // Nothing changed: nothing is in the way.
+    ok(cairn().args(args!["untar", "--strict", archive, out]));
+    ground.clear("tree");
+    fs::create_dir_all(tree.join("folder")).expect("folders");
+    fs::write(tree.join("folder/file"), b"newer").expect("a file");
+    fs::write(tree.join("append"), b"new").expect("a file");
+    ok(cairn().args(args!["tar", archive, tree]));
+    let words = refused(cairn().args(args!["untar", archive, out]));
+    assert!(words.contains("append") && words.contains("not permitted"), "{words}");
+    ok(cairn().args(args!["untar", "--strict", "--undo-immutable", archive, out]));
+    assert_same(&tree, &out, Without::default(), "unlocked");
+}

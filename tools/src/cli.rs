@@ -728,6 +728,9 @@ pub(crate) struct Untar {
     /// Make equal files hard links to one
     #[arg(long)]
     pub(crate) hardlinks: bool,
+    /// Take immutable and append-only away from files and folders that are there and in the way
+    #[arg(long)]
+    pub(crate) undo_immutable: bool,
     /// Write zeros rather than leave holes
     #[arg(long)]
     pub(crate) no_sparse: bool,

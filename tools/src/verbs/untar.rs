@@ -44,6 +44,7 @@ pub(crate) fn untar(context: &Context, arguments: &Untar) -> Outcome<()> {
         delete: arguments.delete,
         sparse: !arguments.no_sparse,
         hardlinks: arguments.hardlinks,
+        undo_immutable: arguments.undo_immutable,
     };
     let (mut restorer, result);
     let mut seeds = None;

@@ -47,6 +47,8 @@ pub(crate) struct RestoreOptions {
     pub(crate) sparse: bool,
     /// Make equal files links to one.
     pub(crate) hardlinks: bool,
+    /// Take immutable and append-only away from what is there, where it is in the way.
+    pub(crate) undo_immutable: bool,
 }
 
 /// What was done.
@@ -239,8 +241,10 @@ impl Restorer {
             let stat = rustix::fs::statat(&self.parent().fd, name, AtFlags::SYMLINK_NOFOLLOW);
             if is_folder(&stat.map_err(self.failed("look at"))?) {
                 fresh = false;
+                self.unlock(name);
                 break;
             }
+            self.unlock(name);
             rustix::fs::unlinkat(&self.parent().fd, name, AtFlags::empty()).map_err(self.failed("replace"))?;
         }
         let open = |parent: &OwnedFd| rustix::fs::openat(parent, name, how, Mode::empty());
@@ -285,7 +289,7 @@ impl Restorer {
                 temporary: None,
                 mode,
             },
-            Err(Errno::EXIST) => match self.open_same(&name, &node, len)? {
+            Err(Errno::EXIST) => match self.unlock(&name).open_same(&name, &node, len)? {
                 Some(fd) => FileState::Same { fd },
                 None => self.open_temporary()?,
             },
@@ -323,6 +327,18 @@ impl Restorer {
                 Err(error) => return Err(self.failed("make a temporary file for")(error)),
             }
         }
+    }
+
+    /// Takes locks away from what is there, if that was asked for. What cannot be opened keeps them, and says so when it is in
+    /// the way.
+    fn unlock(&mut self, name: &CStr) -> &mut Self {
+        if self.options.undo_immutable {
+            let how = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC | OFlags::NONBLOCK;
+            if let Ok(fd) = rustix::fs::openat(&self.parent().fd, name, how, Mode::empty()) {
+                let _ = system::set_attributes(&fd, 0, features::LOCKING);
+            }
+        }
+        self
     }
 
     /// The file that is there, if its content may be the one wanted.
