@@ -428,8 +428,11 @@ fn a_mount_in_use_frees_its_folder_at_once_and_serves_what_is_open() {
     file.read_to_end(&mut bytes).expect("it is served");
     assert!(bytes == place.bytes[1 << 20..]);
     drop(file);
-    assert!(mount.wait().success());
-    assert!(mount.words().contains("another signal ends it now"));
+    let (status, words) = (mount.wait(), mount.words());
+    assert!(
+        status.success() && words.contains("another signal ends it now"),
+        "{status} {words}"
+    );
     assert_gone(&mount.folder);
 
     let mut mount = place.mount("store", &[]);
@@ -445,7 +448,8 @@ fn a_mount_in_use_frees_its_folder_at_once_and_serves_what_is_open() {
     // Somebody else's unmount ends it too.
     let mut mount = place.mount("store", &[]);
     ok(Command::new("fusermount3").arg("-u").arg(&mount.folder));
-    assert!(mount.wait().success());
+    let (status, words) = (mount.wait(), mount.words());
+    assert!(status.success(), "{status} {words}");
     assert_gone(&mount.folder);
 }
 
@@ -589,7 +593,10 @@ fn a_file_system_in_a_blob_is_written_through_the_overlay() {
             fs::write(inner.join("file"), &written).expect("a file inside");
         }
         let read = fs::read(inner.join("file"));
-        ok(Command::new("umount").arg(&inner));
+        // A child that another test has just forked holds our files until it runs its program.
+        while !support::run(Command::new("umount").arg(&inner)).status.success() {
+            std::thread::yield_now();
+        }
         assert!(read.expect("the file inside") == written, "round {round}");
         ok(Command::new("fsck.ext4").args(["-n", "-f"]).arg(mount.blob()));
         mount.end();

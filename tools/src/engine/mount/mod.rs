@@ -22,6 +22,7 @@ use std::process::Command;
 
 use crossbeam_channel::Receiver;
 use fuser::{Config, Filesystem, InitFlags, KernelConfig, MountOption, Session, SessionACL, SessionUnmounter};
+use rustix::io::Errno;
 
 pub(crate) use blob_file::BlobFile;
 pub(crate) use blob_fs::{BlobFs, Report};
@@ -142,8 +143,13 @@ impl Mounted {
         let unmounter = session.unmount_callable();
         let (sender, ended) = crossbeam_channel::bounded(1);
         std::thread::spawn(move || {
+            let end = session.run().or_else(|error| match Errno::from_io_error(&error) {
+                // The kernel's other word for a mount that is gone, to a thread that was just about to ask for more.
+                Some(Errno::CONNABORTED) => Ok(()),
+                _ => Err(error),
+            });
             // Nobody listens any more when the tool is ending.
-            let _ = sender.send(session.run());
+            let _ = sender.send(end);
         });
         read_ahead(&folder);
         Ok(Self {
