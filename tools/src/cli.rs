@@ -42,6 +42,12 @@ pub(crate) struct Global {
     /// Reports on standard output and errors on standard error as JSON objects
     #[arg(long, global = true)]
     pub(crate) json: bool,
+    /// Taken for casync's sake, which passes it to the far end of a connection
+    #[arg(long, global = true, hide = true, value_name = "LEVEL")]
+    pub(crate) log_level: Option<String>,
+    /// Bytes a second that `pull` sends at most, as casync passes it on
+    #[arg(long, global = true, hide = true, value_name = "BYTES")]
+    pub(crate) rate_limit_bps: Option<std::num::NonZeroU64>,
 }
 
 /// The verbs.
@@ -87,6 +93,10 @@ pub(crate) enum Verb {
     List(List),
     /// Print an archive or a folder as mtree(5) lines, with digests
     Mtree(Mtree),
+    /// Give chunks, an index or an archive to a casync or desync at the other end of a pipe, as ssh starts it
+    Pull(Pull),
+    /// Take an index with its chunks, or an archive, from a casync at the other end of a pipe
+    Push(Push),
     /// Serve a store over HTTP
     ChunkServer(ChunkServer),
     /// Serve a folder of indexes over HTTP
@@ -776,6 +786,40 @@ pub(crate) struct Mtree {
     pub(crate) sources: Sources,
     #[command(flatten)]
     pub(crate) effort: Effort,
+}
+
+/// `pull`
+#[derive(Debug, Args)]
+pub(crate) struct Pull {
+    /// Taken for casync's sake: -
+    pub(crate) base: String,
+    /// Archive to give, or -
+    pub(crate) archive: String,
+    /// Index to give, or -
+    pub(crate) index: String,
+    /// Stores of the chunks to give, asked in order, or -
+    #[arg(required = true)]
+    pub(crate) stores: Vec<String>,
+    #[command(flatten)]
+    pub(crate) access: Access,
+}
+
+/// `push`
+#[derive(Debug, Args)]
+pub(crate) struct Push {
+    /// Taken for casync's sake: -
+    pub(crate) base: String,
+    /// Archive to write, or -
+    pub(crate) archive: String,
+    /// Index to write, or -
+    pub(crate) index: String,
+    /// Store of the chunks, or -; further ones are not written
+    #[arg(required = true)]
+    pub(crate) stores: Vec<String>,
+    #[command(flatten)]
+    pub(crate) writing: Writing,
+    #[command(flatten)]
+    pub(crate) access: Access,
 }
 
 /// What both servers take.

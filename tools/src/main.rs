@@ -58,6 +58,8 @@ fn run(cli: &Cli) -> failure::Outcome<()> {
         Verb::Untar(arguments) => verbs::untar::untar(&context, arguments),
         Verb::List(arguments) => verbs::list::list(&context, arguments),
         Verb::Mtree(arguments) => verbs::list::mtree(&context, arguments),
+        Verb::Pull(arguments) => verbs::remote::pull(&context, cli.global.rate_limit_bps, arguments),
+        Verb::Push(arguments) => verbs::remote::push(&context, arguments),
         Verb::ChunkServer(arguments) => verbs::serve::chunk_server(&context, arguments),
         Verb::IndexServer(arguments) => verbs::serve::index_server(&context, arguments),
         Verb::Config(arguments) => verbs::about::config(&context, arguments),

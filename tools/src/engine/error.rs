@@ -18,6 +18,9 @@ pub(crate) enum Error {
     /// The user stopped it.
     #[error(transparent)]
     Cancelled(#[from] Cancelled),
+    /// The other end of casync's protocol is gone, or does not keep to it.
+    #[error("the other end of the connection: {0}")]
+    Remote(String),
     /// A store failed or does not have a chunk.
     #[error(transparent)]
     Store(#[from] cairn_store::Error),

@@ -16,6 +16,7 @@ mod plan;
 mod position;
 mod progress;
 mod reflink;
+pub(crate) mod remote;
 pub(crate) mod tree;
 mod verify;
 

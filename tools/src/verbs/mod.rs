@@ -10,6 +10,7 @@ pub(crate) mod mount;
 pub(crate) mod mount_index;
 pub(crate) mod mounting;
 pub(crate) mod prune;
+pub(crate) mod remote;
 pub(crate) mod serve;
 pub(crate) mod tar;
 pub(crate) mod untar;

@@ -1,0 +1,101 @@
+//! `pull` and `push`: what the far end of casync's protocol runs (`CASYNC_REMOTE_PATH=cairn`).
+
+use std::os::fd::AsFd as _;
+use std::path::Path;
+
+use cairn_store::RateLimit;
+
+use crate::cli::{Pull, Push};
+use crate::context::Context;
+use crate::engine;
+use crate::engine::remote::{self, Pushed};
+use crate::failure::{Failure, Outcome};
+
+/// An argument, unless it is `-`.
+fn given(argument: &str) -> Option<&str> {
+    (argument != "-").then_some(argument)
+}
+
+/// Gives what the other end asks for.
+pub(crate) fn pull(context: &Context, rate: Option<std::num::NonZeroU64>, arguments: &Pull) -> Outcome<()> {
+    let stores: Vec<String> = arguments.stores.iter().filter(|store| *store != "-").cloned().collect();
+    let store = match &stores[..] {
+        [] => None,
+        stores => Some(context.chain(stores, &arguments.access)?),
+    };
+    let (index, archive) = (given(&arguments.index), given(&arguments.archive));
+    if store.is_none() && index.is_none() && archive.is_none() {
+        return Err(Failure::usage("nothing to give: name an archive, an index or a store"));
+    }
+    let rate = rate.map(RateLimit::new);
+    let (input, output) = (std::io::stdin(), std::io::stdout());
+    let mut wire = remote::Wire::new(input.as_fd(), output.as_fd(), rate.as_ref(), &context.progress);
+    let result = remote::pull(
+        &mut wire,
+        store.as_deref(),
+        index.map(Path::new),
+        archive.map(Path::new),
+    );
+    ended(&mut wire, result)
+}
+
+/// Takes what the other end brings.
+pub(crate) fn push(context: &Context, arguments: &Push) -> Outcome<()> {
+    let store = match given(&arguments.stores[0]) {
+        None => None,
+        Some(store) => Some(context.target(store, &arguments.access, &arguments.writing)?.0),
+    };
+    let (index, archive) = (given(&arguments.index), given(&arguments.archive));
+    let mut temporary = archive.map(temporary).transpose()?;
+    let (input, output) = (std::io::stdin(), std::io::stdout());
+    let mut wire = remote::Wire::new(input.as_fd(), output.as_fd(), None, &context.progress);
+    let file = temporary.as_mut().map(|temporary| temporary.as_file_mut());
+    let pushed = match remote::push(&mut wire, store.as_deref(), index.is_some(), file) {
+        Ok(pushed) => pushed,
+        Err(error) => return ended(&mut wire, Err(error)),
+    };
+    let kept = keep(context, arguments, pushed, temporary);
+    if let Err(failure) = &kept {
+        wire.abort(&failure.message);
+    } else {
+        wire.goodbye()?;
+    }
+    kept
+}
+
+fn temporary(path: &str) -> Outcome<tempfile::NamedTempFile> {
+    let folder = Path::new(path).parent().filter(|folder| !folder.as_os_str().is_empty());
+    tempfile::Builder::new()
+        .prefix(".cairn-push-")
+        .permissions(std::os::unix::fs::PermissionsExt::from_mode(0o666))
+        .tempfile_in(folder.unwrap_or(Path::new(".")))
+        .map_err(|error| Failure::io(path, "make a temporary file for", &error))
+}
+
+/// Gives what came its name, durable.
+fn keep(
+    context: &Context,
+    arguments: &Push,
+    pushed: Pushed,
+    temporary: Option<tempfile::NamedTempFile>,
+) -> Outcome<()> {
+    if let Some(index) = pushed.index {
+        context.put_index(&arguments.index, index, &arguments.access)?;
+    }
+    if let (Some(temporary), true) = (temporary, pushed.archive) {
+        let path = &arguments.archive;
+        let synced = temporary.as_file().sync_all();
+        synced.map_err(|error| Failure::io(path, "sync", &error))?;
+        let kept = temporary.persist(path);
+        kept.map_err(|error| Failure::io(path, "rename the finished archive to", &error.error))?;
+    }
+    Ok(())
+}
+
+/// Tells the other end why this one gives up.
+fn ended(wire: &mut remote::Wire<'_>, result: engine::Result<()>) -> Outcome<()> {
+    if let Err(error) = &result {
+        wire.abort(&error.to_string());
+    }
+    Ok(result?)
+}
