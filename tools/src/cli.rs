@@ -93,9 +93,9 @@ pub(crate) enum Verb {
     List(List),
     /// Print an archive or a folder as mtree(5) lines, with digests
     Mtree(Mtree),
-    /// Give chunks, an index or an archive to a casync or desync at the other end of a pipe, as ssh starts it
+    /// Give chunks, an index or an archive over SSH: casync's far end
     Pull(Pull),
-    /// Take an index with its chunks, or an archive, from a casync at the other end of a pipe
+    /// Take an index with its chunks, or an archive, over SSH: casync's far end
     Push(Push),
     /// Serve a store over HTTP
     ChunkServer(ChunkServer),
