@@ -4,20 +4,20 @@ use std::sync::{Arc, Mutex};
 
 /// Buffers given back and ready for the next block.
 #[derive(Debug, Clone, Default)]
-pub(super) struct BufferPool {
+pub(crate) struct BufferPool {
     free: Arc<Mutex<Vec<Vec<u8>>>>,
 }
 
 /// A buffer on loan; dropping it gives it back. Its bytes keep whatever they held before.
 #[derive(Debug)]
-pub(super) struct Buffer {
+pub(crate) struct Buffer {
     bytes: Vec<u8>,
     pool: BufferPool,
 }
 
 impl BufferPool {
     /// A buffer of at least `len` bytes, with old content.
-    pub(super) fn take(&self, len: usize) -> Buffer {
+    pub(crate) fn take(&self, len: usize) -> Buffer {
         let mut bytes = self.lock().pop().unwrap_or_default();
         if bytes.len() < len {
             bytes = vec![0; len];
@@ -35,7 +35,7 @@ impl BufferPool {
 
 impl Buffer {
     /// All of the buffer.
-    pub(super) fn bytes_mut(&mut self) -> &mut [u8] {
+    pub(crate) fn bytes_mut(&mut self) -> &mut [u8] {
         &mut self.bytes
     }
 }

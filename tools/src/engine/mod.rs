@@ -22,6 +22,7 @@ mod verify;
 
 #[allow(unused_imports, reason = "for archives and mounts, which come next")]
 pub(crate) use blob::{BlobOptions, IndexedBlob};
+pub(crate) use buffer::BufferPool;
 pub(crate) use copy::{CopyOptions, CopyReport, copy};
 pub(crate) use error::{Error, Result, file};
 pub(crate) use extract::{ExtractOptions, ExtractReport, Seed, extract};

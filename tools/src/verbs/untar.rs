@@ -21,7 +21,7 @@ use crate::engine::tree::{
     ArchiveSource, Lookup, Notes, RestoreOptions, Restorer, SeedStore, TarWriter, TreeSink, Unpacker,
     raise_handle_limit,
 };
-use crate::engine::{self, Progress};
+use crate::engine::{self, BufferPool, Progress};
 use crate::failure::{Failure, Outcome};
 use crate::sizes::human;
 
@@ -260,18 +260,22 @@ impl Input {
     pub(super) fn unpack(self, effort: &Effort, progress: &Progress, sink: &mut dyn TreeSink) -> Outcome<()> {
         let mut unpacker = Unpacker::new(sink);
         match self {
-            Self::Stream(mut stream, name) => loop {
-                progress.check().map_err(engine::Error::from)?;
-                let mut block = vec![0; BLOCK_LEN];
-                let len = match stream.read(&mut block) {
-                    Ok(0) => break,
-                    Ok(len) => len,
-                    Err(error) if error.kind() == std::io::ErrorKind::Interrupted => continue,
-                    Err(error) => return Err(Failure::io(name, "read", &error)),
-                };
-                unpacker.push(Bytes::from(block).slice(..len))?;
-                progress.advance(len as u64);
-            },
+            Self::Stream(mut stream, name) => {
+                // Used again: a fresh block would cost the system more than the file's bytes do.
+                let pool = BufferPool::default();
+                loop {
+                    progress.check().map_err(engine::Error::from)?;
+                    let mut block = pool.take(BLOCK_LEN);
+                    let len = match stream.read(&mut block.bytes_mut()[..BLOCK_LEN]) {
+                        Ok(0) => break,
+                        Ok(len) => len,
+                        Err(error) if error.kind() == std::io::ErrorKind::Interrupted => continue,
+                        Err(error) => return Err(Failure::io(name, "read", &error)),
+                    };
+                    unpacker.push(Bytes::from_owner(block).slice(..len))?;
+                    progress.advance(len as u64);
+                }
+            }
             Self::Chunks(index, store) => {
                 let all = 0..index.blob_len();
                 engine::for_each(&index, all, &*store, effort.workers(), progress, &mut |bytes| {
