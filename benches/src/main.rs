@@ -6,6 +6,7 @@
 
 mod blobs;
 mod data;
+mod far;
 mod ingest;
 mod kernels;
 mod load;
@@ -70,11 +71,17 @@ enum Part {
     Serve,
     /// tar, untar, update
     Trees,
+    /// Chunks over SSH
+    Far,
     /// Reads through mount-index
     Mount,
 }
 
 fn main() -> ExitCode {
+    let arguments: Vec<String> = std::env::args().collect();
+    if arguments.get(1).is_some_and(|first| first == far::AS_SSH) {
+        return far::as_ssh(&arguments[2..]).unwrap_or(ExitCode::FAILURE);
+    }
     match run(&Arguments::parse()) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
@@ -109,13 +116,19 @@ fn run(arguments: &Arguments) -> Result<()> {
     if wanted(Part::Ingest) {
         add(ingest::run(scratch.path(), arguments.repeats)?);
     }
-    if [Part::Blobs, Part::Serve, Part::Mount, Part::Trees]
+    if [Part::Blobs, Part::Serve, Part::Mount, Part::Trees, Part::Far]
         .into_iter()
         .any(&wanted)
     {
         let inputs = data::Inputs::make(scratch.path(), &arguments.trees, arguments.size << 20)?;
         if wanted(Part::Trees) {
             add(trees::run(scratch.path(), &inputs, &tools, arguments.repeats)?);
+        }
+        if wanted(Part::Far) {
+            add(far::run(scratch.path(), &inputs.tree, arguments.repeats)?);
+        }
+        if !(wanted(Part::Blobs) || wanted(Part::Serve) || wanted(Part::Mount)) {
+            return finish(arguments, &report);
         }
         let bench = blobs::Blobs::prepare(scratch.path(), &inputs, &tools, arguments.repeats, arguments.cold)?;
         if wanted(Part::Blobs) {
@@ -136,13 +149,17 @@ fn run(arguments: &Arguments) -> Result<()> {
         }
     }
 
+    finish(arguments, &report)
+}
+
+fn finish(arguments: &Arguments, report: &str) -> Result<()> {
     let default = PathBuf::from("benches/RESULTS.md");
     let results = arguments
         .results
         .clone()
         .or_else(|| default.exists().then_some(default));
     if let Some(results) = results {
-        table::append(&results, &report)?;
+        table::append(&results, report)?;
         println!("\nadded to {}", results.display());
     }
     Ok(())
