@@ -6,7 +6,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use support::{args, cairn, cairnd, casync, chunk_files, desync, input, ok};
+use support::{args, cairn, cairnd, casync, chunk_files, desync, input, ok, refused};
 
 /// The three that cut, store and rebuild blobs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -293,4 +293,25 @@ fn extract_with_a_seed_gives_the_same_bytes() {
         assert!(fs::read(&out).expect("an output") == changed);
         fs::remove_file(out).expect("the output");
     }
+}
+
+/// A real desync gives a second opinion on a store, and where it differs from ours it is said.
+#[test]
+fn verify_takes_a_second_opinion() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let (blob, store) = (folder.path().join("blob"), folder.path().join("store"));
+    fs::write(&blob, input(77, 900_000)).expect("a file");
+    ok(cairn().args(args!["make", "-s", store, folder.path().join("blob.caibx"), blob]));
+    let program = desync().get_program().to_owned();
+    ok(cairn().args(args!["verify", "-s", store, "--with-desync", program]));
+    let (name, _) = chunk_files(&store).remove(0);
+    let damaged = store.join(&name[..4]).join(name);
+    fs::write(&damaged, b"not a frame").expect("written");
+    let words = refused(cairn().args(args!["verify", "-s", store, "--with-desync", program]));
+    assert!(words.contains("chunks are bad"), "{words}");
+    let words = refused(cairn().args(args!["verify", "-s", store, "--with-desync", "true"]));
+    assert!(
+        words.contains("is bad, but not to desync") && words.contains("does not agree on 1 chunks"),
+        "{words}"
+    );
 }

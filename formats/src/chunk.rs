@@ -81,6 +81,15 @@ pub enum ChunkError {
     },
 }
 
+impl ChunkError {
+    /// The chunk's name.
+    pub fn id(&self) -> ChunkId {
+        match self {
+            Self::Frame { id, .. } | Self::Digest { id, .. } | Self::Length { id, .. } | Self::Longer { id, .. } => *id,
+        }
+    }
+}
+
 impl Chunk {
     /// Names plain bytes by their digest.
     pub fn from_plain(algorithm: DigestAlgorithm, plain: Bytes) -> Self {

@@ -464,6 +464,9 @@ pub(crate) struct Verify {
     /// Remove bad chunks
     #[arg(short = 'r', long)]
     pub(crate) repair: bool,
+    /// Let this desync check the store too, and say where the two disagree
+    #[arg(long, value_name = "PROGRAM", conflicts_with = "repair")]
+    pub(crate) with_desync: Option<PathBuf>,
     /// Taken for desync's sake: see --workers
     #[arg(short = 'n', long, value_name = "N")]
     pub(crate) concurrency: Option<usize>,

@@ -1,7 +1,11 @@
 //! `verify` and `verify-index`: what is there is checked.
 
+use std::collections::BTreeSet;
+use std::path::Path;
+use std::process::{Command, Stdio};
 use std::sync::Mutex;
 
+use cairn_formats::{ChunkId, DigestAlgorithm};
 use cairn_store::ChunkStore as _;
 use serde_json::json;
 
@@ -19,10 +23,15 @@ const LISTED_MAX: usize = 10_000;
 pub(crate) fn verify(context: &Context, arguments: &Verify) -> Outcome<()> {
     let store = context.local(&arguments.store, None)?;
     let bad = Mutex::new(Vec::new());
+    let bad_ids = Mutex::new(BTreeSet::new());
     let bar = context.bar("verifying", Unit::Chunks);
     let mut effort = arguments.effort.clone();
     effort.workers = effort.workers.or(arguments.concurrency);
     let on_bad = |error: &cairn_formats::ChunkError| {
+        bad_ids
+            .lock()
+            .unwrap_or_else(std::sync::PoisonError::into_inner)
+            .insert(error.id());
         let mut bad = bad.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
         if bad.len() < LISTED_MAX {
             bad.push(error.to_string());
@@ -51,6 +60,10 @@ pub(crate) fn verify(context: &Context, arguments: &Verify) -> Outcome<()> {
         "bad-chunks": bad,
     });
     context.report(&object, &lines)?;
+    if let Some(desync) = &arguments.with_desync {
+        let ours = bad_ids.into_inner().unwrap_or_else(std::sync::PoisonError::into_inner);
+        agree(context, desync, &arguments.store, &ours)?;
+    }
     if check.bad == 0 {
         return Ok(());
     }
@@ -65,6 +78,48 @@ pub(crate) fn verify(context: &Context, arguments: &Verify) -> Outcome<()> {
     } else {
         "remove them with -r, then store them again with `cairn chop` or `cairn cache`"
     }))
+}
+
+/// A second opinion: a real desync checks the same store, and has to find the same chunks bad.
+fn agree(context: &Context, desync: &Path, store: &Path, ours: &BTreeSet<ChunkId>) -> Outcome<()> {
+    let digest = match context.digest {
+        DigestAlgorithm::Sha512_256 => "sha512-256",
+        DigestAlgorithm::Sha256 => "sha256",
+    };
+    let mut command = Command::new(desync);
+    command
+        .args(["--digest", digest, "verify", "-s"])
+        .arg(store)
+        .stdin(Stdio::null());
+    let output = command
+        .output()
+        .map_err(|error| Failure::io(desync.display(), "run", &error))?;
+    let words = String::from_utf8_lossy(&output.stderr);
+    if !output.status.success() {
+        let said = words.lines().last().unwrap_or_default();
+        return Err(Failure::new(format!("{}: it failed: {said}", desync.display())));
+    }
+    // It ends with 0 whatever it finds; a line for each bad chunk begins with words and its id.
+    let theirs: BTreeSet<ChunkId> = words
+        .lines()
+        .filter_map(|line| line.split([' ', ':']).find_map(|word| word.parse().ok()))
+        .collect();
+    if *ours == theirs {
+        let found = theirs.len();
+        context.say(|| format!("{} finds the same {found} chunks bad", desync.display()));
+        return Ok(());
+    }
+    for id in ours.difference(&theirs) {
+        eprintln!("cairn: chunk {id} is bad, but not to desync");
+    }
+    for id in theirs.difference(ours) {
+        eprintln!("cairn: chunk {id} is bad to desync alone");
+    }
+    Err(Failure::incomplete(format!(
+        "{}: desync does not agree on {} chunks",
+        store.display(),
+        ours.symmetric_difference(&theirs).count()
+    )))
 }
 
 /// Checks a blob against its index.
