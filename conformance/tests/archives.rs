@@ -713,7 +713,11 @@ fn an_update_of_an_old_tree_fetches_only_what_changed() {
         index,
         fresh
     ]));
+    // The cost is known before, and nothing happens yet.
+    let planned = ok(cairn().args(args!["--json", "untar", "--dry-run", "-i", "-s", store, index, out]));
+    let planned: serde_json::Value = serde_json::from_slice(&planned.stdout).expect("JSON");
     let update = told(cairn().args(args!["--json", "untar", "-i", "-s", store, index, out]));
+    assert_eq!(planned["chunks-from-store"], update["chunks-from-store"]);
     for report in [&whole, &update] {
         let (store, seeds) = (
             report["chunks-from-store"].as_u64(),

@@ -714,6 +714,9 @@ pub(crate) struct Untar {
     pub(crate) path: Option<PathBuf>,
     #[command(flatten)]
     pub(crate) sources: Sources,
+    /// Only tell how much of an indexed archive the target and the seeds have, and how much would be fetched
+    #[arg(long, requires = "index", conflicts_with = "path")]
+    pub(crate) dry_run: bool,
     /// What the target is
     #[arg(long, value_enum, default_value_t = TreeFormat::Disk)]
     pub(crate) output_format: TreeFormat,

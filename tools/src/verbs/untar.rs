@@ -18,7 +18,7 @@ use crate::bar::Unit;
 use crate::cli::{Effort, Sources, TreeFormat, Untar};
 use crate::context::Context;
 use crate::engine::tree::{
-    ArchiveSource, Lookup, Notes, RestoreOptions, Restorer, SeedStore, TarWriter, TreeSink, Unpacker,
+    ArchiveSource, Lookup, Notes, RestoreOptions, Restorer, SeedPlan, SeedStore, TarWriter, TreeSink, Unpacker,
     raise_handle_limit,
 };
 use crate::engine::{self, BufferPool, Progress};
@@ -52,6 +52,9 @@ pub(crate) fn untar(context: &Context, arguments: &Untar) -> Outcome<()> {
         None => {
             let mut input = Input::open(context, &arguments.input, arguments.index, &arguments.sources)?;
             seeds = input.add_seeds(context, arguments)?;
+            if let (Input::Chunks(index, _), Some(seeds), true) = (&input, &seeds, arguments.dry_run) {
+                return tell_plan(context, &seeds.plan(index));
+            }
             restorer = Restorer::new(&arguments.target, options);
             let bar = context.bar("restoring", Unit::Bytes);
             result = input.unpack(&arguments.effort, &context.progress, &mut restorer);
@@ -163,6 +166,24 @@ fn pieces(
             Ok(())
         }
     }
+}
+
+/// What an update would cost.
+fn tell_plan(context: &Context, plan: &SeedPlan) -> Outcome<()> {
+    let object = json!({
+        "chunks-from-seeds": plan.chunks_seeds,
+        "bytes-from-seeds": plan.bytes_seeds,
+        "chunks-from-store": plan.chunks_store,
+        "bytes-from-store": plan.bytes_store,
+    });
+    let lines = format!(
+        "{} in {} chunks are here, {} in {} chunks would be fetched",
+        human(plan.bytes_seeds),
+        plan.chunks_seeds,
+        human(plan.bytes_store),
+        plan.chunks_store
+    );
+    context.report(&object, &lines)
 }
 
 /// Makes a tar of an archive; a tar file gets its name when it is whole.

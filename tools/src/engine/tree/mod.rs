@@ -26,7 +26,7 @@ pub(crate) use from_tar::TarReader;
 pub(crate) use note::Notes;
 pub(crate) use random::{ArchiveSource, Lookup, find, lookup};
 pub(crate) use restore::{RestoreOptions, Restorer};
-pub(crate) use seed::SeedStore;
+pub(crate) use seed::{SeedPlan, SeedStore};
 pub(crate) use shown::Shown;
 pub(crate) use to_tar::TarWriter;
 pub(crate) use unpack::{TreeSink, TreeSource, Unpacker};

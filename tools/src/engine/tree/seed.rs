@@ -39,6 +39,19 @@ pub(crate) struct SeedStore {
     fetched: AtomicU64,
 }
 
+/// What an update would take from where; each chunk counted once.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct SeedPlan {
+    /// Chunks that seeds have.
+    pub(crate) chunks_seeds: u64,
+    /// Their plain bytes.
+    pub(crate) bytes_seeds: u64,
+    /// Chunks that the store behind would be asked for.
+    pub(crate) chunks_store: u64,
+    /// Their plain bytes.
+    pub(crate) bytes_store: u64,
+}
+
 /// What seeds were good for.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct SeedReport {
@@ -153,6 +166,22 @@ impl SeedStore {
             bad: self.bad.load(Ordering::Relaxed),
             fetched: self.fetched.load(Ordering::Relaxed),
         }
+    }
+
+    /// What the archive of `index` would take from where.
+    pub(crate) fn plan(&self, index: &ChunkIndex) -> SeedPlan {
+        let mut plan = SeedPlan::default();
+        let mut seen = HashSet::new();
+        for span in index.spans().filter(|span| seen.insert(span.id)) {
+            let len = span.range.end - span.range.start;
+            let (chunks, bytes) = match self.places.contains_key(&span.id) {
+                true => (&mut plan.chunks_seeds, &mut plan.bytes_seeds),
+                false => (&mut plan.chunks_store, &mut plan.bytes_store),
+            };
+            *chunks += 1;
+            *bytes += len;
+        }
+        plan
     }
 
     /// The plain bytes of those chunks that seeds have, proven.
