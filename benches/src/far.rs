@@ -4,12 +4,16 @@
 //! the round trip in each direction, however many are under way.
 
 use std::fs;
-use std::io::{Read, Write};
+use std::io::Read as _;
+use std::os::fd::AsFd;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 use std::process::{Command, ExitCode, Stdio};
 use std::sync::mpsc::sync_channel;
 use std::time::{Duration, Instant};
+
+use rustix::event::{PollFd, PollFlags, poll};
+use rustix::io::Errno;
 
 use crate::Result;
 use crate::process::measure;
@@ -27,7 +31,12 @@ const BLOB_MIB: u64 = 64;
 
 /// What `ssh HOST COMMAND…` does, a little later.
 pub(crate) fn as_ssh(arguments: &[String]) -> Result<ExitCode> {
-    let command = arguments.get(1..).unwrap_or_default().join(" ");
+    // The host comes after options, which desync gives some of.
+    let words = arguments
+        .iter()
+        .skip_while(|argument| argument.starts_with('-'))
+        .skip(1);
+    let command = words.map(String::as_str).collect::<Vec<_>>().join(" ");
     let mut child = Command::new("sh")
         .args(["-c", &command])
         .stdin(Stdio::piped())
@@ -44,26 +53,22 @@ pub(crate) fn as_ssh(arguments: &[String]) -> Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// Passes on what comes, half a round trip later.
-fn later(mut from: impl Read + Send + 'static, mut to: impl Write) {
+/// Passes on what comes, half a round trip later. casync's pipes do not block.
+fn later(from: impl AsFd + Send + 'static, to: impl AsFd) {
     let (sender, receiver) = sync_channel::<(Instant, Vec<u8>)>(UNDER_WAY);
     std::thread::spawn(move || {
         let mut block = vec![0; BLOCK_LEN];
         loop {
-            match from.read(&mut block) {
+            match rustix::io::read(&from, &mut block) {
                 Ok(0) => return,
                 Ok(len) => {
-                    if sender
-                        .send((Instant::now() + ROUND_TRIP / 2, block[..len].to_vec()))
-                        .is_err()
-                    {
+                    let due = Instant::now() + ROUND_TRIP / 2;
+                    if sender.send((due, block[..len].to_vec())).is_err() {
                         return;
                     }
                 }
-                // casync's pipes do not block.
-                Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => {
-                    std::thread::sleep(Duration::from_micros(100));
-                }
+                Err(Errno::AGAIN) => ready(&from, PollFlags::IN),
+                Err(Errno::INTR) => {}
                 Err(_) => return,
             }
         }
@@ -72,18 +77,18 @@ fn later(mut from: impl Read + Send + 'static, mut to: impl Write) {
         std::thread::sleep(due.saturating_duration_since(Instant::now()));
         let mut rest = block.as_slice();
         while !rest.is_empty() {
-            match to.write(rest) {
+            match rustix::io::write(&to, rest) {
                 Ok(len) => rest = &rest[len..],
-                Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => {
-                    std::thread::sleep(Duration::from_micros(100));
-                }
+                Err(Errno::AGAIN) => ready(&to, PollFlags::OUT),
+                Err(Errno::INTR) => {}
                 Err(_) => return,
             }
         }
-        if to.flush().is_err() {
-            return;
-        }
     }
+}
+
+fn ready(fd: &impl AsFd, flags: PollFlags) {
+    let _ = poll(&mut [PollFd::new(fd, flags)], None);
 }
 
 /// Measures and returns a section. `input`: a file of at least 64 MiB.
