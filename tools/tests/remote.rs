@@ -190,6 +190,29 @@ fn what_is_no_session_is_refused_with_a_reason_for_both_sides() {
     );
 }
 
+/// desync reads nothing but zstd frames.
+#[test]
+fn a_plain_store_gives_compressed_chunks() {
+    let (folder, chunks, _) = folder();
+    let stored = folder.path().join("plain");
+    let name = chunks[0].id().to_string();
+    fs::create_dir_all(stored.join(&name[..4])).expect("a folder");
+    fs::write(stored.join(&name[..4]).join(&name), chunks[0].plain()).expect("written");
+    let mut end = End::start(&["pull", "-", "-", "-", "plain"], folder.path());
+    end.send(&hello(HelloFlags::PULL_CHUNKS));
+    assert_eq!(end.frame(), Some(hello(HelloFlags::READABLE_STORE)));
+    end.send(&request(vec![chunks[0].id()]));
+    let Some(Frame::Chunk {
+        compressed: true, data, ..
+    }) = end.frame()
+    else {
+        panic!("a compressed chunk is expected");
+    };
+    let plain = cairn_formats::decompress_frame(&data, chunks[0].plain().len()).expect("a frame");
+    assert_eq!(plain, *chunks[0].plain());
+    assert_eq!(end.end(), (Some(0), String::new()));
+}
+
 /// The chunks that are there are not asked for; the index has its name when its chunks are durable; then goodbye.
 #[test]
 fn a_push_asks_for_what_is_missing_and_keeps_it() {
@@ -270,4 +293,30 @@ fn a_push_of_wrong_bytes_keeps_nothing() {
     );
     check(Some(Frame::Missing(id)), "of its own index");
     check(None, "left before it sent all chunks");
+}
+
+/// A right chunk under a wrong length: the index would tell readers of bytes that are not there.
+#[test]
+fn a_push_of_an_index_with_false_lengths_keeps_no_index() {
+    let (folder, chunks, _) = folder();
+    let mut index = Vec::new();
+    let sizes = ChunkSizes::new(16 << 10, 64 << 10, 256 << 10).expect("sizes");
+    let mut encoder = IndexEncoder::start(FeatureFlags::blob(DigestAlgorithm::default()), sizes, &mut index);
+    encoder.push(chunks[0].id(), chunks[0].plain().len() + 1, &mut index);
+    encoder.finish(&mut index);
+    let mut end = End::start(&["push", "-", "-", "new.caibx", "empty"], folder.path());
+    end.send(&hello(HelloFlags::PUSH_CHUNKS | HelloFlags::PUSH_INDEX));
+    end.frame();
+    end.send(&Frame::Index(index.into()));
+    end.send(&Frame::IndexEof);
+    assert_eq!(end.frame(), Some(request(vec![chunks[0].id()])));
+    end.send(&Frame::Chunk {
+        id: chunks[0].id(),
+        compressed: false,
+        data: chunks[0].plain().clone(),
+    });
+    let (code, said) = end.end();
+    assert_eq!(code, Some(1), "{said}");
+    assert!(said.contains("its index says 20002 bytes"), "{said}");
+    assert!(!folder.path().join("new.caibx").exists());
 }

@@ -25,7 +25,7 @@ use crate::file::{map_file, nameless_file};
 use crate::location::SshLocation;
 use crate::{BoxError, ChunkStore, Error, Result, Sealing, StoreName};
 
-/// Ids of one REQUEST. Such a frame fits in a pipe, so writing it never waits for a remote end that waits for us.
+/// Ids under way. Their REQUESTs (56 bytes each) fit in a pipe, so writing them never waits for a remote end that waits for us.
 const REQUEST_IDS_MAX: usize = 1024;
 /// Bytes read at once.
 const READ_LEN: usize = 256 << 10;
@@ -309,7 +309,7 @@ impl Session {
     }
 
     fn greet(&mut self, ours: HelloFlags) -> std::result::Result<(), BoxError> {
-        self.send(&Frame::Hello(ours))?;
+        self.send([Frame::Hello(ours)])?;
         match self.frame()? {
             Frame::Hello(theirs) if ours.wants_are_met_by(theirs) && theirs.wants_are_met_by(ours) => Ok(()),
             Frame::Hello(theirs) => Err(format!(
@@ -343,10 +343,12 @@ impl Session {
     ) -> std::result::Result<(), BoxError> {
         self.asked.extend(ids);
         let mut waiting: HashSet<ChunkId> = ids.iter().copied().collect();
-        self.send(&Frame::Request {
+        // A frame for each, sent together: desync answers only the first id of a REQUEST.
+        let requests = ids.iter().map(|&id| Frame::Request {
             high_priority: true,
-            ids: ids.to_vec(),
-        })?;
+            ids: vec![id],
+        });
+        self.send(requests)?;
         while !waiting.is_empty() {
             let (id, answer) = match self.frame()? {
                 Frame::Chunk { id, compressed, data } => (id, Answer::Here { compressed, data }),
@@ -380,9 +382,9 @@ impl Session {
         }
     }
 
-    fn send(&mut self, frame: &Frame) -> std::result::Result<(), BoxError> {
+    fn send(&mut self, frames: impl IntoIterator<Item = Frame>) -> std::result::Result<(), BoxError> {
         let mut bytes = Vec::new();
-        frame.push(&mut bytes);
+        frames.into_iter().for_each(|frame| frame.push(&mut bytes));
         let input = self.input.as_mut().ok_or("the session has ended")?;
         input
             .write_all(&bytes)
@@ -433,7 +435,7 @@ impl Session {
 impl Drop for Session {
     fn drop(&mut self) {
         // A word of farewell, for servers that log a bare end; nobody waits for an answer.
-        let _ = self.send(&Frame::Goodbye);
+        let _ = self.send([Frame::Goodbye]);
         self.input = None;
         let _ = self.child.kill();
         let _ = self.child.wait();

@@ -14,8 +14,8 @@ use std::path::Path;
 
 use bytes::Bytes;
 use cairn_formats::{
-    CHUNK_LEN_MAX, ChunkForm, ChunkId, ChunkIndex, EncodedChunk, Frame, FrameDecoder, HelloFlags,
-    PROTOCOL_FRAME_LEN_MAX, push_chunk_head,
+    CHUNK_LEN_MAX, ChunkForm, ChunkId, ChunkIndex, EncodedChunk, Frame, FrameDecoder, HelloFlags, Level,
+    PROTOCOL_FRAME_LEN_MAX, compress_frame, push_chunk_head,
 };
 use cairn_store::{ChunkStore, RateLimit};
 use rustix::event::{PollFd, PollFlags, poll};
@@ -213,7 +213,7 @@ fn send_file(wire: &mut Wire<'_>, path: &Path, frame: fn(Bytes) -> Frame) -> Res
 fn answer(wire: &mut Wire<'_>, store: &dyn ChunkStore, ids: &[ChunkId]) -> Result<()> {
     for few in ids.chunks(BATCH_CHUNKS) {
         for (got, &id) in store.get_many(few).into_iter().zip(few) {
-            match got {
+            match got.map(compressed) {
                 Ok(chunk) if fits(&chunk) => wire.send_chunk(&chunk)?,
                 Ok(chunk) => {
                     let words = format!("chunk {id} is too long for the protocol: {} bytes", chunk.bytes.len());
@@ -225,6 +225,18 @@ fn answer(wire: &mut Wire<'_>, store: &dyn ChunkStore, ids: &[ChunkId]) -> Resul
         }
     }
     Ok(())
+}
+
+/// As every client reads it: desync takes the data for a zstd frame whatever the flag says, and casync sends nothing else.
+fn compressed(chunk: EncodedChunk) -> EncodedChunk {
+    match chunk.form {
+        ChunkForm::Compressed => chunk,
+        ChunkForm::Plain => EncodedChunk {
+            id: chunk.id,
+            form: ChunkForm::Compressed,
+            bytes: compress_frame(&chunk.bytes, Level::DEFAULT).into(),
+        },
+    }
 }
 
 fn fits(chunk: &EncodedChunk) -> bool {
@@ -343,11 +355,18 @@ fn take_chunks(wire: &mut Wire<'_>, index: &ChunkIndex, store: &dyn ChunkStore) 
             let refused = |error: cairn_formats::ChunkError| refused(format!("a chunk pushed: {error}"));
             let limit = usize::try_from(len).unwrap_or(usize::MAX).min(CHUNK_LEN_MAX);
             let proven = chunk.verify(digest, limit).map_err(refused)?;
+            if proven.plain_len() as u64 != len {
+                return Err(lying_index(id, len, proven.plain_len()));
+            }
             store.put_many(&[proven])?;
         }
         store.flush()?;
     }
     Ok(())
+}
+
+fn lying_index(id: ChunkId, said: u64, found: usize) -> Error {
+    refused(format!("its index says {said} bytes for chunk {id}, which has {found}"))
 }
 
 fn wait(fd: BorrowedFd<'_>, flags: PollFlags, progress: &Progress) -> Result<()> {
