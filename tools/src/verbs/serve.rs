@@ -128,6 +128,11 @@ fn runtime() -> Outcome<tokio::runtime::Runtime> {
 
 /// Listens until SIGINT or SIGTERM, lets requests in flight end; SIGHUP reloads.
 async fn run<H: Handler>(context: &Context, listening: &Listening, handler: Arc<H>, reload: &dyn Fn()) -> Outcome<()> {
+    // Before anyone is told that there is a server: a signal that nobody listens for ends the process.
+    let fail = |error| Failure::io("signals", "listen for them", &error);
+    let mut hangup = signal(SignalKind::hangup()).map_err(fail)?;
+    let mut terminate = signal(SignalKind::terminate()).map_err(fail)?;
+    let mut interrupt = signal(SignalKind::interrupt()).map_err(fail)?;
     let tls = match (&listening.cert, &listening.key) {
         (Some(certificate), Some(key)) => {
             let client_ca = listening.client_ca.as_deref().filter(|_| listening.mutual_tls);
@@ -162,10 +167,6 @@ async fn run<H: Handler>(context: &Context, listening: &Listening, handler: Arc<
         );
         servers.push(tokio::spawn(server));
     }
-    let fail = |error| Failure::io("signals", "listen for them", &error);
-    let mut hangup = signal(SignalKind::hangup()).map_err(fail)?;
-    let mut terminate = signal(SignalKind::terminate()).map_err(fail)?;
-    let mut interrupt = signal(SignalKind::interrupt()).map_err(fail)?;
     loop {
         tokio::select! {
             _ = hangup.recv() => tokio::task::block_in_place(reload),
