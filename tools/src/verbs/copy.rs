@@ -17,10 +17,11 @@ const LISTED_MAX: usize = 10_000;
 
 /// Copies the chunks of indexes.
 pub(crate) fn cache(context: &Context, arguments: &CacheArgs) -> Outcome<()> {
+    let storing = &arguments.storing;
     let mut wanted = IdSet::default();
     let mut digest = None;
     for name in &arguments.indexes {
-        let index = context.index(name, &arguments.access)?;
+        let index = context.index(name, &storing.access)?;
         if digest
             .replace(index.digest_algorithm())
             .is_some_and(|before| before != index.digest_algorithm())
@@ -31,15 +32,15 @@ pub(crate) fn cache(context: &Context, arguments: &CacheArgs) -> Outcome<()> {
         }
         wanted.add(index)?;
     }
-    let ignored = super::make::ignored(context, &arguments.ignoring, &arguments.access)?;
-    let from = context.chain(&arguments.stores, &arguments.access)?;
-    let (to, _) = context.target(&arguments.cache, &arguments.access, &arguments.writing)?;
+    let ignored = super::make::ignored(context, &arguments.ignoring, &storing.access)?;
+    let from = context.chain(&arguments.stores, &storing.access)?;
+    let (to, _) = context.target(&arguments.cache, &storing.access, &storing.writing)?;
     let options = CopyOptions {
         digest: digest.unwrap_or(context.digest),
         encode: None,
         keep_going: arguments.keep_going,
         dry_run: arguments.dry_run,
-        workers: arguments.effort.workers(),
+        workers: storing.effort.workers(),
     };
     context.progress.set_total(wanted.unique().count() as u64);
     let mut ids = |take: &mut dyn FnMut(cairn_formats::ChunkId) -> cairn_store::Result<()>| {

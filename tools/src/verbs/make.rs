@@ -3,13 +3,14 @@
 use std::fs::File;
 use std::io::{Read, Seek as _, SeekFrom, Write as _};
 use std::path::Path;
+use std::sync::Arc;
 
 use cairn_formats::{ChunkForm, ChunkId, EncodedChunk, FeatureFlags, StorableChunk};
 use cairn_store::{ChunkStat, ChunkStore, StoreName};
 use serde_json::json;
 
 use crate::bar::Unit;
-use crate::cli::{Chop, Chunk, Ignoring, Make};
+use crate::cli::{Access, Chop, Chunk, Cutting, Ignoring, Make, Storing};
 use crate::context::Context;
 use crate::engine::{self, IdSet, IndexSpool, MakeOptions, MakeReport, Progress};
 use crate::failure::{Failure, Outcome};
@@ -18,26 +19,17 @@ use crate::sizes::human;
 /// Cuts, stores, indexes.
 pub(crate) fn make(context: &Context, arguments: &Make) -> Outcome<()> {
     let mut input = open(&arguments.input, &context.progress)?;
-    let store = arguments
-        .store
-        .as_ref()
-        .map(|store| context.target(store, &arguments.access, &arguments.writing))
-        .transpose()?;
-    let (store, form) = store.unzip();
+    let (store, options) = target_and_options(
+        context,
+        arguments.store.as_deref(),
+        &arguments.cutting,
+        &arguments.storing,
+    )?;
     let dry = store.as_deref().filter(|_| arguments.dry_run).map(DryRun);
     let target: Option<&dyn ChunkStore> = match &dry {
         Some(dry) => Some(dry),
         None => store.as_deref(),
     };
-    let options = MakeOptions {
-        sizes: arguments.cutting.sizes(),
-        dialect: arguments.cutting.dialect.into(),
-        digest: context.digest,
-        form: form.unwrap_or(arguments.writing.form()),
-        level: arguments.writing.level(),
-        workers: arguments.effort.workers(),
-    };
-    check_cutting(&options)?;
     let mut spool = IndexSpool::new(FeatureFlags::blob(options.digest), options.sizes)?;
     let bar = context.bar("making", Unit::Bytes);
     let report = engine::make(
@@ -50,7 +42,7 @@ pub(crate) fn make(context: &Context, arguments: &Make) -> Outcome<()> {
     )?;
     drop(bar);
     if !arguments.dry_run {
-        context.put_index(&arguments.index, spool.finish()?, &arguments.access)?;
+        context.put_index(&arguments.index, spool.finish()?, &arguments.storing.access)?;
     }
     let quiet = !(arguments.print_stats || arguments.dry_run || context.json || context.verbose);
     if quiet {
@@ -62,16 +54,17 @@ pub(crate) fn make(context: &Context, arguments: &Make) -> Outcome<()> {
 
 /// Stores the chunks that an index names.
 pub(crate) fn chop(context: &Context, arguments: &Chop) -> Outcome<()> {
-    let index = context.index(&arguments.index, &arguments.access)?;
-    let ignored = ignored(context, &arguments.ignoring, &arguments.access)?;
+    let storing = &arguments.storing;
+    let index = context.index(&arguments.index, &storing.access)?;
+    let ignored = ignored(context, &arguments.ignoring, &storing.access)?;
     let mut input = open(&arguments.input, &context.progress)?;
-    let (store, form) = context.target(&arguments.store, &arguments.access, &arguments.writing)?;
+    let (store, form) = context.target(&arguments.store, &storing.access, &storing.writing)?;
     let dry = DryRun(&*store);
     let target: &dyn ChunkStore = if arguments.dry_run { &dry } else { &*store };
     let options = MakeOptions {
         form,
-        level: arguments.writing.level(),
-        workers: arguments.effort.workers(),
+        level: storing.writing.level(),
+        workers: storing.effort.workers(),
         ..MakeOptions::default()
     };
     let bar = context.bar("chopping", Unit::Bytes);
@@ -136,7 +129,7 @@ pub(crate) fn chunk(context: &Context, arguments: &Chunk) -> Outcome<()> {
 }
 
 /// The chunks that `--ignore` and `--ignore-chunks` name.
-pub(crate) fn ignored(context: &Context, ignoring: &Ignoring, access: &crate::cli::Access) -> Outcome<IdSet> {
+pub(crate) fn ignored(context: &Context, ignoring: &Ignoring, access: &Access) -> Outcome<IdSet> {
     let mut ignored = IdSet::default();
     for index in &ignoring.ignore {
         ignored.add(context.index(index, access)?)?;
@@ -147,7 +140,28 @@ pub(crate) fn ignored(context: &Context, ignoring: &Ignoring, access: &crate::cl
     Ok(ignored)
 }
 
-pub(super) fn check_cutting(options: &MakeOptions) -> Outcome<()> {
+/// The store that chunks go to, when one is named, and how they are made for it.
+pub(super) fn target_and_options(
+    context: &Context,
+    store: Option<&str>,
+    cutting: &Cutting,
+    storing: &Storing,
+) -> Outcome<(Option<Arc<dyn ChunkStore>>, MakeOptions)> {
+    let opened = store.map(|store| context.target(store, &storing.access, &storing.writing));
+    let (store, form) = opened.transpose()?.unzip();
+    let options = MakeOptions {
+        sizes: cutting.sizes(),
+        dialect: cutting.dialect.into(),
+        digest: context.digest,
+        form: form.unwrap_or(storing.writing.form()),
+        level: storing.writing.level(),
+        workers: storing.effort.workers(),
+    };
+    check_cutting(&options)?;
+    Ok((store, options))
+}
+
+fn check_cutting(options: &MakeOptions) -> Outcome<()> {
     match cairn_formats::CutRule::new(options.sizes, options.dialect) {
         Ok(_) => Ok(()),
         Err(error) => Err(Failure::usage(error.to_string())),

@@ -17,13 +17,12 @@ use crate::failure::Outcome;
 /// Mounts an archive, or an archive's index, until a signal.
 pub(crate) fn mount(context: &Context, arguments: &Mount) -> Outcome<()> {
     let source = Path::new(&arguments.source);
-    let store_file = arguments.store_file.as_deref();
     let mut store = None;
     let archive = if source.exists() && ArchiveSource::is_archive(source)? {
         ArchiveSource::open(source.to_owned())?
     } else {
-        let index = context.index(&arguments.source, &arguments.sources.access)?;
-        let opened = SwapStore::open(context, &arguments.sources, store_file)?;
+        let index = context.index(&arguments.source, &arguments.sources.flags.access)?;
+        let opened = SwapStore::open(context, &arguments.sources)?;
         let chunks: Arc<dyn ChunkStore> = opened.clone();
         store = Some(opened);
         ArchiveSource::Chunks(IndexedBlob::new(index, chunks, blob_options(&arguments.mounting)))
@@ -39,8 +38,8 @@ pub(crate) fn mount(context: &Context, arguments: &Mount) -> Outcome<()> {
         &format!("mounted {}, an archive of {len} bytes", folder.display()),
     );
     let hangup = || {
-        if let (Some(store), Some(store_file)) = (&store, store_file) {
-            store.reload(context, &arguments.sources, store_file);
+        if let Some(store) = &store {
+            store.reload(context, &arguments.sources);
         }
     };
     stay(context, mounted, folder, &signals, &hangup)

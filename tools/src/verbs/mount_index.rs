@@ -14,9 +14,8 @@ use crate::failure::{Failure, Outcome};
 
 /// Mounts a blob until a signal.
 pub(crate) fn mount_index(context: &Context, arguments: &MountIndex) -> Outcome<()> {
-    let store_file = arguments.store_file.as_deref();
-    let store = SwapStore::open(context, &arguments.sources, store_file)?;
-    let index = context.index(&arguments.index, &arguments.sources.access)?;
+    let store = SwapStore::open(context, &arguments.sources)?;
+    let index = context.index(&arguments.index, &arguments.sources.flags.access)?;
     let overlay = match &arguments.cow {
         Some(path) => Some(Overlay::open(path, &index)?),
         None => None,
@@ -51,9 +50,7 @@ pub(crate) fn mount_index(context: &Context, arguments: &MountIndex) -> Outcome<
         if let Err(error) = blob.save_state() {
             eprintln!("{}", Failure::from(error).line(context.json));
         }
-        if let Some(store_file) = store_file {
-            store.reload(context, &arguments.sources, store_file);
-        }
+        store.reload(context, &arguments.sources);
     };
     let ended = stay(context, mounted, folder, &signals, &hangup);
     blob.save()?;

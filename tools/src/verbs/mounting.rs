@@ -10,12 +10,12 @@ use cairn_store::{ChunkStat, ChunkStore, StoreName};
 use crossbeam_channel::{Receiver, select};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 
-use crate::cli::{Mounting, Sources};
+use crate::cli::{Mounting, ReloadableSources};
 use crate::context::Context;
 use crate::engine::BlobOptions;
 use crate::engine::mount::{MountOptions, Mounted, Report, Unmounted};
 use crate::failure::{Exit, Failure, Outcome};
-use crate::verbs::serve::from_store_file;
+use crate::verbs::serve::sources_now;
 
 /// How much a mounted blob keeps and fetches ahead.
 pub(super) fn blob_options(mounting: &Mounting) -> BlobOptions {
@@ -111,17 +111,20 @@ pub(super) struct SwapStore {
 }
 
 impl SwapStore {
-    pub(super) fn open(context: &Context, sources: &Sources, store_file: Option<&Path>) -> Outcome<Arc<Self>> {
-        let store = context.sources(&from_store_file(sources, store_file)?)?;
+    pub(super) fn open(context: &Context, sources: &ReloadableSources) -> Outcome<Arc<Self>> {
+        let store = context.sources(&sources_now(sources)?)?;
         Ok(Arc::new(Self {
             name: store.name().clone(),
             store: RwLock::new(store),
         }))
     }
 
-    /// Opens the stores again; those before them stay when that fails.
-    pub(super) fn reload(&self, context: &Context, sources: &Sources, store_file: &Path) {
-        match from_store_file(sources, Some(store_file)).and_then(|sources| context.sources(&sources)) {
+    /// Opens the stores again that a store file names; those before them stay when that fails.
+    pub(super) fn reload(&self, context: &Context, sources: &ReloadableSources) {
+        if sources.store_file.is_none() {
+            return;
+        }
+        match sources_now(sources).and_then(|sources| context.sources(&sources)) {
             Ok(new) => *self.store.write().unwrap_or_else(PoisonError::into_inner) = new,
             Err(failure) => eprintln!("{}; the stores before it stay", failure.line(context.json)),
         }

@@ -16,7 +16,7 @@ use serde::Deserialize;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 
-use crate::cli::{ChunkServer, IndexServer, Listening, Sources, Writing};
+use crate::cli::{ChunkServer, IndexServer, Listening, ReloadableSources, Sources, SyncName, Writing};
 use crate::context::{Context, sealing};
 use crate::failure::{Failure, Outcome};
 
@@ -72,10 +72,10 @@ struct StoreFile {
     cache: String,
 }
 
-/// The sources that a store file names, in place of those of the flags.
-pub(crate) fn from_store_file(sources: &Sources, path: Option<&Path>) -> Outcome<Sources> {
-    let mut sources = sources.clone();
-    if let Some(path) = path {
+/// The sources of the flags, or those that the store file names now in place of them.
+pub(super) fn sources_now(given: &ReloadableSources) -> Outcome<Sources> {
+    let mut sources = given.flags.clone();
+    if let Some(path) = &given.store_file {
         let text = std::fs::read(path).map_err(|error| Failure::io(path.display(), "read the store file", &error))?;
         let file: StoreFile = serde_json::from_slice(&text)
             .map_err(|error| Failure::new(format!("{}: not a store file: {error}", path.display())))?;
@@ -86,7 +86,7 @@ pub(crate) fn from_store_file(sources: &Sources, path: Option<&Path>) -> Outcome
 }
 
 fn open_chunk_root(context: &Context, arguments: &ChunkServer, workers: &Workers) -> Outcome<ChunkRoot> {
-    let sources = from_store_file(&arguments.sources, arguments.store_file.as_deref())?;
+    let sources = sources_now(&arguments.sources)?;
     let store = if arguments.listening.writable {
         let ([store], None) = (&sources.stores[..], &sources.cached.cache) else {
             return Err(Failure::usage("-w takes exactly one store and no cache"));
@@ -94,7 +94,7 @@ fn open_chunk_root(context: &Context, arguments: &ChunkServer, workers: &Workers
         let writing = Writing {
             compression_level: 3,
             uncompressed: false,
-            sync: crate::cli::SyncName::Sync,
+            sync: SyncName::Sync,
         };
         context.target(store, &sources.access, &writing)?.0
     } else {

@@ -5,14 +5,13 @@ use std::io::Write;
 use std::path::Path;
 
 use cairn_formats::FeatureFlags;
-use cairn_store::ChunkStore;
 
-use super::make::{check_cutting, report_make};
+use super::make::{report_make, target_and_options};
 use crate::bar::Unit;
 use crate::cli::{ArchiveStyle, Keeping, Tar, TreeFormat};
 use crate::context::Context;
 use crate::engine::tree::{Notes, TarReader, TreeReader, TreeSource, WalkOptions, raise_handle_limit};
-use crate::engine::{self, IndexSpool, MakeOptions, MakeReport};
+use crate::engine::{self, IndexSpool, MakeReport};
 use crate::failure::{Failure, Outcome};
 
 /// Bytes gathered before they are written to an archive file: big enough for few calls, small enough for the processor's cache.
@@ -50,34 +49,24 @@ fn index(
     options: &WalkOptions,
     reader: &mut dyn TreeSource,
 ) -> Outcome<MakeReport> {
-    let store = arguments
-        .store
-        .as_ref()
-        .map(|store| context.target(store, &arguments.access, &arguments.writing))
-        .transpose()?;
-    let (store, form) = store.unzip();
-    let target: Option<&dyn ChunkStore> = store.as_deref();
-    let make = MakeOptions {
-        sizes: arguments.cutting.sizes(),
-        dialect: arguments.cutting.dialect.into(),
-        digest: context.digest,
-        form: form.unwrap_or(arguments.writing.form()),
-        level: arguments.writing.level(),
-        workers: arguments.effort.workers(),
-    };
-    check_cutting(&make)?;
+    let (store, make) = target_and_options(
+        context,
+        arguments.store.as_deref(),
+        &arguments.cutting,
+        &arguments.storing,
+    )?;
     let mut spool = IndexSpool::new(options.flags, make.sizes)?;
     let source = &arguments.source;
     let made = engine::make(
         &mut *reader,
         source,
-        target,
+        store.as_deref(),
         &make,
         &context.progress,
         &mut |id, len| spool.push(id, len),
     );
     let report = made.map_err(|error| reader.take_failure().unwrap_or(error))?;
-    context.put_index(&arguments.output, spool.finish()?, &arguments.access)?;
+    context.put_index(&arguments.output, spool.finish()?, &arguments.storing.access)?;
     Ok(report)
 }
 

@@ -1,0 +1,86 @@
+//! Verbs of a store's chunks: check, copy, delete, write anew.
+
+use std::path::PathBuf;
+
+use clap::Args;
+
+use super::groups::{Access, Effort, Ignoring, Storing, Writing};
+
+/// `verify`
+#[derive(Debug, Args)]
+pub(crate) struct Verify {
+    /// Local store
+    #[arg(short = 's', long, value_name = "DIR")]
+    pub(crate) store: PathBuf,
+    /// Remove bad chunks
+    #[arg(short = 'r', long)]
+    pub(crate) repair: bool,
+    /// Let this desync check the store too, and say where the two disagree
+    #[arg(long, value_name = "PROGRAM", conflicts_with = "repair")]
+    pub(crate) with_desync: Option<PathBuf>,
+    /// Taken for desync's sake: see --workers
+    #[arg(short = 'n', long, value_name = "N")]
+    pub(crate) concurrency: Option<usize>,
+    #[command(flatten)]
+    pub(crate) effort: Effort,
+}
+
+/// `cache`
+#[derive(Debug, Args)]
+pub(crate) struct CacheArgs {
+    /// Indexes whose chunks are copied
+    #[arg(required = true)]
+    pub(crate) indexes: Vec<String>,
+    /// Store to read from; may be repeated
+    #[arg(short = 's', long = "store", value_name = "STORE", required = true)]
+    pub(crate) stores: Vec<String>,
+    /// Store to copy into
+    #[arg(short = 'c', long, value_name = "STORE")]
+    pub(crate) cache: String,
+    #[command(flatten)]
+    pub(crate) ignoring: Ignoring,
+    /// Copy what can be copied, list what cannot, end with code 3
+    #[arg(long)]
+    pub(crate) keep_going: bool,
+    /// Tell what would be copied, copy nothing
+    #[arg(long)]
+    pub(crate) dry_run: bool,
+    #[command(flatten)]
+    pub(crate) storing: Storing,
+}
+
+/// `prune`
+#[derive(Debug, Args)]
+pub(crate) struct Prune {
+    /// Indexes whose chunks are kept
+    #[arg(required = true)]
+    pub(crate) indexes: Vec<String>,
+    /// Store to prune
+    #[arg(short = 's', long, value_name = "DIR")]
+    pub(crate) store: PathBuf,
+    /// Do not ask
+    #[arg(short = 'y', long)]
+    pub(crate) yes: bool,
+    /// Tell what would be deleted, delete nothing
+    #[arg(long)]
+    pub(crate) dry_run: bool,
+    #[command(flatten)]
+    pub(crate) access: Access,
+}
+
+/// `convert`
+#[derive(Debug, Args)]
+pub(crate) struct Convert {
+    /// Local store to read
+    #[arg(short = 's', long, value_name = "DIR")]
+    pub(crate) store: PathBuf,
+    /// Local store to write; a chunk that is there already is left
+    pub(crate) target: PathBuf,
+    /// Leave out bad chunks, list them, end with code 3
+    #[arg(long)]
+    pub(crate) keep_going: bool,
+    #[command(flatten)]
+    pub(crate) writing: Writing,
+    #[command(flatten)]
+    pub(crate) effort: Effort,
+}
