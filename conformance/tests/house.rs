@@ -15,12 +15,14 @@ use std::process::{Command, Stdio};
 /// What a crate of the workspace may depend on, of the workspace's own crates.
 const ARROWS: &[(&str, &[&str])] = &[
     ("cairn-formats", &[]),
-    ("cairn-store", &["cairn-formats"]),
+    // The servers are for its tests.
+    ("cairn-store", &["cairn-formats", "cairn-test-servers"]),
     ("cairn-roots", &["cairn-formats", "cairn-store"]),
     ("cairn", &["cairn-formats", "cairn-store", "cairn-roots"]),
     ("cairnd", &["cairn-formats", "cairn-store", "cairn-roots"]),
     // Sees only the network face and the command line of the built programs.
-    ("cairn-conformance", &[]),
+    ("cairn-conformance", &["cairn-test-servers"]),
+    ("cairn-test-servers", &[]),
     ("cairn-benches", &["cairn-formats", "cairn-store", "cairn-roots"]),
 ];
 
