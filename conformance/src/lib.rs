@@ -1,1 +1,8 @@
-//! Black-box conformance tests; everything is under `tests/`.
+//! What the black-box tests share; the tests are under `tests/`, a file a topic.
+//!
+//! Everything here panics when it cannot do its work: its only users are tests, and what is missing fails them.
+
+pub mod cuts;
+pub mod mounted;
+pub mod support;
+pub mod trees;

@@ -1,13 +1,10 @@
 //! `cairn make` writes casync's index, byte for byte: every size triple, every kind of awkward stream, and one large file.
 
-mod cuts;
-mod support;
-
 use std::fs;
 use std::path::Path;
 
-use cuts::{Sizes, compare, folder, input, inputs, our_index, sizes};
-use support::{casync, ok};
+use cairn_conformance::cuts::{self, Sizes, compare, folder, input, inputs, our_index, sizes};
+use cairn_conformance::support::{self, casync, ok};
 
 /// One large file has this many MiB unless `CAIRN_CONFORMANCE_LARGE_MIB` says otherwise (1024 for a release).
 const LARGE_MIB: usize = 32;

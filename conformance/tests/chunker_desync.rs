@@ -2,14 +2,11 @@
 //!
 //! v1.1.0 does not test at exactly min, does not clamp its divisor, and leaves flag 60 clear, which casync and newer desync set.
 
-mod cuts;
-mod support;
-
 use std::fs;
 use std::path::Path;
 
-use cuts::{Sizes, compare, input, inputs, our_index, sizes};
-use support::{desync, ok};
+use cairn_conformance::cuts::{self, Sizes, compare, input, inputs, our_index, sizes};
+use cairn_conformance::support::{self, desync, ok};
 
 /// desync is slower to start, so it gets a fifth of the inputs: 100 unless told, 2000 for a release.
 const SHARE: u64 = 5;

@@ -1,13 +1,11 @@
 //! The frames that we write by hand, runs of one byte and raw blocks, are what they should be and are read by casync, desync and zstd.
 
-mod support;
-
 use std::fs;
 use std::io::Write as _;
 use std::path::Path;
 use std::process::{Command, Stdio};
 
-use support::{args, cairn, casync, chunk_files, desync, ok};
+use cairn_conformance::support::{args, cairn, casync, chunk_files, desync, ok};
 
 /// How a block holds its bytes (RFC 8878, 3.1.1.2).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

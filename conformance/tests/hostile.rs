@@ -1,8 +1,6 @@
 //! Bad input, bad luck and bad clients: refused with an error that names chunk and offset, nothing half visible, and a second
 //! run finishes the job.
 
-mod support;
-
 use std::fs;
 use std::io::{Read as _, Write as _};
 use std::net::TcpStream;
@@ -10,7 +8,7 @@ use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
-use support::{args, cairn, cairnd, chunk_files, input, ok, refused, run};
+use cairn_conformance::support::{args, cairn, cairnd, chunk_files, input, ok, refused, run};
 
 fn with<const N: usize>(mut command: Command, args: [std::ffi::OsString; N]) -> Command {
     command.args(args);

@@ -1,12 +1,10 @@
 //! Stores and indexes written by one tool are used by the others, on folders and through `cairnd`, for every verb that both have.
 
-mod support;
-
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use support::{args, cairn, cairnd, casync, chunk_files, desync, input, ok, refused};
+use cairn_conformance::support::{args, cairn, cairnd, casync, chunk_files, desync, input, ok, refused};
 
 /// The three that cut, store and rebuild blobs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -2,18 +2,15 @@
 //!
 //! These tests need `/dev/fuse`, the right to mount, and `fusermount3`; where one is missing they fail.
 
-mod mounted;
-mod support;
-
 use std::fs::{self, File};
 use std::io::{Read as _, Seek as _, SeekFrom};
 use std::os::unix::fs::{FileExt as _, MetadataExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
-use mounted::{Mount, assert_gone, mounts};
+use cairn_conformance::mounted::{Mount, assert_gone, mounts};
+use cairn_conformance::support::{self, args, built, cairn, cairnd, casync, desync, input, ok, refused};
 use rustix::process::Signal;
-use support::{args, built, cairn, cairnd, casync, desync, input, ok, refused};
 
 /// A folder with a blob, its index and store by `cairn`, and a place to mount on.
 struct Place {

@@ -3,17 +3,13 @@
 //!
 //! These tests need root, `/dev/fuse` and `fusermount3`; where one is missing they fail.
 
-mod mounted;
-mod support;
-mod trees;
-
 use std::fs;
 use std::os::unix::fs::FileExt as _;
 use std::path::Path;
 
-use mounted::{Mount, assert_gone, mounts};
-use support::{args, cairn, cairnd, casync, desync, ok, refused};
-use trees::{For, Ground, Without};
+use cairn_conformance::mounted::{Mount, assert_gone, mounts};
+use cairn_conformance::support::{args, cairn, cairnd, casync, desync, ok, refused};
+use cairn_conformance::trees::{self, For, Ground, Without};
 
 /// Random trees that are mounted and compared.
 const TREES: u64 = 6;

@@ -1,14 +1,12 @@
 //! `cairn chunk-server` and `cairn index-server` as desync's users start them: flags, signals, real clients.
 
-mod support;
-
 use std::fs;
 use std::path::PathBuf;
 use std::process::Command;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
+use cairn_conformance::support::{Server, cairn, casync, chunk_files, desync, free_port, input, ok, refused, run};
 use rustix::process::Signal;
-use support::{Server, cairn, casync, chunk_files, desync, free_port, input, ok, refused, run};
 
 /// Two keys as `openssl rand -hex 32` makes them.
 const KEYS: [&str; 2] = [

@@ -2,14 +2,12 @@
 //!
 //! Through a real sshd on a port of its own, and through a script in ssh's place that runs the command here.
 
-mod support;
-
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use support::{Server, args, built, cairn, casync, desync, free_port, input, ok, refused};
+use cairn_conformance::support::{Server, args, built, cairn, casync, desync, free_port, input, ok, refused};
 
 /// A folder with a blob, a tree, and a way to a far end.
 struct Far {

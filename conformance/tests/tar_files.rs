@@ -1,15 +1,12 @@
-//! Tar files in and out, without a tree on disk between: the archive is the one that the unpacked tree would give.
-
-mod support;
-mod trees;
+//! Tar files in and out: the archive is the one that the unpacked tree would give, and GNU tar restores what comes out.
 
 use std::fs;
 use std::os::unix::fs::FileExt as _;
 use std::path::Path;
 use std::process::Command;
 
-use support::{args, cairn, casync, ok, refused};
-use trees::{For, Ground};
+use cairn_conformance::support::{self, args, cairn, casync, ok, refused};
+use cairn_conformance::trees::{self, For, Ground, Without, assert_same};
 
 fn tar() -> Command {
     Command::new("tar")
@@ -190,4 +187,99 @@ fn tars_that_lie_are_refused() {
         .args(["--transform=s,^t,../t,", "-P", "-cf"])
         .args(args![up, "-C", ground.path(""), "t"]));
     assert!(words(&fs::read(up).expect("a tar")).contains("its path holds .."));
+}
+
+#[test]
+fn tar_files_become_archives_with_the_content_of_hard_links() {
+    let ground = Ground::new();
+    let tree = ground.path("tree");
+    fs::create_dir_all(tree.join("folder")).expect("folders");
+    fs::write(tree.join("first"), support::input(5, 70_000)).expect("a file");
+    fs::hard_link(tree.join("first"), tree.join("folder/second")).expect("a link");
+    fs::write(tree.join(format!("folder/{}", "n".repeat(200))), b"long").expect("a file");
+    std::os::unix::fs::symlink("t".repeat(150), tree.join("link")).expect("a link");
+    trees::special(&tree.join("fifo"), rustix::fs::FileType::Fifo);
+    let sparse = fs::File::create(tree.join("sparse")).expect("a file");
+    sparse.write_all_at(b"end", 900_000).expect("a file");
+    std::os::unix::fs::chown(tree.join("first"), Some(1), Some(70_000)).expect("an owner");
+    trees::set(&tree.join("first"), "user.kept", b"value");
+    trees::set(
+        &tree.join("first"),
+        "security.capability",
+        &[1, 0, 0, 2, 0, 0x20, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0],
+    );
+    let (file, archive, out) = (ground.path("t.tar"), ground.path("t.catar"), ground.path("out"));
+    let xattrs = ["--xattrs", "--xattrs-include=*", "--acls"];
+    for form in [
+        &xattrs[..],
+        &["--format=posix", "--sparse"],
+        &["--format=gnu", "--sparse"],
+        &["--format=ustar", "--exclude=nnn*", "--exclude=link"],
+    ] {
+        let mut command = tar();
+        command.args(form).arg("--sort=none");
+        ok(command.args(args!["-C", tree, "-cf", file, "."]));
+        ok(cairn().args(args!["tar", "--input-format", "tar", archive, file]));
+        ok(cairn().args(args!["untar", "--strict", archive, out]));
+        let read = |path: &str| fs::read(out.join(path)).expect("a file");
+        assert!(
+            read("first") == support::input(5, 70_000) && read("folder/second") == read("first"),
+            "{form:?}"
+        );
+        assert!(read("sparse") == fs::read(tree.join("sparse")).expect("a file"));
+        if form == xattrs {
+            assert_same(&tree, &out, Without::default(), "from a tar");
+            // In memory and through a pipe it is the same archive, which casync takes.
+            let again = ground.path("again.catar");
+            let mut command = cairn();
+            command.args(args!["tar", "--input-format", "tar", again, "-"]);
+            command.stdin(fs::File::open(&file).expect("a tar"));
+            assert!(command.status().expect("our own program").success());
+            assert!(fs::read(&again).expect("an archive") == fs::read(&archive).expect("an archive"));
+            ok(casync().args(args!["list", archive]));
+        }
+        ground.clear("out");
+    }
+    // Names that leave the root are refused.
+    let evil = ground.path("evil.tar");
+    ok(tar().args(args!["-P", "-C", tree.join("folder"), "-cf", evil, "../first"]));
+    let words = refused(cairn().args(args!["tar", "--input-format", "tar", archive, evil]));
+    assert!(words.contains("../first"), "{words}");
+}
+
+#[test]
+fn archives_become_tar_files_that_gnu_tar_restores() {
+    let ground = Ground::new();
+    let (tree, archive, file, out) = (
+        ground.path("tree"),
+        ground.path("t.catar"),
+        ground.path("t.tar"),
+        ground.path("out"),
+    );
+    for seed in [11, 12, 13] {
+        trees::make(&tree, seed, For::Plain);
+        ok(cairn().args(args!["tar", archive, tree]));
+        ok(cairn().args(args!["untar", "--output-format", "tar", archive, file]));
+        fs::create_dir(&out).expect("a folder");
+        let mut command = tar();
+        command.args([
+            "--xattrs",
+            "--xattrs-include=*",
+            "--acls",
+            "--same-owner",
+            "-p",
+            "--numeric-owner",
+        ]);
+        ok(command.args(args!["-C", out, "-xf", file]));
+        assert_same(&tree, &out, Without::default(), &format!("by tar, tree {seed}"));
+        // And back: the same archive.
+        let again = ground.path("again.catar");
+        ok(cairn().args(args!["tar", "--input-format", "gnu-tar", again, file]));
+        assert!(
+            fs::read(&again).expect("an archive") == fs::read(&archive).expect("an archive"),
+            "tree {seed}"
+        );
+        ground.clear("out");
+        ground.clear("tree");
+    }
 }

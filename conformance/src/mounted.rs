@@ -1,7 +1,5 @@
 //! A program that has mounted something, and what must be left when it ends.
 
-#![allow(dead_code)] // each test binary uses its own part
-
 use std::fs;
 use std::io::{BufRead as _, BufReader};
 use std::path::{Path, PathBuf};
@@ -11,16 +9,19 @@ use std::thread::JoinHandle;
 use rustix::process::Signal;
 
 /// A program that has mounted something; killed by its pid, and its mount taken away, when a test fails.
-pub(crate) struct Mount {
-    pub(crate) child: Child,
-    pub(crate) folder: PathBuf,
-    pub(crate) words: Option<JoinHandle<String>>,
+pub struct Mount {
+    /// The program.
+    pub child: Child,
+    /// Where it has mounted.
+    pub folder: PathBuf,
+    /// Reads standard error until the program ends.
+    pub words: Option<JoinHandle<String>>,
 }
 
 impl Mount {
     /// Starts `cairn` and waits until it says that the mount is there.
     #[track_caller]
-    pub(crate) fn start(command: &mut Command, folder: &Path) -> Self {
+    pub fn start(command: &mut Command, folder: &Path) -> Self {
         command
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
@@ -44,27 +45,30 @@ impl Mount {
         mount
     }
 
-    pub(crate) fn blob(&self) -> PathBuf {
+    /// The file of a mounted blob.
+    pub fn blob(&self) -> PathBuf {
         self.folder.join("blob")
     }
 
-    pub(crate) fn signal(&self, signal: Signal) {
+    /// Sends a signal.
+    pub fn signal(&self, signal: Signal) {
         rustix::process::kill_process(rustix::process::Pid::from_child(&self.child), signal).expect("our own child");
     }
 
     /// What it said on standard error, once it has ended.
-    pub(crate) fn words(&mut self) -> String {
+    pub fn words(&mut self) -> String {
         let words = self.words.take().expect("asked for once");
         words.join().expect("the reader of standard error")
     }
 
-    pub(crate) fn wait(&mut self) -> ExitStatus {
+    /// Waits until it has ended.
+    pub fn wait(&mut self) -> ExitStatus {
         self.child.wait().expect("our own child")
     }
 
     /// Ends it as a user would: nothing is left of the mount. Returns what it said on standard error.
     #[track_caller]
-    pub(crate) fn end(mut self) -> String {
+    pub fn end(mut self) -> String {
         self.signal(Signal::TERM);
         let (status, words) = (self.wait(), self.words());
         assert!(status.success(), "{status}\n{words}");
@@ -89,12 +93,14 @@ impl Drop for Mount {
     }
 }
 
-pub(crate) fn mounts() -> String {
+/// What is mounted, as the kernel lists it.
+pub fn mounts() -> String {
     fs::read_to_string("/proc/self/mountinfo").expect("the mounts of this process")
 }
 
+/// Nothing is mounted on the folder any more, and it is as empty as before.
 #[track_caller]
-pub(crate) fn assert_gone(folder: &Path) {
+pub fn assert_gone(folder: &Path) {
     assert!(
         !mounts().contains(&*folder.to_string_lossy()),
         "{} is still mounted",

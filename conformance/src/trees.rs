@@ -2,8 +2,6 @@
 //!
 //! They need root (devices, owners, `trusted.*`) and a file system with attributes of all kinds (ext4, XFS, btrfs).
 
-#![allow(dead_code)] // each test binary uses its own part
-
 use std::collections::BTreeMap;
 use std::ffi::{CString, OsStr, OsString};
 use std::fs;
@@ -14,10 +12,12 @@ use std::path::{Path, PathBuf};
 use rustix::fs::{AtFlags, CWD, FileType, IFlags, Mode, Timespec, Timestamps, XattrFlags};
 
 /// A folder for trees, emptied at the end whatever attributes they have.
-pub(crate) struct Ground(tempfile::TempDir);
+pub struct Ground(tempfile::TempDir);
 
 impl Ground {
-    pub(crate) fn new() -> Self {
+    /// A new folder.
+    #[allow(clippy::new_without_default)] // it makes a folder on disk, which no default should
+    pub fn new() -> Self {
         assert!(
             rustix::process::geteuid().is_root(),
             "trees with devices and owners need root: run the tests as root"
@@ -25,12 +25,13 @@ impl Ground {
         Self(tempfile::tempdir().expect("a temporary folder"))
     }
 
-    pub(crate) fn path(&self, name: &str) -> PathBuf {
+    /// Where an entry of this name is, or would be.
+    pub fn path(&self, name: &str) -> PathBuf {
         self.0.path().join(name)
     }
 
     /// Removes a tree, immutable files too.
-    pub(crate) fn clear(&self, name: &str) {
+    pub fn clear(&self, name: &str) {
         let path = self.path(name);
         unlock(&path);
         let _ = fs::remove_dir_all(&path).or_else(|_| fs::remove_file(&path));
@@ -62,7 +63,7 @@ fn unlock(path: &Path) {
 
 /// For which reader a tree has to be.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum For {
+pub enum For {
     /// casync: everything, but no name over 237 bytes where it is to be extracted.
     Casync,
     /// casync makes archives of names of any length, and cannot extract them.
@@ -80,7 +81,7 @@ impl For {
 }
 
 /// Makes a random tree. Same seed, same tree (but for the times of links' targets and the like).
-pub(crate) fn make(root: &Path, seed: u64, reader: For) {
+pub fn make(root: &Path, seed: u64, reader: For) {
     let mut random = fastrand::Rng::with_seed(seed);
     fs::create_dir(root).expect("a folder");
     let mut folders = vec![(root.to_owned(), 1)];
@@ -139,7 +140,7 @@ pub(crate) fn make(root: &Path, seed: u64, reader: For) {
 }
 
 /// A FIFO or socket.
-pub(crate) fn special(path: &Path, kind: FileType) {
+pub fn special(path: &Path, kind: FileType) {
     node(path, kind, 0, 0);
 }
 
@@ -252,7 +253,8 @@ fn decorate(path: &Path, random: &mut fastrand::Rng, reader: For) {
     }
 }
 
-pub(crate) fn set(path: &Path, attribute: &str, value: &[u8]) {
+/// Gives an entry an extended attribute.
+pub fn set(path: &Path, attribute: &str, value: &[u8]) {
     rustix::fs::lsetxattr(path, attribute, value, XattrFlags::empty())
         .unwrap_or_else(|error| panic!("{attribute} of {}: {error}", path.display()));
 }
@@ -280,7 +282,7 @@ fn acl(random: &mut fastrand::Rng) -> Vec<u8> {
 
 /// What is compared of an inode; absent things are empty.
 #[derive(Debug, PartialEq, Eq)]
-pub(crate) struct Inode {
+pub struct Inode {
     mode: u32,
     owner: (u32, u32),
     time: (i64, i64),
@@ -293,13 +295,13 @@ pub(crate) struct Inode {
 
 /// What a comparison leaves out.
 #[derive(Clone, Copy, Debug, Default)]
-pub(crate) struct Without {
+pub struct Without {
     /// Times of links.
-    pub(crate) link_times: bool,
+    pub link_times: bool,
 }
 
 /// Every inode of a tree by its path.
-pub(crate) fn inodes(root: &Path, without: Without) -> BTreeMap<Vec<u8>, Inode> {
+pub fn inodes(root: &Path, without: Without) -> BTreeMap<Vec<u8>, Inode> {
     let mut inodes = BTreeMap::new();
     gather(root, &mut Vec::new(), without, &mut inodes);
     inodes
@@ -364,7 +366,7 @@ fn gather(path: &Path, below: &mut Vec<u8>, without: Without, inodes: &mut BTree
 
 /// Asserts that two trees are equal in all that archives keep.
 #[track_caller]
-pub(crate) fn assert_same(a: &Path, b: &Path, without: Without, what: &str) {
+pub fn assert_same(a: &Path, b: &Path, without: Without, what: &str) {
     let (mine, theirs) = (inodes(a, without), inodes(b, without));
     for (path, inode) in &mine {
         let shown = path.escape_ascii();

@@ -21,7 +21,7 @@ const INPUTS_PER_FOLDER: u64 = 50;
 const STREAM_LEN_MAX: usize = 300_000;
 
 /// How many inputs to compare.
-pub(crate) fn inputs() -> u64 {
+pub fn inputs() -> u64 {
     match std::env::var("CAIRN_CONFORMANCE_INPUTS") {
         Ok(count) => count.parse().expect("CAIRN_CONFORMANCE_INPUTS is a number"),
         Err(_) => INPUTS,
@@ -30,27 +30,32 @@ pub(crate) fn inputs() -> u64 {
 
 /// Chunk sizes in bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Sizes {
-    pub(crate) min: u64,
-    pub(crate) avg: u64,
-    pub(crate) max: u64,
+pub struct Sizes {
+    /// Smallest.
+    pub min: u64,
+    /// Average.
+    pub avg: u64,
+    /// Largest.
+    pub max: u64,
 }
 
 /// Shorthand for tables of sizes.
-pub(crate) const fn sizes(min: u64, avg: u64, max: u64) -> Sizes {
+pub const fn sizes(min: u64, avg: u64, max: u64) -> Sizes {
     Sizes { min, avg, max }
 }
 
 /// A stream to cut.
-pub(crate) struct Input {
-    pub(crate) sizes: Sizes,
-    pub(crate) bytes: Vec<u8>,
+pub struct Input {
+    /// What to cut it at.
+    pub sizes: Sizes,
+    /// The whole stream.
+    pub bytes: Vec<u8>,
     /// What kind of stream it is, for failures.
-    pub(crate) kind: &'static str,
+    pub kind: &'static str,
 }
 
 /// Input `number`, cut at one of `table` or, every third time, at what `random_sizes` makes.
-pub(crate) fn input(number: u64, table: &[Sizes], random_sizes: fn(&mut fastrand::Rng) -> Sizes) -> Input {
+pub fn input(number: u64, table: &[Sizes], random_sizes: fn(&mut fastrand::Rng) -> Sizes) -> Input {
     let mut random = fastrand::Rng::with_seed(number.wrapping_mul(0x9e37_79b9_7f4a_7c15) ^ 0x6361_6972);
     let sizes = if number % 3 == 2 {
         random_sizes(&mut random)
@@ -152,7 +157,7 @@ fn noise(random: &mut fastrand::Rng, len: usize) -> Vec<u8> {
 }
 
 /// `cairn make` of a file, without storing anything: the bytes of the index.
-pub(crate) fn our_index(blob: &Path, index: &Path, sizes: Sizes, dialect: &str) -> Vec<u8> {
+pub fn our_index(blob: &Path, index: &Path, sizes: Sizes, dialect: &str) -> Vec<u8> {
     let Sizes { min, avg, max } = sizes;
     ok(cairn()
         .args([
@@ -167,7 +172,7 @@ pub(crate) fn our_index(blob: &Path, index: &Path, sizes: Sizes, dialect: &str) 
 }
 
 /// Lengths of the chunks of an index.
-pub(crate) fn chunk_lens(index: &[u8]) -> Vec<u64> {
+pub fn chunk_lens(index: &[u8]) -> Vec<u64> {
     let (items, _) = index[64..index.len() - 40].as_chunks::<40>();
     let ends = items
         .iter()
@@ -177,7 +182,7 @@ pub(crate) fn chunk_lens(index: &[u8]) -> Vec<u64> {
 }
 
 /// A folder in memory where the system has one: black-box tools write and read thousands of small files.
-pub(crate) fn folder() -> tempfile::TempDir {
+pub fn folder() -> tempfile::TempDir {
     let memory = Path::new("/dev/shm");
     if memory.is_dir() {
         tempfile::tempdir_in(memory)
@@ -189,15 +194,17 @@ pub(crate) fn folder() -> tempfile::TempDir {
 
 /// What a run has met, so that a test can show that it tested what it says.
 #[derive(Debug, Default)]
-pub(crate) struct Met {
-    pub(crate) inputs: u64,
-    pub(crate) chunks: u64,
+pub struct Met {
+    /// Inputs compared.
+    pub inputs: u64,
+    /// Chunks of all inputs.
+    pub chunks: u64,
     /// Chunks of exactly min bytes that are not the last.
-    pub(crate) cut_at_min: u64,
+    pub cut_at_min: u64,
     /// Chunks of exactly max bytes that are not the last.
-    pub(crate) cut_at_max: u64,
+    pub cut_at_max: u64,
     /// Inputs without a chunk.
-    pub(crate) empty: u64,
+    pub empty: u64,
     differences: Vec<String>,
 }
 
@@ -214,7 +221,7 @@ impl Met {
 }
 
 /// Compares the indexes that `both` makes (theirs, ours) of all inputs in `numbers`; panics with the first differences.
-pub(crate) fn compare(
+pub fn compare(
     numbers: Range<u64>,
     input: impl Fn(u64) -> Input + Sync,
     both: impl Fn(&Path, Sizes) -> (Vec<u8>, Vec<u8>) + Sync,

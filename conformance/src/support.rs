@@ -2,8 +2,6 @@
 //!
 //! A program that is not there fails the test: nothing is skipped.
 
-#![allow(dead_code, unused_macros, unused_imports)] // each test binary uses its own part
-
 use std::ffi::OsStr;
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::net::{SocketAddr, TcpListener, TcpStream};
@@ -14,7 +12,7 @@ use std::sync::mpsc::Receiver;
 use std::time::{Duration, Instant};
 
 /// A program of this workspace, built beside the tests.
-pub(crate) fn built(name: &str) -> PathBuf {
+pub fn built(name: &str) -> PathBuf {
     let test = std::env::current_exe().expect("a test knows its own path");
     let folder = test
         .parent()
@@ -30,24 +28,24 @@ pub(crate) fn built(name: &str) -> PathBuf {
 }
 
 /// Our tool.
-pub(crate) fn cairn() -> Command {
+pub fn cairn() -> Command {
     Command::new(built("cairn"))
 }
 
 /// The real casync.
-pub(crate) fn casync() -> Command {
+pub fn casync() -> Command {
     Command::new("casync")
 }
 
 /// The real desync, v1.1.0.
-pub(crate) fn desync() -> Command {
+pub fn desync() -> Command {
     let cache = std::env::var_os("CAIRN_TOOLS").map(PathBuf::from);
     Command::new(cache.map_or(PathBuf::from("desync"), |cache| cache.join("desync")))
 }
 
 /// Runs a command to its end; it must succeed.
 #[track_caller]
-pub(crate) fn ok(command: &mut Command) -> Output {
+pub fn ok(command: &mut Command) -> Output {
     let output = run(command);
     assert!(
         output.status.success(),
@@ -64,7 +62,7 @@ const END_MAX: Duration = Duration::from_secs(20);
 
 /// Runs a command that must refuse: exit code other than 0, and not by a crash. Its words on standard error.
 #[track_caller]
-pub(crate) fn refused(command: &mut Command) -> String {
+pub fn refused(command: &mut Command) -> String {
     let output = run(command);
     let words = String::from_utf8_lossy(&output.stderr).into_owned();
     let code = output.status.code();
@@ -79,7 +77,7 @@ pub(crate) fn refused(command: &mut Command) -> String {
 
 /// Runs a command to its end.
 #[track_caller]
-pub(crate) fn run(command: &mut Command) -> Output {
+pub fn run(command: &mut Command) -> Output {
     command.stdin(Stdio::null());
     match command.output() {
         Ok(output) => output,
@@ -88,14 +86,15 @@ pub(crate) fn run(command: &mut Command) -> Output {
 }
 
 /// An array of arguments of mixed kinds.
+#[macro_export]
 macro_rules! args {
     ($($argument:expr),* $(,)?) => { [$(std::ffi::OsString::from(&$argument)),*] };
 }
 
-pub(crate) use args;
+pub use crate::args;
 
 /// Bytes like real ones: pieces that compress, pieces that do not, repeats, runs of zeros. Same seed, same bytes.
-pub(crate) fn input(seed: u64, len: usize) -> Vec<u8> {
+pub fn input(seed: u64, len: usize) -> Vec<u8> {
     let mut random = fastrand::Rng::with_seed(seed);
     let mut bytes = Vec::with_capacity(len + (1 << 18));
     while bytes.len() < len {
@@ -120,7 +119,7 @@ pub(crate) fn input(seed: u64, len: usize) -> Vec<u8> {
 }
 
 /// Every chunk file of a store folder, as (name, bytes), sorted.
-pub(crate) fn chunk_files(store: &Path) -> Vec<(String, Vec<u8>)> {
+pub fn chunk_files(store: &Path) -> Vec<(String, Vec<u8>)> {
     let mut files = Vec::new();
     for prefix in std::fs::read_dir(store).expect("a store folder").flatten() {
         if !prefix.path().is_dir() {
@@ -136,21 +135,23 @@ pub(crate) fn chunk_files(store: &Path) -> Vec<(String, Vec<u8>)> {
 }
 
 /// A loopback port that was free a moment ago.
-pub(crate) fn free_port() -> u16 {
+pub fn free_port() -> u16 {
     let listener = TcpListener::bind("127.0.0.1:0").expect("a loopback port");
     listener.local_addr().expect("a bound socket has an address").port()
 }
 
 /// A program that serves until it is dropped; killed by its pid.
-pub(crate) struct Server {
-    pub(crate) child: Child,
-    pub(crate) port: u16,
+pub struct Server {
+    /// The program.
+    pub child: Child,
+    /// Where it listens on 127.0.0.1.
+    pub port: u16,
     words: Mutex<Receiver<String>>,
 }
 
 impl Server {
     /// Starts a program and waits until its port answers or it has ended.
-    pub(crate) fn start(command: &mut Command, port: u16) -> Self {
+    pub fn start(command: &mut Command, port: u16) -> Self {
         let mut server = Self::spawn(command, port);
         let address = SocketAddr::from(([127, 0, 0, 1], port));
         while TcpStream::connect_timeout(&address, Duration::from_secs(1)).is_err() {
@@ -164,7 +165,7 @@ impl Server {
     }
 
     /// Starts a program on a port of the system's choice, which it prints on standard error: `… http://127.0.0.1:<port>/`.
-    pub(crate) fn start_printing(command: &mut Command) -> Self {
+    pub fn start_printing(command: &mut Command) -> Self {
         let mut server = Self::spawn(command, 0);
         let line = server.line_with("://127.0.0.1:");
         let port = line
@@ -200,7 +201,7 @@ impl Server {
     }
 
     /// Waits for a line on standard error that has these words.
-    pub(crate) fn line_with(&self, words: &str) -> String {
+    pub fn line_with(&self, words: &str) -> String {
         let mut before = Vec::new();
         for line in self.words.lock().expect("no test failed").iter() {
             if line.contains(words) {
@@ -212,24 +213,18 @@ impl Server {
     }
 
     /// Asks it to end; its exit status.
-    pub(crate) fn stop(mut self) -> ExitStatus {
+    pub fn stop(mut self) -> ExitStatus {
         self.signal(rustix::process::Signal::TERM);
         self.child.wait().expect("our own child")
     }
 
     /// `http://127.0.0.1:<port>`.
-    pub(crate) fn url(&self) -> String {
+    pub fn url(&self) -> String {
         format!("http://127.0.0.1:{}", self.port)
     }
 
     /// One request on a connection of its own; status, head and body.
-    pub(crate) fn request(
-        &self,
-        method: &str,
-        path: &str,
-        headers: &[(&str, &str)],
-        body: &[u8],
-    ) -> (u16, String, Vec<u8>) {
+    pub fn request(&self, method: &str, path: &str, headers: &[(&str, &str)], body: &[u8]) -> (u16, String, Vec<u8>) {
         let mut stream = TcpStream::connect(("127.0.0.1", self.port)).expect("the server listens");
         let mut head = format!("{method} {path} HTTP/1.1\r\nhost: 127.0.0.1\r\nconnection: close\r\n");
         for (name, value) in headers {
@@ -259,7 +254,7 @@ impl Server {
     }
 
     /// Sends a signal.
-    pub(crate) fn signal(&self, signal: rustix::process::Signal) {
+    pub fn signal(&self, signal: rustix::process::Signal) {
         let pid = rustix::process::Pid::from_child(&self.child);
         rustix::process::kill_process(pid, signal).expect("our own child");
     }
@@ -285,7 +280,7 @@ impl Drop for Server {
 }
 
 /// `cairnd` on an embedded default in `data`.
-pub(crate) fn cairnd(data: &Path) -> Server {
+pub fn cairnd(data: &Path) -> Server {
     let (port, internal) = (free_port(), free_port());
     let mut command = Command::new(built("cairnd"));
     command
