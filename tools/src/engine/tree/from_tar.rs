@@ -8,7 +8,7 @@
 
 use std::collections::BTreeMap;
 use std::fs::File;
-use std::io::{self, Read, Seek as _};
+use std::io::{self, Seek as _};
 use std::ops::Range;
 use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
@@ -20,11 +20,11 @@ use rustix::io::Errno;
 use tar::{EntryType, Header};
 
 use super::acl;
+use super::archive_reader::{ArchiveReader, Walk};
 use super::note::{Note, Notes};
 use super::system::{Owner, Owners};
-use super::unpack::TreeSource;
+use crate::engine::Result;
 use crate::engine::error::file;
-use crate::engine::{Error, Result};
 
 /// Mode of folders that a tar implies but does not hold, the root among them.
 const IMPLIED_MODE: u32 = 0o755;
@@ -34,16 +34,16 @@ const EXTENSION_LEN_MAX: u64 = 4 << 20;
 const DEPTH_MAX: usize = 2048;
 
 /// The archive of what is in a tar file, to be read.
-pub(crate) struct TarReader {
+pub(crate) type TarReader = ArchiveReader<TarWalk>;
+
+/// Goes through the entries of a tar file.
+pub(crate) struct TarWalk {
     source: PathBuf,
     tar: File,
     encoder: ArchiveEncoder,
-    records: Vec<u8>,
-    records_read: usize,
     folders: Vec<std::collections::btree_map::IntoIter<Vec<u8>, Branch>>,
     data: Option<Data>,
     notes: Notes,
-    failure: Option<Error>,
 }
 
 /// An entry and, for a folder, what is in it.
@@ -113,51 +113,28 @@ impl TarReader {
         let mut notes = Notes::default();
         let mut root = tree(&tar, source, flags, &mut notes)?;
         let form = ArchiveForm::Sorted;
-        let mut reader = Self {
+        let mut walk = TarWalk {
             source: source.to_owned(),
             tar,
             encoder: ArchiveEncoder::new(flags, form)?,
-            records: Vec::with_capacity(4096),
-            records_read: 0,
             folders: Vec::new(),
             data: None,
             notes,
-            failure: None,
         };
         let node = Node {
             metadata: std::mem::take(&mut root.metadata),
             content: Content::Directory,
         };
-        reader.encoder.root(&node.reduced(flags), &mut reader.records)?;
-        reader.folders.push(root.children.into_iter());
-        Ok(reader)
+        let mut records = Vec::with_capacity(4096);
+        walk.encoder.root(&node.reduced(flags), &mut records)?;
+        walk.folders.push(root.children.into_iter());
+        Ok(Self::new(walk, records))
     }
+}
 
-    fn read_archive(&mut self, buffer: &mut [u8]) -> Result<usize> {
-        let mut filled = 0;
-        while filled < buffer.len() {
-            let room = &mut buffer[filled..];
-            if self.records_read < self.records.len() {
-                let records = &self.records[self.records_read..];
-                let len = records.len().min(room.len());
-                room[..len].copy_from_slice(&records[..len]);
-                self.records_read += len;
-                filled += len;
-            } else if self.data.is_some() {
-                filled += self.read_data(room)?;
-            } else if self.folders.is_empty() {
-                break;
-            } else {
-                self.records.clear();
-                self.records_read = 0;
-                self.step()?;
-            }
-        }
-        Ok(filled)
-    }
-
-    fn read_data(&mut self, room: &mut [u8]) -> Result<usize> {
-        let Some(data) = &mut self.data else { return Ok(0) };
+impl Walk for TarWalk {
+    fn read_file(&mut self, room: &mut [u8]) -> Result<Option<usize>> {
+        let Some(data) = &mut self.data else { return Ok(None) };
         let (len, at) = data.next();
         let len = len.min(room.len() as u64) as usize;
         let read = match at {
@@ -166,7 +143,7 @@ impl TarReader {
                 len
             }
             Some(at) => match rustix::io::pread(&self.tar, &mut room[..len], at) {
-                Err(Errno::INTR) => return Ok(0),
+                Err(Errno::INTR) => return Ok(Some(0)),
                 read => read.map_err(|error| file(&self.source, "read")(error.into()))?,
             },
         };
@@ -180,28 +157,29 @@ impl TarReader {
             self.data = None;
         }
         self.encoder.payload(read as u64)?;
-        Ok(read)
+        Ok(Some(read))
     }
 
-    fn step(&mut self) -> Result<()> {
+    fn step(&mut self, records: &mut Vec<u8>) -> Result<bool> {
         let Some(folder) = self.folders.last_mut() else {
-            return Ok(());
+            return Ok(false);
         };
         let Some((name, branch)) = folder.next() else {
             self.folders.pop();
-            return Ok(self.encoder.leave(&mut self.records)?);
+            self.encoder.leave(records)?;
+            return Ok(true);
         };
         let flags = self.encoder.flags();
         let content = branch.content.unwrap_or(Content::Directory);
         if !content.is_kept_by(flags) {
-            return Ok(());
+            return Ok(true);
         }
         let node = Node {
             metadata: branch.metadata,
             content,
         };
         let node = node.reduced(flags);
-        self.encoder.child(&name, &node, &mut self.records)?;
+        self.encoder.child(&name, &node, records)?;
         match node.content {
             Content::Directory => {
                 self.folders.push(branch.children.into_iter());
@@ -217,31 +195,11 @@ impl TarReader {
             }
             _ => {}
         }
-        Ok(())
-    }
-}
-
-impl TreeSource for TarReader {
-    fn fill(&mut self, buffer: &mut [u8]) -> Result<usize> {
-        self.read_archive(buffer)
+        Ok(true)
     }
 
     fn take_notes(&mut self) -> Notes {
         std::mem::take(&mut self.notes)
-    }
-
-    fn take_failure(&mut self) -> Option<Error> {
-        self.failure.take()
-    }
-}
-
-impl Read for TarReader {
-    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        self.read_archive(buffer).map_err(|error| {
-            let shadow = io::Error::other(error.to_string());
-            self.failure = Some(error);
-            shadow
-        })
     }
 }
 

@@ -5,6 +5,7 @@
 
 mod acl;
 mod apply;
+mod archive_reader;
 mod contents;
 mod exclude;
 mod features;
@@ -22,6 +23,7 @@ mod to_tar;
 mod unpack;
 mod walk;
 
+pub(crate) use archive_reader::TreeSource;
 pub(crate) use from_tar::TarReader;
 pub(crate) use note::Notes;
 pub(crate) use random::{ArchiveSource, Lookup, find, lookup};
@@ -29,7 +31,7 @@ pub(crate) use restore::{RestoreOptions, Restorer};
 pub(crate) use seed::{SeedPlan, SeedStore};
 pub(crate) use shown::Shown;
 pub(crate) use to_tar::TarWriter;
-pub(crate) use unpack::{TreeSink, TreeSource, Unpacker};
+pub(crate) use unpack::{TreeSink, Unpacker};
 pub(crate) use walk::{TreeReader, WalkOptions};
 
 /// Lets this process have as many files open as it may: trees keep one handle for each folder that is open, and the usual limit is

@@ -20,7 +20,7 @@ use cairn_formats::{ChunkForm, ChunkId, ChunkIndex, CutRule, Dialect, DigestAlgo
 use cairn_store::{ChunkStat, ChunkStore, StoreName};
 use rustix::fs::{Mode, OFlags};
 
-use super::unpack::TreeSource as _;
+use super::archive_reader::TreeSource as _;
 use super::walk::{FileSpan, TreeReader, WalkOptions};
 use crate::engine::error::file;
 use crate::engine::{MakeOptions, Progress, Result, make};
@@ -139,7 +139,7 @@ impl SeedStore {
         let mut reader = TreeReader::open(path, &walk)?;
         let records = tempfile::tempfile().map_err(file(path, "make a temporary file for the records of"))?;
         let copy = records.try_clone().map_err(file(path, "keep the records of"))?;
-        reader.remember(copy);
+        reader.remember(copy)?;
         let made = make(&mut reader, path, None, &options, progress, &mut place);
         made.map_err(|error| reader.take_failure().unwrap_or(error))?;
         let (root, files) = reader.into_files()?;

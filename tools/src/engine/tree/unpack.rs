@@ -3,8 +3,7 @@
 use bytes::Bytes;
 use cairn_formats::{ArchiveDecoder, ArchiveLimits, FeatureFlags, Node, Step};
 
-use super::note::Notes;
-use crate::engine::{Error, Result};
+use crate::engine::Result;
 
 /// Takes an archive's entries in order.
 pub(crate) trait TreeSink {
@@ -70,16 +69,4 @@ impl<'a> Unpacker<'a> {
             }
         }
     }
-}
-
-/// An archive that is pulled from something else.
-pub(crate) trait TreeSource: std::io::Read + Send {
-    /// Fills `buffer`; fewer bytes only at the end of the archive.
-    fn fill(&mut self, buffer: &mut [u8]) -> Result<usize>;
-
-    /// What was left out or changed although the flags keep it.
-    fn take_notes(&mut self) -> Notes;
-
-    /// Why reading failed; what `Read` told is only a shadow of it.
-    fn take_failure(&mut self) -> Option<Error>;
 }

@@ -18,12 +18,12 @@ use cairn_formats::{ArchiveEncoder, ArchiveForm, Content, Device, FeatureFlags, 
 use rustix::fs::{AtFlags, FileType, Mode, OFlags, Stat};
 use rustix::io::Errno;
 
+use super::archive_reader::{ArchiveReader, Walk};
 use super::exclude::Rules;
 use super::features;
 use super::metadata::{MetadataReader, Place, Step, is_file, is_folder};
 use super::note::{Note, Notes};
 use super::system::{self, magic};
-use super::unpack::TreeSource;
 use crate::engine::error::file;
 use crate::engine::{Error, Result};
 
@@ -41,21 +41,21 @@ pub(crate) struct WalkOptions {
 }
 
 /// The archive of a folder, to be read.
-pub(crate) struct TreeReader {
+pub(crate) type TreeReader = ArchiveReader<FolderWalk>;
+
+/// Goes through a folder.
+pub(crate) struct FolderWalk {
     source: PathBuf,
     flags: FeatureFlags,
     encoder: ArchiveEncoder,
     metadata: MetadataReader,
-    /// Records not read yet.
-    records: Vec<u8>,
-    records_read: usize,
     folders: Vec<Folder>,
     file: Option<OpenFile>,
     /// Path of the entry in hand, below the source.
     path: Vec<u8>,
     listing: Box<[std::mem::MaybeUninit<u8>]>,
     notes: Notes,
-    failure: Option<Error>,
+    /// Where files lie and all records, once [`TreeReader::remember`] was called.
     files: Option<Vec<FileSpan>>,
     copy: Option<BufWriter<std::fs::File>>,
 }
@@ -106,48 +106,55 @@ impl TreeReader {
     pub(crate) fn open(source: &Path, options: &WalkOptions) -> Result<Self> {
         let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::DIRECTORY | OFlags::NOCTTY;
         let fd = rustix::fs::open(source, flags, Mode::empty()).map_err(|error| file(source, "open")(error.into()))?;
-        let mut reader = Self {
+        let mut walk = FolderWalk {
             source: source.to_owned(),
             flags: options.flags,
             encoder: ArchiveEncoder::new(options.flags, ArchiveForm::Sorted)?,
             metadata: MetadataReader::new(options.flags),
-            records: Vec::with_capacity(4096),
-            records_read: 0,
             folders: Vec::new(),
             file: None,
             path: Vec::new(),
             listing: vec![std::mem::MaybeUninit::uninit(); LISTING_LEN].into(),
             notes: Notes::default(),
-            failure: None,
             files: None,
             copy: None,
         };
-        let start = reader.root(&fd);
+        let start = walk.root(&fd);
         let (node, child) = start.map_err(|(action, error)| file(source, action)(error))?;
-        reader.encoder.root(&node, &mut reader.records)?;
-        reader.enter(fd, child)?;
-        Ok(reader)
+        let mut records = Vec::with_capacity(4096);
+        walk.encoder.root(&node, &mut records)?;
+        walk.enter(fd, child)?;
+        Ok(Self::new(walk, records))
     }
 
-    /// Remembers from now on where files lie, and writes all records to a file as they are read. To be called first.
-    pub(crate) fn remember(&mut self, records: std::fs::File) {
-        self.files = Some(Vec::new());
-        self.copy = Some(BufWriter::new(records));
+    /// Remembers from now on where files lie, and writes all records to a file as they are made. To be called first.
+    ///
+    /// Errors: the records cannot be written.
+    pub(crate) fn remember(&mut self, records: std::fs::File) -> Result<()> {
+        let mut copy = BufWriter::new(records);
+        let written = copy.write_all(&self.records);
+        written.map_err(file(&self.walk.source, "keep the records of"))?;
+        self.walk.copy = Some(copy);
+        self.walk.files = Some(Vec::new());
+        Ok(())
     }
 
     /// The folder, and the files that were passed after [`TreeReader::remember`].
     ///
     /// Errors: the records could not be written.
-    pub(crate) fn into_files(mut self) -> Result<(OwnedFd, Vec<FileSpan>)> {
-        if let Some(copy) = &mut self.copy {
-            copy.flush().map_err(file(&self.source, "keep the records of"))?;
+    pub(crate) fn into_files(self) -> Result<(OwnedFd, Vec<FileSpan>)> {
+        let mut walk = self.walk;
+        if let Some(copy) = &mut walk.copy {
+            copy.flush().map_err(file(&walk.source, "keep the records of"))?;
         }
         let how = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::DIRECTORY;
-        let root = rustix::fs::open(&self.source, how, Mode::empty());
-        let root = root.map_err(|error| file(&self.source, "open")(error.into()))?;
-        Ok((root, self.files.unwrap_or_default()))
+        let root = rustix::fs::open(&walk.source, how, Mode::empty());
+        let root = root.map_err(|error| file(&walk.source, "open")(error.into()))?;
+        Ok((root, walk.files.unwrap_or_default()))
     }
+}
 
+impl FolderWalk {
     fn root(&mut self, fd: &OwnedFd) -> Step<(Node, Child)> {
         let failed = |action| move |error: Errno| (action, io::Error::from(error));
         let stat = rustix::fs::fstat(fd).map_err(failed("look at"))?;
@@ -169,63 +176,12 @@ impl TreeReader {
         Ok((Node { metadata, content }.reduced(self.flags), child))
     }
 
-    /// Errors: the entry that cannot be read or kept, or that changed its size on the way.
-    fn read_archive(&mut self, buffer: &mut [u8]) -> Result<usize> {
-        let mut filled = 0;
-        while filled < buffer.len() {
-            let room = &mut buffer[filled..];
-            if self.records_read < self.records.len() {
-                let records = &self.records[self.records_read..];
-                let len = records.len().min(room.len());
-                room[..len].copy_from_slice(&records[..len]);
-                if let Some(copy) = &mut self.copy {
-                    let written = copy.write_all(&records[..len]);
-                    written.map_err(file(&self.source, "keep the records of"))?;
-                }
-                self.records_read += len;
-                filled += len;
-            } else if self.file.is_some() {
-                filled += self.read_file(room)?;
-            } else if self.folders.is_empty() {
-                break;
-            } else {
-                self.records.clear();
-                self.records_read = 0;
-                self.step()?;
-            }
-        }
-        Ok(filled)
-    }
-
-    fn read_file(&mut self, room: &mut [u8]) -> Result<usize> {
-        let Some(open) = &mut self.file else { return Ok(0) };
-        let len = open.left.min(room.len() as u64) as usize;
-        let read = match rustix::io::read(&open.fd, &mut room[..len]) {
-            Ok(read) => read,
-            Err(Errno::INTR) => return Ok(0),
-            Err(error) => return Err(file(&self.shown(), "read")(error.into())),
-        };
-        if read == 0 && len > 0 {
-            let missing = open.left;
-            return Err(Error::Shrunk {
-                path: self.shown(),
-                missing,
-            });
-        }
-        self.encoder.payload(read as u64)?;
-        open.left -= read as u64;
-        if open.left == 0 {
-            self.file = None;
-        }
-        Ok(read)
-    }
-
     /// Goes on to the next child, or ends a folder.
-    fn step(&mut self) -> Result<()> {
+    fn go_on(&mut self, records: &mut Vec<u8>) -> Result<()> {
         let folder = self.folders.last_mut().expect("called with an open folder");
         self.path.truncate(folder.path_len);
         let Some(&(at, kind)) = folder.order.get(folder.next) else {
-            self.encoder.leave(&mut self.records)?;
+            self.encoder.leave(records)?;
             self.folders.pop();
             return Ok(());
         };
@@ -252,7 +208,7 @@ impl TreeReader {
             }
             Err((action, error)) => return Err(file(&self.shown(), action)(error)),
         };
-        self.put(&name, child)
+        self.put(&name, child, records)
     }
 
     /// Opens or looks at a child; `None` when it is left out.
@@ -333,7 +289,7 @@ impl TreeReader {
     }
 
     /// Writes a child's records and goes into it.
-    fn put(&mut self, name: &CString, child: Child) -> Result<()> {
+    fn put(&mut self, name: &CString, child: Child, records: &mut Vec<u8>) -> Result<()> {
         let folder = self.folders.last().expect("called with an open folder");
         let parent = folder.fd.as_fd();
         let place = child
@@ -359,7 +315,7 @@ impl TreeReader {
             content => content.clone(),
         };
         let node = Node { metadata, content }.reduced(self.flags);
-        self.encoder.child(name.to_bytes(), &node, &mut self.records)?;
+        self.encoder.child(name.to_bytes(), &node, records)?;
         match (node.content, child.fd) {
             (Content::File { len }, Some(fd)) if len > 0 => {
                 if let Some(files) = &mut self.files {
@@ -445,28 +401,44 @@ fn content(stat: &Stat) -> Option<Content> {
     })
 }
 
-impl TreeSource for TreeReader {
-    fn fill(&mut self, buffer: &mut [u8]) -> Result<usize> {
-        self.read_archive(buffer)
+impl Walk for FolderWalk {
+    fn step(&mut self, records: &mut Vec<u8>) -> Result<bool> {
+        if self.folders.is_empty() {
+            return Ok(false);
+        }
+        self.go_on(records)?;
+        if let Some(copy) = &mut self.copy {
+            let written = copy.write_all(records);
+            written.map_err(file(&self.source, "keep the records of"))?;
+        }
+        Ok(true)
+    }
+
+    fn read_file(&mut self, room: &mut [u8]) -> Result<Option<usize>> {
+        let Some(open) = &mut self.file else { return Ok(None) };
+        let len = open.left.min(room.len() as u64) as usize;
+        let read = match rustix::io::read(&open.fd, &mut room[..len]) {
+            Ok(read) => read,
+            Err(Errno::INTR) => return Ok(Some(0)),
+            Err(error) => return Err(file(&self.shown(), "read")(error.into())),
+        };
+        if read == 0 && len > 0 {
+            let missing = open.left;
+            return Err(Error::Shrunk {
+                path: self.shown(),
+                missing,
+            });
+        }
+        self.encoder.payload(read as u64)?;
+        open.left -= read as u64;
+        if open.left == 0 {
+            self.file = None;
+        }
+        Ok(Some(read))
     }
 
     fn take_notes(&mut self) -> Notes {
         std::mem::take(&mut self.notes)
-    }
-
-    fn take_failure(&mut self) -> Option<Error> {
-        self.failure.take()
-    }
-}
-
-impl Read for TreeReader {
-    /// As [`TreeReader::fill`]; the error itself is kept for [`TreeReader::take_failure`].
-    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        self.read_archive(buffer).map_err(|error| {
-            let words = error.to_string();
-            self.failure.get_or_insert(error);
-            io::Error::other(words)
-        })
     }
 }
 
