@@ -7,6 +7,7 @@ use bytes::Bytes;
 
 use crate::ChunkId;
 use crate::input::Input;
+use crate::words::{HEADER_LEN, push_record, push_words, word};
 
 /// Bytes of a frame at most, header included.
 pub const PROTOCOL_FRAME_LEN_MAX: u64 = 16 << 20;
@@ -24,7 +25,6 @@ const MISSING: u64 = 0xd010_f9fa_c82b_7b6c;
 const GOODBYE: u64 = 0xad20_5dbf_1a36_86c3;
 const ABORT: u64 = 0xe7d9_136b_7efe_a352;
 
-const HEADER_LEN: usize = 16;
 const ID_LEN: usize = 32;
 const CHUNK_HEAD_LEN: usize = HEADER_LEN + 8 + ID_LEN;
 const HIGH_PRIORITY: u64 = 1;
@@ -258,21 +258,21 @@ impl Frame {
     pub fn push(&self, out: &mut Vec<u8>) {
         let flag = |set: &bool| u64::from(*set).to_le_bytes();
         match self {
-            Self::Hello(flags) => push(out, HELLO, &[&flags.0.to_le_bytes()]),
-            Self::Index(bytes) => push(out, INDEX, &[bytes]),
-            Self::IndexEof => push(out, INDEX_EOF, &[]),
-            Self::Archive(bytes) => push(out, ARCHIVE, &[bytes]),
-            Self::ArchiveEof => push(out, ARCHIVE_EOF, &[]),
+            Self::Hello(flags) => push_record(out, HELLO, &[&flags.0.to_le_bytes()]),
+            Self::Index(bytes) => push_record(out, INDEX, &[bytes]),
+            Self::IndexEof => push_record(out, INDEX_EOF, &[]),
+            Self::Archive(bytes) => push_record(out, ARCHIVE, &[bytes]),
+            Self::ArchiveEof => push_record(out, ARCHIVE_EOF, &[]),
             Self::Request { high_priority, ids } => {
                 let ids: Vec<u8> = ids.iter().flat_map(|id| *id.as_bytes()).collect();
-                push(out, REQUEST, &[&flag(high_priority), &ids]);
+                push_record(out, REQUEST, &[&flag(high_priority), &ids]);
             }
             Self::Chunk { id, compressed, data } => {
-                push(out, CHUNK, &[&flag(compressed), id.as_bytes(), data]);
+                push_record(out, CHUNK, &[&flag(compressed), id.as_bytes(), data]);
             }
-            Self::Missing(id) => push(out, MISSING, &[id.as_bytes()]),
-            Self::Goodbye => push(out, GOODBYE, &[]),
-            Self::Abort { code, reason } => push(out, ABORT, &[&code.to_le_bytes(), reason.as_bytes(), b"\0"]),
+            Self::Missing(id) => push_record(out, MISSING, &[id.as_bytes()]),
+            Self::Goodbye => push_record(out, GOODBYE, &[]),
+            Self::Abort { code, reason } => push_record(out, ABORT, &[&code.to_le_bytes(), reason.as_bytes(), b"\0"]),
         }
     }
 }
@@ -280,23 +280,8 @@ impl Frame {
 /// Appends the beginning of a CHUNK whose `data_len` bytes the caller sends next, so that they are not copied.
 pub fn push_chunk_head(id: ChunkId, compressed: bool, data_len: usize, out: &mut Vec<u8>) {
     let size = (CHUNK_HEAD_LEN + data_len) as u64;
-    out.extend_from_slice(&size.to_le_bytes());
-    out.extend_from_slice(&CHUNK.to_le_bytes());
-    out.extend_from_slice(&u64::from(compressed).to_le_bytes());
+    push_words(out, &[size, CHUNK, u64::from(compressed)]);
     out.extend_from_slice(id.as_bytes());
-}
-
-fn push(out: &mut Vec<u8>, kind: u64, body: &[&[u8]]) {
-    let size = HEADER_LEN + body.iter().map(|part| part.len()).sum::<usize>();
-    out.extend_from_slice(&(size as u64).to_le_bytes());
-    out.extend_from_slice(&kind.to_le_bytes());
-    for part in body {
-        out.extend_from_slice(part);
-    }
-}
-
-fn word(bytes: &[u8], at: usize) -> u64 {
-    u64::from_le_bytes(bytes[at..at + 8].try_into().expect("eight bytes"))
 }
 
 fn id(bytes: &[u8]) -> ChunkId {

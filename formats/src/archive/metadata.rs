@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 
-use super::node::name_is_good;
+use super::node::is_owner_name;
 use crate::FeatureFlags;
 
 const KIND_MASK: u32 = 0o170_000;
@@ -208,7 +208,7 @@ impl Node {
         for name in [&mut meta.user, &mut meta.group] {
             *name = name
                 .take()
-                .filter(|name| has(FeatureFlags::USER_NAMES) && name_is_good(name));
+                .filter(|name| has(FeatureFlags::USER_NAMES) && is_owner_name(name));
         }
         if !has(FeatureFlags::XATTRS) || is_symlink && !desync {
             meta.xattrs.clear();

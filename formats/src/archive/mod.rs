@@ -25,4 +25,5 @@ pub use lookup::{ArchiveBytes, ArchiveLookup, LookupError, Placed};
 pub use metadata::{Acl, AclDefault, AclEntry, Content, Device, Metadata, Node, Xattr};
 pub use mtree::MtreeLine;
 pub use mtree_reader::{MtreeEntry, MtreeError, MtreePaths, MtreeReader};
+pub use node::is_owner_name;
 pub(crate) use record::ENTRY_TYPE;

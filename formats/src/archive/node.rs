@@ -224,18 +224,18 @@ fn permissions(word: u64) -> Result<u8, &'static str> {
     }
 }
 
-/// Names are `[A-Za-z_][A-Za-z0-9_-]*`, and root goes without.
 fn user_name(body: &Bytes) -> Result<Bytes, &'static str> {
     let name = text(body).ok_or("a user or group name is empty, holds a NUL or does not end in one")?;
-    if name_is_good(&name) {
+    if is_owner_name(&name) {
         Ok(name)
     } else {
         Err("a user or group name is root, or holds other characters than casync allows")
     }
 }
 
-/// Whether archives take it as the name of a user or group.
-pub(super) fn name_is_good(name: &[u8]) -> bool {
+/// Whether archives take it as the name of a user or group: `[A-Za-z_][A-Za-z0-9_-]*` of at most 255 bytes, and root, which is
+/// known by its number, goes without.
+pub fn is_owner_name(name: &[u8]) -> bool {
     let first = name
         .first()
         .is_some_and(|first| first.is_ascii_alphabetic() || *first == b'_');

@@ -2,6 +2,8 @@
 
 use bytes::Bytes;
 
+pub(super) use crate::words::{push_record, push_words, word};
+
 pub(crate) const ENTRY_TYPE: u64 = 0x1396_fabc_ea5b_bb51;
 pub(super) const USER: u64 = 0xf453_131a_aeea_ccb3;
 pub(super) const GROUP: u64 = 0x25eb_6ac9_6939_6a52;
@@ -21,7 +23,7 @@ pub(super) const DEVICE: u64 = 0xac3d_ace3_69df_e643;
 pub(super) const FILENAME: u64 = 0x6dbb_6ebc_b316_1f0b;
 pub(super) const GOODBYE: u64 = 0xdfd3_5c5e_8327_c403;
 
-pub(super) const HEADER_LEN: u64 = 16;
+pub(super) const HEADER_LEN: u64 = crate::words::HEADER_LEN as u64;
 pub(super) const ENTRY_LEN: u64 = 64;
 
 /// Bytes of a name in a directory, of a user, of a group.
@@ -40,10 +42,6 @@ pub(super) const FCAPS_LEN_MAX: usize = 4096;
 pub(super) struct Header {
     pub(super) size: u64,
     pub(super) kind: u64,
-}
-
-pub(super) fn word(bytes: &[u8], at: usize) -> u64 {
-    u64::from_le_bytes(bytes[at..at + 8].try_into().expect("eight bytes"))
 }
 
 impl Header {
@@ -73,21 +71,6 @@ impl Header {
             GOODBYE => 40..=ARCHIVE_LEN_MAX,
             _ => return None,
         })
-    }
-}
-
-pub(super) fn push_words(out: &mut Vec<u8>, words: &[u64]) {
-    for word in words {
-        out.extend_from_slice(&word.to_le_bytes());
-    }
-}
-
-/// Appends a whole record.
-pub(super) fn push_record(out: &mut Vec<u8>, kind: u64, body: &[&[u8]]) {
-    let len: usize = body.iter().map(|part| part.len()).sum();
-    push_words(out, &[HEADER_LEN + len as u64, kind]);
-    for part in body {
-        out.extend_from_slice(part);
     }
 }
 

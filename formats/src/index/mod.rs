@@ -15,6 +15,7 @@ use bytes::Bytes;
 pub use null::NullChunk;
 
 use crate::archive::ENTRY_TYPE;
+use crate::words::{push_words, word};
 use crate::{CHUNK_LEN_MAX, ChunkId, ChunkSizes, DigestAlgorithm, FeatureFlags};
 
 const INDEX_TYPE: u64 = 0x9682_4d9c_7b12_9ff9;
@@ -187,9 +188,9 @@ impl IndexEncoder {
     /// Starts an index: appends the INDEX record and the TABLE's header to `out`.
     pub fn start(flags: FeatureFlags, sizes: ChunkSizes, out: &mut Vec<u8>) -> Self {
         let sizes = [sizes.min() as u64, sizes.avg() as u64, sizes.max() as u64];
-        push(out, &[HEADER_LEN as u64, INDEX_TYPE, flags.0]);
-        push(out, &sizes);
-        push(out, &[u64::MAX, TABLE_TYPE]);
+        push_words(out, &[HEADER_LEN as u64, INDEX_TYPE, flags.0]);
+        push_words(out, &sizes);
+        push_words(out, &[u64::MAX, TABLE_TYPE]);
         Self { end: 0, items: 0 }
     }
 
@@ -198,13 +199,13 @@ impl IndexEncoder {
         assert!((1..=CHUNK_LEN_MAX).contains(&len), "a chunk of {len} bytes");
         self.end += len as u64;
         self.items += 1;
-        push(out, &[self.end]);
+        push_words(out, &[self.end]);
         out.extend_from_slice(id.as_bytes());
     }
 
     /// Appends the tail.
     pub fn finish(self, out: &mut Vec<u8>) {
-        push(
+        push_words(
             out,
             &[0, 0, HEADER_LEN as u64, 56 + ITEM_LEN as u64 * self.items, TABLE_TAIL],
         );
@@ -288,14 +289,4 @@ fn trailing_bytes(file: &[u8]) -> Option<IndexError> {
     let end = ITEMS_AT + (items.take_while(|item| word(item, 0) != 0).count() + 1) * ITEM_LEN;
     (end < file.len() && check_tail(&file[..end]).is_ok())
         .then(|| broken(end, "trailing bytes follow the end of its table"))
-}
-
-fn push(out: &mut Vec<u8>, words: &[u64]) {
-    for word in words {
-        out.extend_from_slice(&word.to_le_bytes());
-    }
-}
-
-fn word(file: &[u8], at: usize) -> u64 {
-    u64::from_le_bytes(file[at..at + 8].try_into().expect("eight bytes"))
 }
