@@ -5,9 +5,11 @@
 use std::collections::HashMap;
 use std::ffi::{CStr, CString};
 use std::io;
+use std::mem::MaybeUninit;
 use std::os::fd::AsFd;
 
 use bytes::Bytes;
+use cairn_formats::is_owner_name;
 use rustix::io::Errno;
 use rustix::ioctl::{Getter, Opcode, Setter, ioctl, opcode};
 
@@ -189,7 +191,7 @@ impl Owners {
         }
         self.names
             .entry((owner, id))
-            .or_insert_with(|| look_up_name(owner, id).filter(|name| storable(name)))
+            .or_insert_with(|| look_up_name(owner, id).filter(|name| is_owner_name(name)))
             .clone()
     }
 
@@ -200,17 +202,6 @@ impl Owners {
             .entry((owner, name.clone()))
             .or_insert_with(|| look_up_id(owner, name))
     }
-}
-
-/// Names that a reader takes (`formats.md` 5.4).
-fn storable(name: &[u8]) -> bool {
-    let first = name
-        .first()
-        .is_some_and(|&byte| byte.is_ascii_alphabetic() || byte == b'_');
-    let rest = name
-        .iter()
-        .all(|&byte| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'-'));
-    first && rest && name.len() <= 255 && name != b"root"
 }
 
 /// Room for one answer of the system; it says when it wants more.
@@ -229,58 +220,61 @@ fn with_room<T>(mut ask: impl FnMut(&mut [libc::c_char]) -> (libc::c_int, Option
     }
 }
 
+/// What the system says of an owner: `ask` has a `get…_r` function fill the record, `take` gets what is wanted out of it.
+#[allow(unsafe_code)]
+fn look_up<R, T>(
+    ask: impl Fn(*mut R, *mut libc::c_char, libc::size_t, *mut *mut R) -> libc::c_int,
+    take: impl Fn(&R) -> T,
+) -> Option<T> {
+    with_room(|room| {
+        let mut record = MaybeUninit::<R>::zeroed();
+        let mut result = std::ptr::null_mut();
+        let code = ask(record.as_mut_ptr(), room.as_mut_ptr(), room.len(), &mut result);
+        // SAFETY: the result, when not null, points to the record, which the system has filled. Record and room, which its
+        // strings are in, are there until `take` has returned.
+        let found = unsafe { result.as_ref() };
+        (code, found.map(&take))
+    })
+}
+
+// SAFETY, of the four calls below: `look_up` passes a record, a room of the length that it says and a place for the result, all
+// of which outlive the call, and calls `copied` with a record that the system has filled. Names to look for are C strings.
+
 #[allow(unsafe_code)]
 fn look_up_name(owner: Owner, id: u32) -> Option<Bytes> {
-    with_room(|room| {
-        // SAFETY: the record and the room outlive the call; the result, when not null, points to the record, whose name is a
-        // C string inside the room, and is copied before either goes.
-        unsafe {
-            match owner {
-                Owner::User => {
-                    let mut record: libc::passwd = std::mem::zeroed();
-                    let mut result = std::ptr::null_mut();
-                    let code = libc::getpwuid_r(id, &mut record, room.as_mut_ptr(), room.len(), &mut result);
-                    let name = (!result.is_null()).then(|| copied(record.pw_name));
-                    (code, name)
-                }
-                Owner::Group => {
-                    let mut record: libc::group = std::mem::zeroed();
-                    let mut result = std::ptr::null_mut();
-                    let code = libc::getgrgid_r(id, &mut record, room.as_mut_ptr(), room.len(), &mut result);
-                    let name = (!result.is_null()).then(|| copied(record.gr_name));
-                    (code, name)
-                }
-            }
-        }
-    })
+    match owner {
+        Owner::User => look_up(
+            |record, room, len, result| unsafe { libc::getpwuid_r(id, record, room, len, result) },
+            |user: &libc::passwd| unsafe { copied(user.pw_name) },
+        ),
+        Owner::Group => look_up(
+            |record, room, len, result| unsafe { libc::getgrgid_r(id, record, room, len, result) },
+            |group: &libc::group| unsafe { copied(group.gr_name) },
+        ),
+    }
 }
 
 #[allow(unsafe_code)]
 fn look_up_id(owner: Owner, name: &[u8]) -> Option<u32> {
-    let name = CString::new(name).ok()?;
-    with_room(|room| {
-        // SAFETY: as in `look_up_name`; the name is a C string that outlives the call.
-        unsafe {
-            match owner {
-                Owner::User => {
-                    let mut record: libc::passwd = std::mem::zeroed();
-                    let mut result = std::ptr::null_mut();
-                    let code = libc::getpwnam_r(name.as_ptr(), &mut record, room.as_mut_ptr(), room.len(), &mut result);
-                    (code, (!result.is_null()).then_some(record.pw_uid))
-                }
-                Owner::Group => {
-                    let mut record: libc::group = std::mem::zeroed();
-                    let mut result = std::ptr::null_mut();
-                    let code = libc::getgrnam_r(name.as_ptr(), &mut record, room.as_mut_ptr(), room.len(), &mut result);
-                    (code, (!result.is_null()).then_some(record.gr_gid))
-                }
-            }
-        }
-    })
+    let text = CString::new(name).ok()?;
+    let name = text.as_ptr();
+    match owner {
+        Owner::User => look_up(
+            |record, room, len, result| unsafe { libc::getpwnam_r(name, record, room, len, result) },
+            |user: &libc::passwd| user.pw_uid,
+        ),
+        Owner::Group => look_up(
+            |record, room, len, result| unsafe { libc::getgrnam_r(name, record, room, len, result) },
+            |group: &libc::group| group.gr_gid,
+        ),
+    }
 }
 
+/// # Safety
+///
+/// `name` is a C string.
 #[allow(unsafe_code)]
-fn copied(name: *const libc::c_char) -> Bytes {
-    // SAFETY: both callers pass the name of a record that the system has just filled: a C string.
+unsafe fn copied(name: *const libc::c_char) -> Bytes {
+    // SAFETY: as the caller promises.
     Bytes::copy_from_slice(unsafe { CStr::from_ptr(name) }.to_bytes())
 }
