@@ -14,6 +14,7 @@ mod frame;
 mod id;
 mod index;
 mod input;
+mod pack;
 mod protocol;
 mod words;
 
@@ -30,6 +31,11 @@ pub use flags::{FeatureFlags, ParseFlagError};
 pub use frame::{FrameError, Level, compress_frame, decompress_frame, decompress_frame_into, raw_frame};
 pub use id::{ChunkId, ParseChunkIdError};
 pub use index::{ChunkIndex, ChunkSpan, IndexEncoder, IndexError, NullChunk};
+pub use pack::{
+    DomainId, PACK_HEADER_LEN, PACK_LEN_MAX, PACK_TAIL_LEN, PackEntry, PackError, PackFooter, PackHeader, PackTail,
+    PackUuid, RECORD_LEN_MAX, RECORD_PREFIX_LEN_MAX, RecordHead, RecordKind, RecordSpan, Removal, find_record,
+    payload_crc,
+};
 pub use protocol::{
     ABORT_REASON_LEN_MAX, Frame, FrameDecoder, HelloFlags, PROTOCOL_FRAME_LEN_MAX, ProtocolError, push_chunk_head,
 };
