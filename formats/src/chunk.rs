@@ -53,6 +53,12 @@ pub enum ChunkError {
         /// What is wrong with the frame.
         source: FrameError,
     },
+    /// The stored bytes have another check sum than the store wrote down.
+    #[error("chunk {id}: its stored bytes do not fit their check sum")]
+    Checksum {
+        /// The chunk's name.
+        id: ChunkId,
+    },
     /// The plain bytes have another digest.
     #[error("chunk {id}: its bytes have digest {found}")]
     Digest {
@@ -85,7 +91,11 @@ impl ChunkError {
     /// The chunk's name.
     pub fn id(&self) -> ChunkId {
         match self {
-            Self::Frame { id, .. } | Self::Digest { id, .. } | Self::Length { id, .. } | Self::Longer { id, .. } => *id,
+            Self::Frame { id, .. }
+            | Self::Checksum { id }
+            | Self::Digest { id, .. }
+            | Self::Length { id, .. }
+            | Self::Longer { id, .. } => *id,
         }
     }
 }

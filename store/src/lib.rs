@@ -11,6 +11,7 @@ mod file;
 mod index_store;
 mod location;
 mod open;
+mod pack;
 mod rate;
 mod sealing;
 mod wrapper;
@@ -28,6 +29,10 @@ pub use error::{BoxError, Error};
 pub use index_store::IndexStore;
 pub use location::{HttpLocation, LaterLocation, Location, LocationError, SshLocation};
 pub use open::{MemberSpec, StoreOptions, StoreSpec, open_chain, open_store};
+pub use pack::{
+    Change, ChunkKey, ChunkPlace, CompactOptions, CompactReport, Host, HostFile, Locations, LogPosition,
+    MemoryLocations, OpenReport, PackEngine, PackOptions, PackStore, Suspect, Watermark,
+};
 pub use rate::RateLimit;
 pub use sealing::Sealing;
 pub use wrapper::cache::{CacheOptions, CacheStore};

@@ -18,7 +18,8 @@ mod tests;
 pub use footer::{PACK_TAIL_LEN, PackFooter, PackTail};
 pub use header::{PACK_HEADER_LEN, PackHeader, PackUuid};
 pub use record::{
-    DomainId, PackEntry, RECORD_LEN_MAX, RECORD_PREFIX_LEN_MAX, RecordHead, RecordKind, RecordSpan, find_record,
+    DomainId, PackEntry, RECORD_HEAD_LEN, RECORD_LEN_MAX, RECORD_PREFIX_LEN_MAX, RecordHead, RecordKind, RecordSpan,
+    find_record,
 };
 pub use removal::Removal;
 
@@ -94,9 +95,17 @@ fn id_at(bytes: &[u8], at: usize) -> crate::ChunkId {
     crate::ChunkId::from_bytes(bytes[at..at + 32].try_into().expect("32 bytes"))
 }
 
-/// Begins a skippable frame of `len` bytes.
+/// What makes `len` bytes of a pack, itself among them, a skippable frame; `None` if they are too few.
+pub fn skippable_head(len: u64) -> Option<[u8; SKIPPABLE_HEAD_LEN]> {
+    let content = u32::try_from(len.checked_sub(SKIPPABLE_HEAD_LEN as u64)?).ok()?;
+    let mut head = [0; SKIPPABLE_HEAD_LEN];
+    head[..4].copy_from_slice(&SKIPPABLE.to_le_bytes());
+    head[4..].copy_from_slice(&content.to_le_bytes());
+    Some(head)
+}
+
+/// Begins a skippable frame of `len` bytes of content.
 fn push_skippable_head(len: usize, out: &mut Vec<u8>) {
-    out.extend_from_slice(&SKIPPABLE.to_le_bytes());
-    let len = u32::try_from(len).expect("records and footers are bounded far below 4 GiB");
-    out.extend_from_slice(&len.to_le_bytes());
+    let head = skippable_head((SKIPPABLE_HEAD_LEN + len) as u64);
+    out.extend_from_slice(&head.expect("records and footers are bounded far below 4 GiB"));
 }

@@ -5,13 +5,13 @@ use super::{
 };
 use crate::{CHUNK_LEN_MAX, ChunkId};
 
-/// Bytes of a record's head.
-const HEAD_LEN: usize = 64;
+/// Bytes of a record's head, which ends where the payload begins.
+pub const RECORD_HEAD_LEN: usize = 64;
 
 const MAGIC: u32 = u32::from_le_bytes(*b"CaRc");
 
 /// Most bytes in front of a record's payload: the skippable frame's own head, padding, the record's head.
-pub const RECORD_PREFIX_LEN_MAX: usize = SKIPPABLE_HEAD_LEN + 7 + HEAD_LEN;
+pub const RECORD_PREFIX_LEN_MAX: usize = SKIPPABLE_HEAD_LEN + 7 + RECORD_HEAD_LEN;
 
 /// Longest payload: the longest chunk in a frame of any writer. Entries have 28 bits for it.
 pub const RECORD_LEN_MAX: usize = CHUNK_LEN_MAX + (CHUNK_LEN_MAX >> 7) + 4096;
@@ -85,7 +85,7 @@ pub struct RecordSpan {
 impl RecordSpan {
     /// The parts of a record that begins at `start`.
     pub fn at(start: u64, payload_len: usize) -> Self {
-        let payload = (start + SKIPPABLE_HEAD_LEN as u64).next_multiple_of(8) + HEAD_LEN as u64;
+        let payload = (start + SKIPPABLE_HEAD_LEN as u64).next_multiple_of(8) + RECORD_HEAD_LEN as u64;
         Self {
             start,
             payload,
@@ -127,7 +127,7 @@ impl RecordHead {
             RecordKind::Commit | RecordKind::Removals => span.end,
         };
         push_skippable_head((skipped_to - start) as usize - SKIPPABLE_HEAD_LEN, out);
-        let padding = (span.payload - start) as usize - SKIPPABLE_HEAD_LEN - HEAD_LEN;
+        let padding = (span.payload - start) as usize - SKIPPABLE_HEAD_LEN - RECORD_HEAD_LEN;
         out.extend_from_slice(&[0; 8][..padding]);
         let head = out.len();
         out.extend_from_slice(&MAGIC.to_le_bytes());
@@ -148,8 +148,8 @@ impl RecordHead {
     /// - Errors: [`PackError::Cut`], [`PackError::Damaged`]. The payload is not looked at.
     pub fn decode(pack: &PackUuid, start: u64, bytes: &[u8]) -> Result<(Self, RecordSpan), PackError> {
         let damaged = |what| PackError::Damaged { at: start, what };
-        let head = (RecordSpan::at(start, 0).payload - start) as usize - HEAD_LEN;
-        let Some(head_bytes) = bytes.get(head..head + HEAD_LEN) else {
+        let head = (RecordSpan::at(start, 0).payload - start) as usize - RECORD_HEAD_LEN;
+        let Some(head_bytes) = bytes.get(head..head + RECORD_HEAD_LEN) else {
             return Err(PackError::Cut {
                 at: start + bytes.len() as u64,
                 part: "a record",
@@ -158,7 +158,7 @@ impl RecordHead {
         if u32_at(bytes, 0) != SKIPPABLE {
             return Err(damaged("no record begins here"));
         }
-        let (record, span) = decode_head(pack, start + (head + HEAD_LEN) as u64, head_bytes)
+        let (record, span) = decode_head(pack, start + (head + RECORD_HEAD_LEN) as u64, head_bytes)
             .ok_or_else(|| damaged("the head of a record does not fit its check sum"))?;
         let span = RecordSpan { start, ..span };
         Ok((record, span))
@@ -184,12 +184,18 @@ impl RecordHead {
 /// - `offset`: where `bytes` lie in the pack; nothing is found that does not begin in them.
 pub fn find_record(pack: &PackUuid, offset: u64, bytes: &[u8]) -> Option<(RecordHead, RecordSpan)> {
     let first = (offset.next_multiple_of(8) - offset) as usize;
-    (first..bytes.len().saturating_sub(HEAD_LEN - 1))
+    (first..bytes.len().saturating_sub(RECORD_HEAD_LEN - 1))
         .step_by(8)
-        .find_map(|at| decode_head(pack, offset + (at + HEAD_LEN) as u64, &bytes[at..at + HEAD_LEN]))
+        .find_map(|at| {
+            decode_head(
+                pack,
+                offset + (at + RECORD_HEAD_LEN) as u64,
+                &bytes[at..at + RECORD_HEAD_LEN],
+            )
+        })
 }
 
-/// A head of exactly [`HEAD_LEN`] bytes whose payload would begin at `payload`.
+/// A head of exactly [`RECORD_HEAD_LEN`] bytes whose payload would begin at `payload`.
 fn decode_head(pack: &PackUuid, payload: u64, head: &[u8]) -> Option<(RecordHead, RecordSpan)> {
     if u32_at(head, 0) != MAGIC || head_crc(pack, payload, &head[..60]) != u32_at(head, 60) {
         return None;
@@ -209,7 +215,7 @@ fn decode_head(pack: &PackUuid, payload: u64, head: &[u8]) -> Option<(RecordHead
         crc: u32_at(head, 56),
     };
     let span = RecordSpan {
-        start: payload.checked_sub((HEAD_LEN + SKIPPABLE_HEAD_LEN) as u64)?,
+        start: payload.checked_sub((RECORD_HEAD_LEN + SKIPPABLE_HEAD_LEN) as u64)?,
         payload,
         end: payload + u64::from(len),
     };

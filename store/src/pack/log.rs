@@ -1,0 +1,647 @@
+//! Writing: a queue of records and one writer at a time, who writes for everybody (group commit).
+//!
+//! There is no thread and no timer: the first who needs something durable becomes the writer of all that is queued; who comes
+//! meanwhile waits and finds it done, or becomes the next writer. Order: records, one sync, places published, waiters let go.
+//! A failed sync spoils the file for good: the pack is cut back to what was durable and left, and the records, still in memory,
+//! go into a new one. Hot path: keep out copies of payloads.
+
+use std::collections::HashMap;
+use std::io;
+use std::sync::{Arc, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use bytes::Bytes;
+use cairn_formats::{
+    ChunkForm, ChunkId, DomainId, PACK_HEADER_LEN, PackEntry, PackFooter, PackHeader, PackUuid, RecordHead, RecordKind,
+    Removal, StorableChunk, payload_crc, raw_frame,
+};
+
+use super::{BATCH_TIME, Change, ChunkKey, ChunkPlace, LogPosition, Pack, PackEngine, removal};
+use crate::{Result, SyncPolicy};
+
+/// A record that waits to be written.
+#[derive(Clone, Debug)]
+pub(super) struct Item {
+    content: Content,
+    payload: Bytes,
+    crc: u32,
+}
+
+#[derive(Clone, Debug)]
+enum Content {
+    Chunk {
+        key: ChunkKey,
+        plain_len: u32,
+        pinned: bool,
+        /// Where it was, for one that is only written anew.
+        moved_from: Option<ChunkPlace>,
+    },
+    /// Its number stands before the batch once it is written.
+    Commit,
+    Removals(Vec<Removal>),
+}
+
+impl Item {
+    fn new(content: Content, payload: Bytes) -> Self {
+        let crc = payload_crc(&payload);
+        Self { content, payload, crc }
+    }
+
+    pub(super) fn commit(batch: Bytes) -> Self {
+        Self::new(Content::Commit, batch)
+    }
+
+    pub(super) fn removals(removals: Vec<Removal>) -> Self {
+        let payload = Bytes::from(Removal::encode_all(&removals));
+        Self::new(Content::Removals(removals), payload)
+    }
+
+    /// A chunk that is written anew from elsewhere in the store. The caller has checked its sum.
+    pub(super) fn moved(key: ChunkKey, place: ChunkPlace, payload: Bytes) -> Self {
+        let content = Content::Chunk {
+            key,
+            plain_len: place.plain_len,
+            pinned: place.pinned,
+            moved_from: Some(place),
+        };
+        Self {
+            content,
+            payload,
+            crc: place.crc,
+        }
+    }
+
+    fn chunk(key: ChunkKey, pinned: bool, chunk: &StorableChunk) -> Self {
+        let payload = match chunk.form() {
+            ChunkForm::Compressed => chunk.bytes().clone(),
+            ChunkForm::Plain => Bytes::from(raw_frame(chunk.bytes())),
+        };
+        let content = Content::Chunk {
+            key,
+            plain_len: chunk.plain_len() as u32,
+            pinned,
+            moved_from: None,
+        };
+        Self::new(content, payload)
+    }
+
+    /// The chunk that is new to the store.
+    fn new_chunk(&self) -> Option<ChunkKey> {
+        match self.content {
+            Content::Chunk {
+                key, moved_from: None, ..
+            } => Some(key),
+            _ => None,
+        }
+    }
+
+    fn head(&self, synced: u64) -> RecordHead {
+        let (kind, domain, id, plain_len, pinned) = match &self.content {
+            Content::Chunk {
+                key, plain_len, pinned, ..
+            } => (RecordKind::Chunk, key.domain, key.id, *plain_len, *pinned),
+            Content::Commit => (RecordKind::Commit, DomainId::default(), digest(&self.payload), 0, false),
+            Content::Removals(_) => (
+                RecordKind::Removals,
+                DomainId::default(),
+                digest(&self.payload),
+                0,
+                false,
+            ),
+        };
+        RecordHead {
+            kind,
+            pinned,
+            domain,
+            synced,
+            id,
+            len: self.payload.len() as u32,
+            plain_len,
+            crc: self.crc,
+        }
+    }
+}
+
+fn digest(payload: &[u8]) -> ChunkId {
+    ChunkId::from_bytes(*blake3::hash(payload).as_bytes())
+}
+
+/// Records that wait, and how far the writers have come. Tickets count records since the store was opened.
+#[derive(Debug, Default)]
+pub(super) struct Queue {
+    items: Vec<Item>,
+    /// Bytes of payload that wait or are being written.
+    bytes: usize,
+    /// The ticket of the last record that came.
+    enqueued: u64,
+    /// The ticket of the last record that was published.
+    done: u64,
+    /// Somebody is writing.
+    writing: bool,
+    /// Chunks that wait or are being written.
+    pending: HashMap<ChunkKey, u64>,
+}
+
+/// What only who writes may touch.
+#[derive(Debug, Default)]
+pub(super) struct Writer {
+    open: Option<OpenPack>,
+    /// Number of the pack begun last.
+    pub(super) last_number: u32,
+    /// Number of the commit written last.
+    pub(super) last_commit: u64,
+    /// What was written could not be published.
+    failed: bool,
+}
+
+/// The pack that is being appended to.
+#[derive(Debug)]
+struct OpenPack {
+    pack: Arc<Pack>,
+    /// Where the next record begins.
+    end: u64,
+    /// Up to where the file is durable.
+    synced: u64,
+    synced_at: Duration,
+    entries: Vec<PackEntry>,
+    /// How many of the entries are durable.
+    synced_entries: usize,
+    hasher: Box<blake3::Hasher>,
+}
+
+impl PackEngine {
+    /// Takes chunks that are neither in the store nor on their way into it.
+    pub(super) fn put_many(&self, domain: DomainId, pinned: bool, chunks: &[StorableChunk]) -> Result<()> {
+        self.writable()?;
+        let keys: Vec<ChunkKey> = chunks.iter().map(|chunk| ChunkKey { domain, id: chunk.id() }).collect();
+        let done_before = self.queue().done;
+        let places = self.locations.get_many(&keys)?;
+        let absent = chunks
+            .iter()
+            .zip(&keys)
+            .zip(&places)
+            .filter(|(_, place)| place.is_none());
+        let items: Vec<Item> = absent
+            .map(|((chunk, key), _)| Item::chunk(*key, pinned, chunk))
+            .collect();
+        if items.is_empty() {
+            return Ok(());
+        }
+        let mut queue = self.queue();
+        let keys: Vec<ChunkKey> = items.iter().filter_map(Item::new_chunk).collect();
+        // Somebody may have published the same chunks since they were looked up.
+        let places = if queue.done == done_before {
+            vec![None; keys.len()]
+        } else {
+            self.locations.get_many(&keys)?
+        };
+        for ((item, key), place) in items.into_iter().zip(keys).zip(places) {
+            if place.is_none() && !queue.pending.contains_key(&key) {
+                queue.push(item);
+            }
+        }
+        self.keep_queue_short(queue)
+    }
+
+    /// Queues records as they are; returns the ticket of the last.
+    pub(super) fn enqueue(&self, items: Vec<Item>) -> Result<u64> {
+        self.writable()?;
+        let mut queue = self.queue();
+        items.into_iter().for_each(|item| queue.push(item));
+        let ticket = queue.enqueued;
+        self.keep_queue_short(queue)?;
+        Ok(ticket)
+    }
+
+    fn keep_queue_short(&self, queue: MutexGuard<'_, Queue>) -> Result<()> {
+        if queue.bytes <= self.options.queue_len {
+            return Ok(());
+        }
+        // Half of it may go on waiting: whoever waits here should not wait for those who came after.
+        let ticket = queue.enqueued;
+        drop(queue);
+        self.settle(ticket)
+    }
+
+    /// Where chunks are; those that are on their way are waited for.
+    pub(super) fn places(&self, keys: &[ChunkKey]) -> Result<Vec<Option<ChunkPlace>>> {
+        let done_before = self.queue().done;
+        let places = self.locations.get_many(keys)?;
+        if places.iter().all(Option::is_some) {
+            return Ok(places);
+        }
+        let ticket = {
+            let queue = self.queue();
+            let absent = keys.iter().zip(&places).filter(|(_, place)| place.is_none());
+            absent.filter_map(|(key, _)| queue.pending.get(key).copied()).max()
+        };
+        match ticket {
+            Some(ticket) => {
+                self.settle(ticket)?;
+                self.locations.get_many(keys)
+            }
+            // Nothing is on its way; but what was when we looked first may have arrived before we looked second.
+            None if self.queue().done == done_before => Ok(places),
+            None => self.locations.get_many(keys),
+        }
+    }
+
+    /// Waits for everything that was queued before.
+    pub(super) fn settle_all(&self) -> Result<()> {
+        let ticket = self.queue().enqueued;
+        self.settle(ticket)
+    }
+
+    /// Waits until a record is published, writing it and all others that wait if nobody else does.
+    pub(super) fn settle(&self, ticket: u64) -> Result<()> {
+        let mut queue = self.queue();
+        while queue.done < ticket {
+            if queue.writing {
+                queue = self.settled.wait(queue).unwrap_or_else(PoisonError::into_inner);
+                continue;
+            }
+            queue.writing = true;
+            let mut items = std::mem::take(&mut queue.items);
+            drop(queue);
+            let (written, outcome) = self.write(&items);
+            queue = self.queue();
+            let rest = items.split_off(written);
+            for item in &items {
+                queue.bytes -= item.payload.len();
+                if let Some(key) = item.new_chunk() {
+                    queue.pending.remove(&key);
+                }
+            }
+            queue.done += written as u64;
+            let later = std::mem::replace(&mut queue.items, rest);
+            queue.items.extend(later);
+            queue.writing = false;
+            self.settled.notify_all();
+            outcome?;
+        }
+        Ok(())
+    }
+
+    fn queue(&self) -> MutexGuard<'_, Queue> {
+        self.queue.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Appends records and publishes them. Returns how many of them, from the first on.
+    fn write(&self, items: &[Item]) -> (usize, Result<()>) {
+        let mut writer = self.writer.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut done = 0;
+        let mut tried_again = false;
+        while done < items.len() {
+            match self.write_some(&mut writer, &items[done..]) {
+                Ok(written) => done += written,
+                // The records are still here: a new file may do better, unless there is no room for it.
+                Err((action, error)) => {
+                    if tried_again || matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
+                    {
+                        return (done, Err(self.unavailable(action, error)));
+                    }
+                    tried_again = true;
+                }
+            }
+        }
+        (done, Ok(()))
+    }
+
+    /// Appends as many records as the open pack has room for; at least one, or else seals it.
+    fn write_some(&self, writer: &mut Writer, items: &[Item]) -> std::result::Result<usize, (&'static str, io::Error)> {
+        if writer.failed {
+            let error = io::Error::other("an earlier write could not be published: open the store again");
+            return Err(("write", error));
+        }
+        if writer.open.is_none() {
+            let begun = self.begin_pack(writer.last_number + 1);
+            writer.open = Some(begun.map_err(|error| ("begin a pack", error))?);
+            writer.last_number += 1;
+        }
+        let open = writer.open.as_mut().expect("begun above");
+        let fitting = open.fitting(items, self.options.pack_len);
+        if fitting == 0 {
+            self.seal(writer).map_err(|error| ("seal a pack", error))?;
+            return Ok(0);
+        }
+        let items = &items[..fitting];
+        let begin = open.position(open.end);
+        let first_commit = writer.last_commit + 1;
+        let appended = open.append(items, first_commit);
+        if let Err(error) = appended {
+            // Nothing relies on the bytes behind the end; but a file that fails otherwise than for want of room is left.
+            let cut = open.pack.file.truncate(open.end);
+            if cut.is_err() || !matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded) {
+                self.abandon(writer);
+            }
+            return Err(("write to a pack", error));
+        }
+        let commits = items
+            .iter()
+            .filter(|item| matches!(item.content, Content::Commit))
+            .count();
+        let sync = match self.options.sync {
+            // What a batch of the index names must not be lost if the batch is not.
+            _ if commits > 0 => true,
+            SyncPolicy::Sync => true,
+            SyncPolicy::Batch => self.host.now().saturating_sub(open.synced_at) >= BATCH_TIME,
+            SyncPolicy::None => false,
+        };
+        if sync && let Err(error) = open.sync(self.host.now()) {
+            self.abandon(writer);
+            return Err(("sync a pack", error));
+        }
+        writer.last_commit += commits as u64;
+        let end = open.position(open.end);
+        let entries = open.entries[open.entries.len() - fitting..].to_vec();
+        // Durable, but not found: only the next opening can put that right.
+        writer.failed = true;
+        let published = self.publish(items, &entries, begin, end, first_commit);
+        published.map_err(|error| ("publish what was written", io::Error::other(error)))?;
+        writer.failed = false;
+        Ok(fitting)
+    }
+
+    /// Tells the locations what is durable now.
+    ///
+    /// - `begin`, `end`: where the records lie in the log.
+    fn publish(
+        &self,
+        items: &[Item],
+        entries: &[PackEntry],
+        begin: LogPosition,
+        end: LogPosition,
+        first_commit: u64,
+    ) -> Result<()> {
+        let mut changes = Vec::with_capacity(items.len());
+        let mut orphans = Vec::new();
+        let mut commit = first_commit;
+        for (item, entry) in items.iter().zip(entries) {
+            match &item.content {
+                Content::Chunk { key, moved_from, .. } => {
+                    let place = ChunkPlace::of(end.pack, entry);
+                    if let Some(from) = moved_from {
+                        self.apply(&mut changes, begin)?;
+                        let now = self.locations.get_many(&[*key])?[0];
+                        if !now.is_some_and(|now| now.is_at(from.pack, from.offset)) {
+                            // Removed while it was on its way: it must not come back with the next opening either.
+                            orphans.push(removal(*key, &place));
+                            continue;
+                        }
+                    }
+                    changes.push(Change::Put(*key, place));
+                }
+                Content::Commit => {
+                    changes.push(Change::Commit(commit, item.payload.clone()));
+                    commit += 1;
+                }
+                Content::Removals(removals) => self.apply_removals(removals, &mut changes, begin)?,
+            }
+        }
+        self.apply(&mut changes, end)?;
+        if !orphans.is_empty() {
+            self.queue().push(Item::removals(orphans));
+        }
+        Ok(())
+    }
+
+    /// Applies changes that were gathered, and forgets them.
+    pub(super) fn apply(&self, changes: &mut Vec<Change>, watermark: LogPosition) -> Result<()> {
+        if !changes.is_empty() {
+            self.locations.apply(changes, watermark)?;
+            changes.clear();
+        }
+        Ok(())
+    }
+
+    /// Removes chunks that are still where a record says that they were.
+    pub(super) fn apply_removals(
+        &self,
+        removals: &[Removal],
+        changes: &mut Vec<Change>,
+        watermark: LogPosition,
+    ) -> Result<()> {
+        self.apply(changes, watermark)?;
+        let key = |removal: &Removal| ChunkKey {
+            domain: removal.domain,
+            id: removal.id,
+        };
+        let keys: Vec<ChunkKey> = removals.iter().map(key).collect();
+        let places = self.locations.get_many(&keys)?;
+        for ((removal, key), place) in removals.iter().zip(keys).zip(places) {
+            if place.is_some_and(|place| place.is_at(removal.pack, removal.offset)) {
+                changes.push(Change::Remove(key));
+            }
+        }
+        self.apply(changes, watermark)
+    }
+
+    fn begin_pack(&self, number: u32) -> io::Result<OpenPack> {
+        let uuid = PackUuid(self.host.random()?);
+        let created = u32::try_from(self.host.unix_seconds()).unwrap_or(u32::MAX);
+        let header = PackHeader::new(uuid, number, self.options.algorithm, created).encode();
+        let name = pack_name(number, uuid);
+        let file = self.host.create(&name)?;
+        let begun = (|| {
+            file.write_at(0, &[&header])?;
+            if self.options.sync != SyncPolicy::None {
+                file.sync()?;
+                self.host.sync_names()?;
+            }
+            Ok(())
+        })();
+        if let Err(error) = begun {
+            // The first error is the one to tell; a file without records is passed over when the store is opened.
+            let _ = self.host.remove(&name);
+            return Err(error);
+        }
+        let pack = Arc::new(Pack { number, uuid, file });
+        let mut packs = self.packs.write().unwrap_or_else(PoisonError::into_inner);
+        packs.insert(number, pack.clone());
+        let mut hasher = Box::new(blake3::Hasher::new());
+        hasher.update(&header);
+        Ok(OpenPack {
+            pack,
+            end: PACK_HEADER_LEN as u64,
+            synced: PACK_HEADER_LEN as u64,
+            synced_at: self.host.now(),
+            entries: Vec::new(),
+            synced_entries: 0,
+            hasher,
+        })
+    }
+
+    /// Ends the open pack. One that cannot be sealed stays as a crash would leave it; its records are durable.
+    fn seal(&self, writer: &mut Writer) -> io::Result<()> {
+        let Some(mut open) = writer.open.take() else {
+            return Ok(());
+        };
+        if open.synced < open.end
+            && let Err(error) = open.sync(self.host.now())
+        {
+            writer.open = Some(open);
+            self.abandon(writer);
+            return Err(error);
+        }
+        let footer = PackFooter::new(open.entries, *open.hasher.finalize().as_bytes(), open.end).encode();
+        open.pack
+            .file
+            .write_at(open.end, &[&footer])
+            .and_then(|()| open.pack.file.sync())
+    }
+
+    /// Leaves the open pack for good, cut back to what is durable.
+    fn abandon(&self, writer: &mut Writer) {
+        if let Some(open) = writer.open.take() {
+            // Found already where the policy is to acknowledge first: no longer.
+            let mut changes = Vec::new();
+            for entry in &open.entries[open.synced_entries..] {
+                let key = ChunkKey {
+                    domain: entry.domain,
+                    id: entry.id,
+                };
+                let gone = removal(key, &ChunkPlace::of(open.pack.number, entry));
+                writer.failed |= self
+                    .apply_removals(&[gone], &mut changes, open.position(open.synced))
+                    .is_err();
+            }
+            // If not even that works, what is behind is told from the rest by its check sums when the store is opened; it was
+            // never acknowledged, and is written again elsewhere.
+            let _ = open.pack.file.truncate(open.synced);
+        }
+    }
+
+    pub(super) fn sync_writer(&self) -> Result<()> {
+        let mut writer = self.writer.lock().unwrap_or_else(PoisonError::into_inner);
+        let Some(open) = writer.open.as_mut() else {
+            return Ok(());
+        };
+        if open.synced == open.end {
+            return Ok(());
+        }
+        if let Err(error) = open.sync(self.host.now()) {
+            self.abandon(&mut writer);
+            return Err(self.unavailable("sync a pack", error));
+        }
+        Ok(())
+    }
+
+    /// Number of the pack that is being appended to, or that would be begun next: only older ones may be compacted.
+    pub(super) fn open_number(&self) -> u32 {
+        let writer = self.writer.lock().unwrap_or_else(PoisonError::into_inner);
+        match &writer.open {
+            Some(open) => open.pack.number,
+            None => writer.last_number + 1,
+        }
+    }
+
+    /// Ends the open pack, so that it may be compacted too.
+    pub(super) fn seal_open(&self) -> Result<()> {
+        let mut writer = self.writer.lock().unwrap_or_else(PoisonError::into_inner);
+        self.seal(&mut writer)
+            .map_err(|error| self.unavailable("seal a pack", error))
+    }
+
+    /// Writes what waits and seals. Nothing can be told to anybody any more: who needs to know has flushed.
+    pub(super) fn close(&self) {
+        if !self.options.read_only {
+            let _ = self.settle_all();
+            let _ = self.seal_open();
+            let _ = self.locations.persist();
+        }
+    }
+}
+
+impl Queue {
+    fn push(&mut self, item: Item) {
+        self.enqueued += 1;
+        self.bytes += item.payload.len();
+        if let Some(key) = item.new_chunk() {
+            self.pending.insert(key, self.enqueued);
+        }
+        self.items.push(item);
+    }
+}
+
+impl OpenPack {
+    fn position(&self, offset: u64) -> LogPosition {
+        LogPosition {
+            pack: self.pack.number,
+            offset,
+        }
+    }
+
+    /// How many of the records, from the first on, the pack has room for; one longer than a whole pack gets one of its own.
+    fn fitting(&self, items: &[Item], pack_len: u64) -> usize {
+        let mut end = self.end;
+        let fits = |item: &&Item| {
+            end = cairn_formats::RecordSpan::at(end, item.payload.len() + commit_extra(item)).end;
+            end <= pack_len
+        };
+        let fitting = items.iter().take_while(fits).count();
+        if fitting == 0 && self.entries.is_empty() {
+            1
+        } else {
+            fitting
+        }
+    }
+
+    /// Writes records at the end. After an error the pack is as before but for bytes behind its end.
+    fn append(&mut self, items: &[Item], first_commit: u64) -> io::Result<()> {
+        let mut commit = first_commit;
+        let mut prefixes = Vec::with_capacity(items.len() * 80);
+        let mut entries = Vec::with_capacity(items.len());
+        let mut cuts = Vec::with_capacity(items.len());
+        let mut end = self.end;
+        for item in items {
+            let mut head = item.head(self.synced);
+            let from = prefixes.len();
+            let number = commit.to_le_bytes();
+            if let Content::Commit = item.content {
+                head.len += number.len() as u32;
+                head.crc = payload_crc(&[&number[..], &item.payload].concat());
+            }
+            let span = head.push(&self.pack.uuid, end, &mut prefixes);
+            if let Content::Commit = item.content {
+                prefixes.extend_from_slice(&number);
+                commit += 1;
+            }
+            entries.push(head.entry(span));
+            cuts.push(from..prefixes.len());
+            end = span.end;
+        }
+        let mut pieces: Vec<&[u8]> = Vec::with_capacity(2 * items.len());
+        for (item, cut) in items.iter().zip(cuts) {
+            pieces.push(&prefixes[cut]);
+            pieces.push(&item.payload);
+        }
+        self.pack.file.write_at(self.end, &pieces)?;
+        for piece in pieces {
+            self.hasher.update(piece);
+        }
+        self.end = end;
+        self.entries.extend(entries);
+        Ok(())
+    }
+
+    fn sync(&mut self, now: Duration) -> io::Result<()> {
+        self.pack.file.sync()?;
+        self.synced = self.end;
+        self.synced_at = now;
+        self.synced_entries = self.entries.len();
+        Ok(())
+    }
+}
+
+/// Bytes that a record has before what was queued.
+fn commit_extra(item: &Item) -> usize {
+    match item.content {
+        Content::Commit => 8,
+        _ => 0,
+    }
+}
+
+/// The file name of a pack: its number and its name.
+pub(super) fn pack_name(number: u32, uuid: PackUuid) -> String {
+    format!("{number:08x}-{uuid}.pack")
+}

@@ -1,0 +1,492 @@
+//! Opening: the packs of a folder, what a crash left of the last ones, and the log from the watermark on.
+//!
+//! A sealed pack is taken at its footer's word. Any other is read record by record: what is whole counts, wherever it lies. A
+//! batch of the index counts only if everything before it does, except where a later record proves that the bytes before had
+//! been durable: then a bad record is damage, not the end (`formats/FORMATS.md`, "Packs"). A pack read so is sealed, so that
+//! the next opening finds what this one found.
+
+use std::collections::HashSet;
+use std::fs;
+use std::io;
+use std::path::Path;
+use std::sync::{Arc, Condvar, Mutex, RwLock};
+
+use bytes::Bytes;
+use cairn_formats::{
+    PACK_HEADER_LEN, PACK_TAIL_LEN, PackEntry, PackError, PackFooter, PackHeader, PackTail, RECORD_HEAD_LEN,
+    RECORD_PREFIX_LEN_MAX, RecordHead, RecordKind, RecordSpan, Removal, find_record, skippable_head,
+};
+
+use super::host::Folder;
+use super::log::{Queue, Writer, pack_name};
+use super::{Change, ChunkKey, ChunkPlace, Host, HostFile, Locations, LogPosition, Pack, PackEngine, PackOptions};
+use crate::file::replace_file;
+use crate::{Error, Result, StoreName};
+
+/// The file that makes a folder a pack store.
+pub(super) const FORMAT_NAME: &str = "FORMAT";
+
+/// First line of it, with the version that a reader must know.
+const FORMAT_LINE: &str = "cairn pack store 1";
+
+/// Bytes read at once while a pack is read record by record.
+const SCAN_LEN: usize = 1 << 20;
+
+/// Changes that are applied together.
+const CHANGES_MAX: usize = 1 << 14;
+
+/// What was found when a store was opened.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct OpenReport {
+    /// Packs that are there.
+    pub packs: usize,
+    /// Packs that had no footer and were read record by record.
+    pub unsealed: usize,
+    /// Files and parts of files that were left alone.
+    pub suspects: Vec<Suspect>,
+}
+
+/// Something that looks like a pack or a record, and is not whole.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Suspect {
+    /// Its file.
+    pub file: String,
+    /// What is wrong, with the offset.
+    pub what: String,
+}
+
+impl PackEngine {
+    /// Opens a folder of packs, and makes it one if it is empty.
+    ///
+    /// Errors: as [`super::PackStore::open`].
+    pub fn open_folder(path: &Path, options: PackOptions, locations: Arc<dyn Locations>) -> Result<(Self, OpenReport)> {
+        let name = StoreName::new(path.display().to_string());
+        let refused = |action, source: io::Error| Error::Refused {
+            store: name.clone(),
+            action,
+            source: source.into(),
+        };
+        if !options.read_only {
+            begin_folder(path).map_err(|error| refused("make a pack store", error))?;
+        }
+        check_format(path).map_err(|error| refused("open as a pack store", error))?;
+        let host = Folder::open(path, FORMAT_NAME, options.read_only).map_err(|error| match error.kind() {
+            io::ErrorKind::WouldBlock => refused("open: another program has it open for writing", error),
+            _ => refused("open", error),
+        })?;
+        Self::open_on(name, Arc::new(host), options, locations)
+    }
+
+    /// Opens the packs on any host.
+    ///
+    /// Errors: [`Error::Refused`] for a pack of a later release, [`Error::Unavailable`].
+    pub fn open_on(
+        name: StoreName,
+        host: Arc<dyn Host>,
+        options: PackOptions,
+        locations: Arc<dyn Locations>,
+    ) -> Result<(Self, OpenReport)> {
+        let engine = Self {
+            name,
+            host,
+            options,
+            locations,
+            packs: RwLock::default(),
+            queue: Mutex::new(Queue::default()),
+            settled: Condvar::new(),
+            writer: Mutex::new(Writer::default()),
+        };
+        let report = engine.recover()?;
+        Ok((engine, report))
+    }
+
+    fn recover(&self) -> Result<OpenReport> {
+        let mut report = OpenReport::default();
+        let mut names = self
+            .host
+            .list()
+            .map_err(|error| self.unavailable("list the packs", error))?;
+        names.retain(|name| name.ends_with(".pack"));
+        names.sort_unstable();
+        let watermark = self.locations.watermark()?;
+        let (mut last_number, mut last_commit) = (watermark.position.pack, watermark.commit);
+        for name in names {
+            // Its number is taken whatever is in it.
+            last_number = last_number.max(number_of(&name).unwrap_or(0));
+            let file = self
+                .host
+                .open(&name)
+                .map_err(|error| self.unavailable("open a pack", error))?;
+            let header = match self.read_header(&file, &name) {
+                Ok(header) => header,
+                Err(HeaderError::Empty) => {
+                    self.remove_empty(&name)?;
+                    continue;
+                }
+                Err(HeaderError::Suspect(what)) => {
+                    report.suspects.push(Suspect { file: name, what });
+                    continue;
+                }
+                Err(HeaderError::Fatal(error)) => return Err(error),
+            };
+            let pack = Arc::new(Pack {
+                number: header.number,
+                uuid: header.uuid,
+                file,
+            });
+            let records = match self.footer(&pack)? {
+                Some(_) if header.number < watermark.position.pack => Vec::new(),
+                Some(footer) => in_order(footer.entries),
+                None => {
+                    report.unsealed += 1;
+                    let scan = self.scan(&pack)?;
+                    let suspects = scan.suspects.iter().map(|what| Suspect {
+                        file: name.clone(),
+                        what: what.clone(),
+                    });
+                    report.suspects.extend(suspects);
+                    if scan.len == PACK_HEADER_LEN as u64 {
+                        self.remove_empty(&name)?;
+                        continue;
+                    }
+                    if !self.options.read_only {
+                        self.seal_scanned(&pack, &scan)?;
+                    }
+                    self.forget_lost(&pack, &scan, watermark.position)?;
+                    scan.records
+                }
+            };
+            self.packs
+                .write()
+                .expect("nobody else has it yet")
+                .insert(pack.number, pack.clone());
+            self.replay(&pack, &records, watermark.position, &mut last_commit)?;
+            report.packs += 1;
+        }
+        let mut writer = self.writer.lock().expect("nobody else has it yet");
+        writer.last_number = last_number;
+        writer.last_commit = last_commit;
+        Ok(report)
+    }
+
+    fn remove_empty(&self, name: &str) -> Result<()> {
+        if self.options.read_only {
+            return Ok(());
+        }
+        let removed = self.host.remove(name);
+        removed.map_err(|error| self.unavailable("remove an empty pack", error))
+    }
+
+    fn read_header(&self, file: &Arc<dyn HostFile>, name: &str) -> std::result::Result<PackHeader, HeaderError> {
+        let unreadable = |error| HeaderError::Fatal(self.unavailable("read a pack", error));
+        let mut bytes = [0; PACK_HEADER_LEN];
+        let len = file.read_at(0, &mut bytes).map_err(unreadable)?;
+        // A crash came before the header was durable: nothing can be behind it that was acknowledged.
+        if file.len().map_err(unreadable)? <= PACK_HEADER_LEN as u64 && PackHeader::decode(&bytes[..len]).is_err() {
+            return Err(HeaderError::Empty);
+        }
+        let header = PackHeader::decode(&bytes[..len]).map_err(|error| match error {
+            PackError::Newer { .. } => HeaderError::Fatal(Error::Refused {
+                store: self.name.clone(),
+                action: "open: a later release has written to it",
+                source: format!("{name}: {error}").into(),
+            }),
+            error => HeaderError::Suspect(error.to_string()),
+        })?;
+        if pack_name(header.number, header.uuid) != name {
+            let theirs = pack_name(header.number, header.uuid);
+            return Err(HeaderError::Suspect(format!("its header says that it is {theirs}")));
+        }
+        Ok(header)
+    }
+
+    /// The footer of a sealed pack, if it is whole.
+    pub(super) fn footer(&self, pack: &Pack) -> Result<Option<PackFooter>> {
+        let len = pack
+            .file
+            .len()
+            .map_err(|error| self.unavailable("read a pack", error))?;
+        let Some(tail_start) = len.checked_sub(PACK_TAIL_LEN as u64) else {
+            return Ok(None);
+        };
+        let Some(tail) = PackTail::decode(len, &self.read_range(pack, tail_start, len)?) else {
+            return Ok(None);
+        };
+        let bytes = self.read_range(pack, tail.start, len)?;
+        Ok(PackFooter::decode(&tail, &bytes).ok())
+    }
+
+    /// Reads a pack record by record.
+    fn scan(&self, pack: &Pack) -> Result<Scan> {
+        let len = pack
+            .file
+            .len()
+            .map_err(|error| self.unavailable("read a pack", error))?;
+        let mut scan = Scan { len, ..Scan::default() };
+        let mut at = PACK_HEADER_LEN as u64;
+        while at < len {
+            let bytes = self.read_range(pack, at, len.min(at + RECORD_PREFIX_LEN_MAX as u64))?;
+            let next = match RecordHead::decode(&pack.uuid, at, &bytes) {
+                Ok((head, span)) if self.payload_fits(pack, &head, span, len)? => Some((head, span)),
+                _ => {
+                    let found = self.find_whole(pack, at, len)?;
+                    scan.gaps.push(Gap {
+                        start: at,
+                        end: match found {
+                            Some((head, span)) if head.kind == RecordKind::Chunk => span.payload,
+                            Some((_, span)) => span.end,
+                            None => len,
+                        },
+                    });
+                    found
+                }
+            };
+            let Some((head, span)) = next else {
+                break;
+            };
+            scan.synced = scan.synced.max(head.synced);
+            scan.records.push(head.entry(span));
+            at = span.end;
+        }
+        scan.judge();
+        Ok(scan)
+    }
+
+    /// The next record behind `at` that is whole.
+    fn find_whole(&self, pack: &Pack, at: u64, len: u64) -> Result<Option<(RecordHead, RecordSpan)>> {
+        let mut from = at;
+        while from < len {
+            let bytes = self.read_range(pack, from, len.min(from + SCAN_LEN as u64))?;
+            let Some((head, span)) = find_record(&pack.uuid, from, &bytes) else {
+                // A head may lie across the end of what was read.
+                let step = (bytes.len() as u64).saturating_sub(RECORD_PREFIX_LEN_MAX as u64);
+                if bytes.is_empty() || from + bytes.len() as u64 == len || step == 0 {
+                    return Ok(None);
+                }
+                from += step;
+                continue;
+            };
+            if self.payload_fits(pack, &head, span, len)? {
+                return Ok(Some((head, span)));
+            }
+            from = span.start + 16;
+        }
+        Ok(None)
+    }
+
+    fn payload_fits(&self, pack: &Pack, head: &RecordHead, span: RecordSpan, len: u64) -> Result<bool> {
+        if span.end > len {
+            return Ok(false);
+        }
+        let bytes = self.read_range(pack, span.payload, span.end)?;
+        Ok(bytes.len() as u64 == span.end - span.payload && cairn_formats::payload_crc(&bytes) == head.crc)
+    }
+
+    /// Ends a pack that a crash left open: places that hold no record become skippable frames with all that is in them but
+    /// their first eight bytes, batches that do not count are blotted out.
+    fn seal_scanned(&self, pack: &Pack, scan: &Scan) -> Result<()> {
+        let sealed = (|| {
+            for &payload in &scan.dropped {
+                pack.file
+                    .write_at(payload - RECORD_HEAD_LEN as u64, &[&[0; RECORD_HEAD_LEN]])?;
+            }
+            let mut end = scan.len;
+            for gap in &scan.gaps {
+                match skippable_head(gap.end - gap.start) {
+                    Some(head) => pack.file.write_at(gap.start, &[&head])?,
+                    // Too short for anything, so at the very end.
+                    None => {
+                        pack.file.truncate(gap.start)?;
+                        end = gap.start;
+                    }
+                }
+            }
+            let mut hasher = blake3::Hasher::new();
+            let mut buffer = vec![0; SCAN_LEN];
+            let mut at = 0;
+            while at < end {
+                let most = (end - at).min(SCAN_LEN as u64) as usize;
+                let len = pack.file.read_at(at, &mut buffer[..most])?;
+                if len == 0 {
+                    return Err(io::ErrorKind::UnexpectedEof.into());
+                }
+                hasher.update(&buffer[..len]);
+                at += len as u64;
+            }
+            // The records first: a footer must not outlive what it names.
+            pack.file.sync()?;
+            let footer = PackFooter::new(scan.records.clone(), *hasher.finalize().as_bytes(), end);
+            pack.file.write_at(end, &[&footer.encode()])?;
+            pack.file.sync()
+        })();
+        match sealed {
+            // No room for a footer: the next opening reads it record by record again.
+            Err(error) if matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded) => Ok(()),
+            sealed => sealed.map_err(|error| self.unavailable("seal a pack", error)),
+        }
+    }
+
+    /// Forgets places that a cache kept of records which the crash took (acknowledged before they were durable, by policy).
+    fn forget_lost(&self, pack: &Pack, scan: &Scan, watermark: LogPosition) -> Result<()> {
+        let end = scan
+            .records
+            .last()
+            .map_or(0, |entry| entry.offset + u64::from(entry.len));
+        if watermark.pack < pack.number
+            || (watermark.pack == pack.number && watermark.offset <= end && scan.gaps.is_empty())
+        {
+            return Ok(());
+        }
+        let kept: HashSet<u64> = scan.records.iter().map(|entry| entry.offset).collect();
+        let mut changes = Vec::new();
+        self.locations.for_each(&mut |key, place| {
+            if place.pack == pack.number && !kept.contains(&place.offset) {
+                changes.push(Change::Remove(key));
+            }
+            Ok(())
+        })?;
+        self.apply(&mut changes, watermark)
+    }
+
+    /// Applies the records of a pack that lie behind the watermark.
+    ///
+    /// - `last_commit`: number of the last batch so far; one that was written twice is applied once.
+    fn replay(&self, pack: &Pack, records: &[PackEntry], watermark: LogPosition, last_commit: &mut u64) -> Result<()> {
+        let position = |offset| LogPosition {
+            pack: pack.number,
+            offset,
+        };
+        let mut changes = Vec::new();
+        for entry in records {
+            let begin = position(entry.offset);
+            let is_new = begin >= watermark;
+            match entry.kind {
+                RecordKind::Chunk if is_new => {
+                    let key = ChunkKey {
+                        domain: entry.domain,
+                        id: entry.id,
+                    };
+                    changes.push(Change::Put(key, ChunkPlace::of(pack.number, entry)));
+                    if changes.len() >= CHANGES_MAX {
+                        self.apply(&mut changes, begin)?;
+                    }
+                }
+                RecordKind::Chunk => {}
+                RecordKind::Commit => {
+                    let payload = self.read_range(pack, entry.offset, entry.offset + u64::from(entry.len))?;
+                    let Some((number, batch)) = payload.split_first_chunk::<8>() else {
+                        continue;
+                    };
+                    let number = u64::from_le_bytes(*number);
+                    if is_new && number > *last_commit {
+                        changes.push(Change::Commit(number, Bytes::copy_from_slice(batch)));
+                        *last_commit = number;
+                    }
+                }
+                RecordKind::Removals if is_new => {
+                    let payload = self.read_range(pack, entry.offset, entry.offset + u64::from(entry.len))?;
+                    if cairn_formats::payload_crc(&payload) == entry.crc
+                        && let Ok(removals) = Removal::decode_all(&payload)
+                    {
+                        self.apply_removals(&removals, &mut changes, begin)?;
+                    }
+                }
+                RecordKind::Removals => {}
+            }
+        }
+        if let Some(last) = records.last() {
+            self.apply(&mut changes, position(last.offset + u64::from(last.len)))?;
+        }
+        Ok(())
+    }
+}
+
+enum HeaderError {
+    /// Nothing is in it.
+    Empty,
+    /// Left alone.
+    Suspect(String),
+    Fatal(Error),
+}
+
+/// What a pack without a footer holds.
+#[derive(Default)]
+struct Scan {
+    /// Whole records, in order of their offsets.
+    records: Vec<PackEntry>,
+    /// Places that hold no whole record, in order.
+    gaps: Vec<Gap>,
+    /// Up to where a record proves that the pack had been durable.
+    synced: u64,
+    /// What is wrong with it, in words.
+    suspects: Vec<String>,
+    /// Payload offsets of batches that do not count.
+    dropped: Vec<u64>,
+    /// Length of the file.
+    len: u64,
+}
+
+/// A place that holds no whole record.
+struct Gap {
+    start: u64,
+    /// Up to where a skippable frame may go: the frame of the chunk behind, else the end of the record behind, else of the file.
+    end: u64,
+}
+
+impl Scan {
+    /// Decides what bad places mean: damage, or the end of what had been durable.
+    fn judge(&mut self) {
+        let Self {
+            records,
+            gaps,
+            synced,
+            suspects,
+            ..
+        } = self;
+        let damaged = gaps.iter().filter(|gap| gap.start < *synced);
+        suspects.extend(damaged.map(|gap| format!("damaged between byte {} and byte {}", gap.start, gap.end)));
+        if let Some(torn) = gaps.iter().find(|gap| gap.start >= *synced) {
+            let counts = |entry: &PackEntry| entry.kind != RecordKind::Commit || entry.offset < torn.start;
+            self.dropped = records
+                .iter()
+                .filter(|entry| !counts(entry))
+                .map(|entry| entry.offset)
+                .collect();
+            records.retain(counts);
+        }
+    }
+}
+
+fn in_order(mut entries: Vec<PackEntry>) -> Vec<PackEntry> {
+    entries.sort_unstable_by_key(|entry| entry.offset);
+    entries
+}
+
+fn number_of(name: &str) -> Option<u32> {
+    u32::from_str_radix(name.get(..8)?, 16).ok()
+}
+
+/// Makes an empty folder a pack store.
+fn begin_folder(path: &Path) -> io::Result<()> {
+    fs::create_dir_all(path)?;
+    if path.join(FORMAT_NAME).exists() {
+        return Ok(());
+    }
+    if fs::read_dir(path)?.next().is_some() {
+        let message = "it is not empty, and no pack store";
+        return Err(io::Error::new(io::ErrorKind::AlreadyExists, message));
+    }
+    replace_file(&path.join(FORMAT_NAME), format!("{FORMAT_LINE}\n").as_bytes(), None)
+}
+
+fn check_format(path: &Path) -> io::Result<()> {
+    let text = fs::read_to_string(path.join(FORMAT_NAME))?;
+    let invalid = |message: String| Err(io::Error::new(io::ErrorKind::InvalidData, message));
+    match text.lines().next() {
+        Some(FORMAT_LINE) => Ok(()),
+        Some(line) if line.starts_with("cairn pack store ") => invalid(format!(
+            "a later release has made it: {line:?}; this one knows {FORMAT_LINE:?}"
+        )),
+        _ => invalid(format!("its file {FORMAT_NAME} is not that of a pack store")),
+    }
+}

@@ -1,0 +1,350 @@
+use std::path::PathBuf;
+use std::process::Command;
+use std::sync::Barrier;
+
+use cairn_formats::{CHUNK_LEN_MAX, Chunk, Level};
+use tempfile::TempDir;
+
+use super::*;
+use crate::ChunkStoreExt as _;
+use crate::contract;
+
+fn small() -> PackOptions {
+    PackOptions {
+        pack_len: 64 << 10,
+        ..PackOptions::default()
+    }
+}
+
+fn open(folder: &TempDir) -> PackStore {
+    let (store, report) = PackStore::open(folder.path(), small()).unwrap();
+    assert_eq!(report.suspects, []);
+    store
+}
+
+fn chunk(n: u64) -> StorableChunk {
+    let mut random = fastrand::Rng::with_seed(n);
+    let plain: Vec<u8> = std::iter::repeat_with(|| random.u8(..)).take(5000).collect();
+    Chunk::from_plain(DigestAlgorithm::default(), plain.into()).encode(ChunkForm::Compressed, Level::DEFAULT)
+}
+
+fn chunks(range: std::ops::Range<u64>) -> Vec<StorableChunk> {
+    range.map(chunk).collect()
+}
+
+fn put(store: &PackStore, chunks: &[StorableChunk]) {
+    store.put_many(chunks).unwrap();
+    store.flush().unwrap();
+}
+
+fn packs(folder: &TempDir) -> Vec<PathBuf> {
+    let entries = std::fs::read_dir(folder.path())
+        .unwrap()
+        .map(|entry| entry.unwrap().path());
+    let mut packs: Vec<PathBuf> = entries
+        .filter(|path| path.extension().is_some_and(|end| end == "pack"))
+        .collect();
+    packs.sort();
+    packs
+}
+
+fn disk_bytes(folder: &TempDir) -> u64 {
+    packs(folder).iter().map(|path| path.metadata().unwrap().len()).sum()
+}
+
+#[test]
+fn the_contract_is_kept() {
+    for sync in [SyncPolicy::Sync, SyncPolicy::Batch, SyncPolicy::None] {
+        let folder = tempfile::tempdir().unwrap();
+        let (store, _) = PackStore::open(folder.path(), PackOptions { sync, ..small() }).unwrap();
+        contract::writable(&store);
+    }
+}
+
+#[test]
+fn chunks_of_many_packs_are_there_after_opening_again() {
+    let folder = tempfile::tempdir().unwrap();
+    let all = chunks(0..100);
+    put(&open(&folder), &all);
+    assert!(packs(&folder).len() > 5);
+    let store = open(&folder);
+    contract::reads_are_right(&store, &all);
+    let mut listed = Vec::new();
+    store
+        .for_each_id(&mut |id| {
+            listed.push(id);
+            Ok(())
+        })
+        .unwrap();
+    let mut ids: Vec<ChunkId> = all.iter().map(StorableChunk::id).collect();
+    ids.sort();
+    listed.sort();
+    assert_eq!(listed, ids);
+}
+
+/// A pack is of use to people who have zstd and not us.
+#[test]
+fn zstd_reads_a_pack() {
+    let folder = tempfile::tempdir().unwrap();
+    let all = chunks(0..7);
+    put(&open(&folder), &all);
+    let out = Command::new("zstd")
+        .arg("-dc")
+        .arg(&packs(&folder)[0])
+        .output()
+        .unwrap();
+    assert!(out.status.success(), "{}", String::from_utf8_lossy(&out.stderr));
+    assert_eq!(out.stdout.len(), 7 * 5000);
+}
+
+/// A process that is killed leaves a pack without a footer.
+#[test]
+fn a_pack_left_open_is_read_and_sealed() {
+    let folder = tempfile::tempdir().unwrap();
+    let all = chunks(0..8);
+    let killed = open(&folder);
+    put(&killed, &all);
+    std::mem::forget(killed);
+    // The lock went with the process; here it is still held by the forgotten store.
+    let copy = tempfile::tempdir().unwrap();
+    for name in ["FORMAT".into(), packs(&folder)[0].file_name().unwrap().to_owned()] {
+        std::fs::copy(folder.path().join(&name), copy.path().join(&name)).unwrap();
+    }
+    let (store, report) = PackStore::open(copy.path(), small()).unwrap();
+    assert_eq!((report.packs, report.unsealed), (1, 1));
+    contract::reads_are_right(&store, &all);
+    drop(store);
+    let (_, report) = PackStore::open(copy.path(), small()).unwrap();
+    assert_eq!((report.packs, report.unsealed), (1, 0));
+}
+
+#[test]
+fn two_ids_at_once_are_stored_once() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = open(&folder);
+    let all = chunks(0..20);
+    let start = Barrier::new(8);
+    std::thread::scope(|scope| {
+        for _ in 0..8 {
+            scope.spawn(|| {
+                start.wait();
+                for part in all.chunks(3) {
+                    put(&store, part);
+                    assert!(part.iter().all(|chunk| store.has(chunk.id()).unwrap()));
+                }
+            });
+        }
+    });
+    drop(store);
+    let stored: u64 = all.iter().map(|chunk| chunk.bytes().len() as u64 + 160).sum();
+    assert!(
+        disk_bytes(&folder) < stored + 1000,
+        "{} of {stored}",
+        disk_bytes(&folder)
+    );
+}
+
+#[test]
+fn domains_do_not_see_each_other() {
+    let folder = tempfile::tempdir().unwrap();
+    let first = open(&folder);
+    let second = PackStore::new(first.engine().clone(), DomainId(2));
+    let shared = chunk(1);
+    put(&first, std::slice::from_ref(&shared));
+    assert!(!second.has(shared.id()).unwrap());
+    assert!(second.get(shared.id()).is_err());
+    put(&second, std::slice::from_ref(&shared));
+    first.remove_many(&[shared.id()]).unwrap();
+    assert!(!first.has(shared.id()).unwrap() && second.has(shared.id()).unwrap());
+}
+
+#[test]
+fn what_was_removed_stays_removed_and_its_space_comes_back() {
+    let folder = tempfile::tempdir().unwrap();
+    let all = chunks(0..100);
+    let store = open(&folder);
+    put(&store, &all);
+    let before = disk_bytes(&folder);
+    let (gone, kept) = all.split_at(70);
+    let gone: Vec<ChunkId> = gone.iter().map(StorableChunk::id).collect();
+    store.remove_many(&gone).unwrap();
+    assert_eq!(store.has_many(&gone).unwrap(), vec![false; 70]);
+    drop(store);
+    let store = open(&folder);
+    assert_eq!(store.has_many(&gone).unwrap(), vec![false; 70]);
+    let options = CompactOptions {
+        live_share_min: 0.9,
+        commits_kept_from: LogPosition {
+            pack: u32::MAX,
+            offset: 0,
+        },
+    };
+    let report = store.engine().compact(&options).unwrap();
+    assert!(
+        report.packs_removed > 5 && disk_bytes(&folder) < before / 2,
+        "{report:?}"
+    );
+    contract::reads_are_right(&store, kept);
+    drop(store);
+    let store = open(&folder);
+    assert_eq!(store.has_many(&gone).unwrap(), vec![false; 70]);
+    contract::reads_are_right(&store, kept);
+    // And they can be put again.
+    put(&store, &all);
+    contract::reads_are_right(&store, &all);
+}
+
+/// A flipped bit costs one chunk, which is named, then missing, and healed by putting it again.
+#[test]
+fn a_damaged_chunk_is_named_and_healed_by_the_next_upload() {
+    let folder = tempfile::tempdir().unwrap();
+    let all = chunks(0..8);
+    put(&open(&folder), &all);
+    let path = &packs(&folder)[0];
+    let mut bytes = std::fs::read(path).unwrap();
+    let frame = all[3].bytes();
+    let at = bytes.windows(frame.len()).position(|window| window == frame).unwrap();
+    bytes[at + 100] ^= 4;
+    std::fs::write(path, bytes).unwrap();
+    let store = open(&folder);
+    let error = store.get(all[3].id()).unwrap_err();
+    assert!(matches!(error, Error::Corrupt { .. }), "{error}");
+    assert!(!store.has(all[3].id()).unwrap());
+    put(&store, &all);
+    contract::reads_are_right(&store, &all);
+    drop(store);
+    contract::reads_are_right(&open(&folder), &all);
+}
+
+/// Batches come back in order, each once, from a store that was closed and from one that was killed.
+#[test]
+fn commits_are_replayed() {
+    #[derive(Debug, Default)]
+    struct Rows(MemoryLocations, Mutex<Vec<(u64, Bytes)>>);
+    impl Locations for Rows {
+        fn get_many(&self, keys: &[ChunkKey]) -> Result<Vec<Option<ChunkPlace>>> {
+            self.0.get_many(keys)
+        }
+        fn apply(&self, changes: &[Change], watermark: LogPosition) -> Result<()> {
+            for change in changes {
+                if let Change::Commit(number, batch) = change {
+                    self.1.lock().unwrap().push((*number, batch.clone()));
+                }
+            }
+            self.0.apply(changes, watermark)
+        }
+        fn watermark(&self) -> Result<Watermark> {
+            self.0.watermark()
+        }
+        fn persist(&self) -> Result<()> {
+            Ok(())
+        }
+        fn for_each(&self, visit: &mut dyn FnMut(ChunkKey, ChunkPlace) -> Result<()>) -> Result<()> {
+            self.0.for_each(visit)
+        }
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let mut expected = Vec::new();
+    for round in 0..3u8 {
+        let rows = Arc::new(Rows::default());
+        let (engine, _) = PackEngine::open_folder(folder.path(), small(), rows.clone()).unwrap();
+        assert_eq!(*rows.1.lock().unwrap(), expected, "replayed");
+        let engine = Arc::new(engine);
+        let store = PackStore::new(engine.clone(), DomainId::default());
+        for n in 0..10u8 {
+            store.put_many(&[chunk(u64::from(round * 10 + n))]).unwrap();
+            let batch = Bytes::from(vec![round, n]);
+            engine.commit(batch.clone()).unwrap();
+            expected.push((expected.len() as u64 + 1, batch));
+            assert!(store.has(chunk(u64::from(round * 10 + n)).id()).unwrap());
+        }
+        assert_eq!(*rows.1.lock().unwrap(), expected, "as they came");
+    }
+}
+
+#[test]
+fn other_folders_are_refused_in_words() {
+    let why = |path: &Path| {
+        let error = PackStore::open(path, small()).unwrap_err();
+        let source = std::error::Error::source(&error)
+            .map(ToString::to_string)
+            .unwrap_or_default();
+        format!("{error}: {source}").replace(&path.display().to_string(), "DIR")
+    };
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::write(folder.path().join("file"), "").unwrap();
+    let not_empty = why(folder.path());
+    assert_eq!(
+        not_empty,
+        "DIR refused to make a pack store: it is not empty, and no pack store"
+    );
+    std::fs::write(folder.path().join("FORMAT"), "cairn pack store 2\n").unwrap();
+    assert!(why(folder.path()).contains("a later release has made it"));
+    let folder = tempfile::tempdir().unwrap();
+    let first = open(&folder);
+    assert!(why(folder.path()).contains("another program has it open for writing"));
+    put(&first, &chunks(0..3));
+    // Reading beside a writer is allowed.
+    let options = PackOptions {
+        read_only: true,
+        ..small()
+    };
+    let (reader, _) = PackStore::open(folder.path(), options).unwrap();
+    contract::reads_are_right(&reader, &chunks(0..3));
+    assert!(matches!(reader.put_many(&chunks(0..1)), Err(Error::ReadOnly { .. })));
+}
+
+/// A file that is no pack of ours is told of and left alone.
+#[test]
+fn a_foreign_pack_is_left_alone() {
+    let folder = tempfile::tempdir().unwrap();
+    put(&open(&folder), &chunks(0..3));
+    let foreign = folder.path().join("00000009-ffffffffffffffffffffffffffffffff.pack");
+    std::fs::write(&foreign, vec![1; 1000]).unwrap();
+    let renamed = folder.path().join("00000008-ffffffffffffffffffffffffffffffff.pack");
+    std::fs::copy(&packs(&folder)[0], &renamed).unwrap();
+    let (store, report) = PackStore::open(folder.path(), small()).unwrap();
+    assert_eq!(report.packs, 1);
+    assert_eq!(report.suspects.len(), 2, "{report:?}");
+    contract::reads_are_right(&store, &chunks(0..3));
+    put(&store, &chunks(3..5));
+    assert!(foreign.exists() && renamed.exists());
+}
+
+/// Every cut of the last pack and a few flips: nothing wrong is ever read, and what was whole is there.
+#[test]
+fn any_cut_of_the_last_pack_keeps_the_whole_records() {
+    let folder = tempfile::tempdir().unwrap();
+    let all = chunks(0..6);
+    put(&open(&folder), &all);
+    let name = packs(&folder)[0].file_name().unwrap().to_owned();
+    let bytes = std::fs::read(&packs(&folder)[0]).unwrap();
+    let ends: Vec<usize> = all
+        .iter()
+        .map(|chunk| {
+            bytes
+                .windows(chunk.bytes().len())
+                .position(|window| window == chunk.bytes())
+                .unwrap()
+                + chunk.bytes().len()
+        })
+        .collect();
+    for cut in (0..bytes.len()).step_by(97).chain(ends.iter().copied()) {
+        let copy = tempfile::tempdir().unwrap();
+        std::fs::copy(folder.path().join("FORMAT"), copy.path().join("FORMAT")).unwrap();
+        std::fs::write(copy.path().join(&name), &bytes[..cut]).unwrap();
+        for _ in 0..2 {
+            let (store, _) = PackStore::open(copy.path(), small()).unwrap();
+            for (chunk, end) in all.iter().zip(&ends) {
+                assert_eq!(store.has(chunk.id()).unwrap(), *end <= cut, "cut at {cut}");
+                if *end <= cut {
+                    store
+                        .get(chunk.id())
+                        .unwrap()
+                        .open(DigestAlgorithm::default(), CHUNK_LEN_MAX)
+                        .unwrap();
+                }
+            }
+        }
+    }
+}
