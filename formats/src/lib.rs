@@ -20,8 +20,8 @@ mod words;
 
 pub use archive::{
     Acl, AclDefault, AclEntry, ArchiveBytes, ArchiveDecoder, ArchiveEncoder, ArchiveError, ArchiveForm, ArchiveLimits,
-    ArchiveLookup, Content, Device, LookupError, Metadata, MtreeEntry, MtreeError, MtreeLine, MtreePaths, MtreeReader,
-    Node, Placed, Step, Xattr, is_owner_name,
+    ArchiveLookup, Content, Device, EntryPlace, LookupError, Metadata, MtreeEntry, MtreeError, MtreeLine, MtreePaths,
+    MtreeReader, Node, Placed, Step, Xattr, is_owner_name,
 };
 pub use chunk::{Chunk, ChunkError, ChunkForm, EncodedChunk, StorableChunk};
 pub use chunker::{CHUNK_LEN_MAX, Candidates, ChunkSizes, ChunkSizesError, Chunker, CutRule, Dialect, Kernel, Sweep};

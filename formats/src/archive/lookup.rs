@@ -62,6 +62,24 @@ pub struct Placed {
     pub content: Range<u64>,
 }
 
+/// Where an entry lies, as a table or an earlier look says; small, so that many can be kept. Believed only when it is read again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct EntryPlace(Item);
+
+impl Placed {
+    /// What [`ArchiveLookup::entry`] finds this entry by; `None` for the root.
+    pub fn place(&self) -> Option<EntryPlace> {
+        let name = self.name.as_deref()?;
+        // The FILENAME record lies right before the ENTRY; its name ends in a NUL.
+        let record_len = HEADER_LEN + name.len() as u64 + 1;
+        Some(EntryPlace(Item {
+            hash: name_hash(name),
+            start: self.at.checked_sub(record_len)?,
+            end: self.content.end,
+        }))
+    }
+}
+
 /// An entry, or why it could not be read.
 type Found<B> = Result<Placed, LookupError<<B as ArchiveBytes>::Error>>;
 
@@ -158,7 +176,7 @@ impl<B: ArchiveBytes> ArchiveLookup<B> {
                     )
                     .into());
                 }
-                let found = self.entry(directory, item)?;
+                let found = self.read_entry(Some(directory), item)?;
                 if found.as_ref().is_some_and(|found| found.name.as_deref() == Some(name)) {
                     return Ok(found);
                 }
@@ -181,7 +199,7 @@ impl<B: ArchiveBytes> ArchiveLookup<B> {
         let items = self.items(directory, tail)?;
         let same = items.into_iter().filter(|item| item.hash == hash);
         for item in same.take(SAME_HASH_MAX) {
-            let found = self.entry(directory, item)?;
+            let found = self.read_entry(Some(directory), item)?;
             if found.as_ref().is_some_and(|found| found.name.as_deref() == Some(name)) {
                 return Ok(found);
             }
@@ -212,7 +230,7 @@ impl<B: ArchiveBytes> ArchiveLookup<B> {
         let mut names = HashSet::new();
         let directory = directory.clone();
         Ok(items.into_iter().filter_map(move |item| {
-            let found = self.entry(&directory, item).transpose()?;
+            let found = self.read_entry(Some(&directory), item).transpose()?;
             Some(found.and_then(|placed| {
                 if shared.contains(&item.hash) && !names.insert(placed.name.clone()) {
                     return Err(broken(Some(&directory), item.start, "a name is there twice in a directory").into());
@@ -220,6 +238,37 @@ impl<B: ArchiveBytes> ArchiveLookup<B> {
                 Ok(placed)
             }))
         }))
+    }
+
+    /// Where all entries of a directory lie, in the order of the archive. Nothing is read but the table, and the names of those
+    /// whose hashes are the same.
+    ///
+    /// Errors: a table that does not fill its directory; a name that is there twice.
+    pub fn places(&self, directory: &Placed) -> Result<Vec<EntryPlace>, LookupError<B::Error>> {
+        if directory.node.content != Content::Directory {
+            return Ok(Vec::new());
+        }
+        let tail = self.tail(directory)?;
+        let items = self.items(directory, &tail)?;
+        let mut by_hash = items.clone();
+        by_hash.sort_by_key(|item| item.hash);
+        let mut names = HashSet::new();
+        for same in by_hash.chunk_by(|one, next| one.hash == next.hash) {
+            for &item in same.iter().filter(|_| same.len() > 1) {
+                let found = self.read_entry(Some(directory), item)?;
+                if found.is_some_and(|placed| !names.insert(placed.name)) {
+                    return Err(broken(Some(directory), item.start, "a name is there twice in a directory").into());
+                }
+            }
+        }
+        Ok(items.into_iter().map(EntryPlace).collect())
+    }
+
+    /// The entry at a place; `None` for a name without an inode.
+    ///
+    /// Errors: the entry is not what the place says.
+    pub fn entry(&self, place: EntryPlace) -> Result<Option<Placed>, LookupError<B::Error>> {
+        self.read_entry(None, place.0)
     }
 
     /// All items of a table, in the order of the archive. They have to fill the directory without a gap.
@@ -272,19 +321,19 @@ impl<B: ArchiveBytes> ArchiveLookup<B> {
     }
 
     /// The entry that an item points to; `None` for a name without an inode, as desync leaves them.
-    fn entry(&self, directory: &Placed, item: Item) -> Result<Option<Placed>, LookupError<B::Error>> {
+    fn read_entry(&self, directory: Option<&Placed>, item: Item) -> Result<Option<Placed>, LookupError<B::Error>> {
         let mut decoder = ArchiveDecoder::within(self.limits, self.flags, item.start);
         let placed = enter(&self.bytes, &mut decoder, item.start..item.end).map_err(|error| match error {
             // Before a name was read, all that is known is the directory.
             LookupError::Archive(ArchiveError { offset, entry, rule }) if entry == "." => {
-                broken(Some(directory), offset, rule).into()
+                broken(directory, offset, rule).into()
             }
             error => error,
         })?;
         let name = placed.as_ref().and_then(|placed| placed.name.as_deref());
         if placed.is_some() && name.map(name_hash) != Some(item.hash) {
             return Err(broken(
-                Some(directory),
+                directory,
                 item.start,
                 "an item of a GOODBYE record points to another name",
             )

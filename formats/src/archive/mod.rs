@@ -21,7 +21,7 @@ mod tests;
 pub use decoder::{ArchiveDecoder, ArchiveLimits, Step};
 pub use encoder::{ArchiveEncoder, ArchiveForm};
 pub use error::ArchiveError;
-pub use lookup::{ArchiveBytes, ArchiveLookup, LookupError, Placed};
+pub use lookup::{ArchiveBytes, ArchiveLookup, EntryPlace, LookupError, Placed};
 pub use metadata::{Acl, AclDefault, AclEntry, Content, Device, Metadata, Node, Xattr};
 pub use mtree::MtreeLine;
 pub use mtree_reader::{MtreeEntry, MtreeError, MtreePaths, MtreeReader};

@@ -17,6 +17,7 @@ mod position;
 mod progress;
 mod reflink;
 pub(crate) mod remote;
+mod reserve;
 pub(crate) mod tree;
 mod verify;
 
@@ -31,6 +32,7 @@ pub(crate) use id_set::{IdSet, IndexSpool};
 pub(crate) use make::{MakeOptions, MakeReport, chop, make};
 pub(crate) use plan::plan;
 pub(crate) use progress::{Cancelled, Progress};
+pub(crate) use reserve::Reserving;
 pub(crate) use verify::{verify_blob, verify_store};
 
 /// Worker threads when nobody says otherwise: one per core.

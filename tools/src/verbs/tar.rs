@@ -11,7 +11,7 @@ use crate::bar::Unit;
 use crate::cli::{ArchiveStyle, Keeping, Tar, TreeFormat};
 use crate::context::Context;
 use crate::engine::tree::{Notes, TarReader, TreeReader, TreeSource, WalkOptions, raise_handle_limit};
-use crate::engine::{self, IndexSpool, MakeReport};
+use crate::engine::{self, IndexSpool, MakeReport, Reserving};
 use crate::failure::{Failure, Outcome};
 
 /// Bytes gathered before they are written to an archive file: big enough for few calls, small enough for the processor's cache.
@@ -97,7 +97,10 @@ fn archive(context: &Context, arguments: &Tar, reader: &mut dyn TreeSource) -> O
                 .permissions(std::os::unix::fs::PermissionsExt::from_mode(0o666))
                 .tempfile_in(folder.unwrap_or(Path::new(".")))
                 .map_err(|error| Failure::io(name, "make a temporary file for", &error))?;
-            let bytes = copy(context, reader, temporary.as_file_mut(), path)?;
+            let mut output = Reserving::new(temporary.as_file_mut());
+            let bytes = copy(context, reader, &mut output, path)?;
+            let finished = output.finish();
+            finished.map_err(|error| Failure::io(name, "end", &error))?;
             let persisted = temporary.persist(path);
             persisted.map_err(|error| Failure::io(name, "rename the finished archive to", &error.error))?;
             bytes

@@ -1,8 +1,9 @@
 //! A file system of one archive, read through its GOODBYE tables as it is looked at. Read-only.
 //!
-//! An inode's number is the offset of its ENTRY (the root's is 1, which no other can have). What the kernel holds is
-//! remembered until it forgets it, so memory follows the kernel's own; listings are kept within a bound. A table that lies
-//! ends in an I/O error and a line that says where; nothing is believed that its records do not bear out.
+//! An inode's number is the offset of its ENTRY (the root's is 1, which no other can have). Of what the kernel holds, the place
+//! in the archive is remembered until it forgets it (some fifty bytes an inode), and the records are read again when they are
+//! asked for, which the kernel rarely does; listings are places too, and kept within a bound. A table that lies ends in an I/O
+//! error and a line that says where; nothing is believed that its records do not bear out.
 
 use std::collections::{HashMap, VecDeque};
 use std::ffi::OsStr;
@@ -10,7 +11,7 @@ use std::os::unix::ffi::OsStrExt as _;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, SystemTime};
 
-use cairn_formats::{ArchiveBytes as _, ArchiveLimits, ArchiveLookup, Content, Placed};
+use cairn_formats::{ArchiveBytes as _, ArchiveLimits, ArchiveLookup, Content, EntryPlace, Placed};
 use fuser::{
     Errno, FileAttr, FileHandle, FileType, Filesystem, Generation, INodeNo, InitFlags, IoctlFlags, KernelConfig,
     LockOwner, OpenFlags, ReplyAttr, ReplyData, ReplyDirectory, ReplyDirectoryPlus, ReplyEntry, ReplyIoctl, ReplyOpen,
@@ -25,7 +26,7 @@ use crate::engine::tree::{ArchiveSource, Lookup, Shown};
 const ROOT: INodeNo = INodeNo(1);
 /// An archive does not change while it is mounted.
 const TTL: Duration = Duration::from_secs(24 * 3600);
-/// Entries of one directory; each takes some hundred bytes while the directory is listed.
+/// Entries of one directory; each takes 24 bytes while the directory is listed.
 const DIRECTORY_ENTRIES_MAX: usize = 1 << 20;
 /// Entries of listings that are kept beside the one listed last.
 const LISTED_ENTRIES_MAX: usize = 1 << 16;
@@ -43,12 +44,23 @@ pub(crate) struct TreeFs {
     shown: Shown,
     report: Report,
     root: Arc<Placed>,
-    /// What the kernel holds, and how many times it was told of each.
-    known: Mutex<HashMap<u64, (Arc<Placed>, u64)>>,
+    /// What the kernel holds, by inode.
+    known: Mutex<HashMap<u64, Known>>,
     listings: Mutex<Listings>,
 }
 
-type Listing = Arc<Vec<Arc<Placed>>>;
+/// An inode that the kernel holds. There may be millions.
+#[derive(Clone, Copy, Debug)]
+struct Known {
+    place: EntryPlace,
+    /// Where its content begins, so that reading needs no records.
+    content_start: u64,
+    content_end: u64,
+    /// How many times the kernel was told of it.
+    times: u64,
+}
+
+type Listing = Arc<Vec<EntryPlace>>;
 
 /// The listings used last, by the inode of their directory.
 #[derive(Debug, Default)]
@@ -112,17 +124,49 @@ impl TreeFs {
         }
     }
 
-    fn placed(&self, inode: INodeNo) -> Option<Arc<Placed>> {
+    /// What the kernel asks for by its inode.
+    fn placed(&self, inode: INodeNo) -> std::result::Result<Arc<Placed>, Errno> {
         if inode == ROOT {
-            return Some(Arc::clone(&self.root));
+            return Ok(Arc::clone(&self.root));
         }
-        lock(&self.known).get(&inode.0).map(|(placed, _)| Arc::clone(placed))
+        let place = lock(&self.known).get(&inode.0).map(|known| known.place);
+        match self.lookup.entry(place.ok_or(Errno::ESTALE)?) {
+            Ok(Some(placed)) => Ok(Arc::new(placed)),
+            Ok(None) => Err(Errno::ESTALE),
+            Err(error) => {
+                self.report.error(
+                    &format!("cannot read the entry at byte {} of the archive", inode.0),
+                    &error,
+                );
+                Err(Errno::EIO)
+            }
+        }
     }
 
     /// Counts that the kernel was told of an inode.
-    fn remember(&self, placed: Arc<Placed>) {
-        if placed.at != self.root.at {
-            lock(&self.known).entry(placed.at).or_insert((placed, 0)).1 += 1;
+    fn remember(&self, placed: &Placed) {
+        let Some(place) = placed.place() else { return };
+        let known = Known {
+            place,
+            content_start: placed.content.start,
+            content_end: placed.content.end,
+            times: 0,
+        };
+        lock(&self.known).entry(placed.at).or_insert(known).times += 1;
+    }
+
+    /// The kernel holds an inode so many times less.
+    fn untold(&self, inode: INodeNo, times: u64) {
+        let mut known = lock(&self.known);
+        if let Some(held) = known.get_mut(&inode.0) {
+            held.times = held.times.saturating_sub(times);
+            if held.times == 0 {
+                known.remove(&inode.0);
+            }
+        }
+        // A walk over everything leaves no table of that size behind.
+        if known.len() < known.capacity() / 8 {
+            known.shrink_to_fit();
         }
     }
 
@@ -169,11 +213,34 @@ impl TreeFs {
         if let Some(listing) = lock(&self.listings).get(directory.at) {
             return Ok(listing);
         }
-        let children = self.lookup.children(directory);
-        let children = children.and_then(|children| children.map(|child| child.map(Arc::new)).collect());
-        let listing: Listing = Arc::new(children.map_err(|error| self.failed(directory, "list", &error))?);
+        let places = self.lookup.places(directory);
+        let listing: Listing = Arc::new(places.map_err(|error| self.failed(directory, "list", &error))?);
         lock(&self.listings).put(directory.at, Arc::clone(&listing));
         Ok(listing)
+    }
+
+    /// Hands the entries of a directory from the `first` on to `add`, until it has no more room.
+    fn list(
+        &self,
+        directory: &Placed,
+        first: usize,
+        mut add: impl FnMut(u64, &Placed, &FileAttr, &OsStr) -> bool,
+    ) -> std::result::Result<(), Errno> {
+        let listing = self.listing(directory)?;
+        for (at, &place) in listing.iter().enumerate().skip(first) {
+            let child = match self.lookup.entry(place) {
+                Ok(Some(child)) => child,
+                // A name without an inode, as desync left them.
+                Ok(None) => continue,
+                Err(error) => return Err(self.failed(directory, "list", &error)),
+            };
+            let name = OsStr::from_bytes(child.name.as_deref().unwrap_or_default());
+            // The two before are the directory itself and its parent; the kernel goes on from one behind.
+            if add(at as u64 + 3, &child, &self.attributes(&child), name) {
+                break;
+            }
+        }
+        Ok(())
     }
 
     /// The answer to a request that an error ended: people learn what it was, the program gets a number.
@@ -218,14 +285,14 @@ impl Filesystem for TreeFs {
     }
 
     fn lookup(&self, _: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEntry) {
-        let Some(directory) = self.placed(parent) else {
-            return reply.error(Errno::ESTALE);
+        let directory = match self.placed(parent) {
+            Ok(directory) => directory,
+            Err(error) => return reply.error(error),
         };
         match self.lookup.child(&directory, name.as_bytes()) {
             Ok(Some(child)) => {
-                let child = Arc::new(child);
                 // First, since the kernel asks for it as soon as it has the answer.
-                self.remember(Arc::clone(&child));
+                self.remember(&child);
                 reply.entry(&TTL, &self.attributes(&child), Generation(0));
             }
             Ok(None) => reply.error(Errno::ENOENT),
@@ -237,27 +304,21 @@ impl Filesystem for TreeFs {
     }
 
     fn forget(&self, _: &Request, inode: INodeNo, times: u64) {
-        let mut known = lock(&self.known);
-        if let Some((_, count)) = known.get_mut(&inode.0) {
-            *count = count.saturating_sub(times);
-            if *count == 0 {
-                known.remove(&inode.0);
-            }
-        }
+        self.untold(inode, times);
     }
 
     fn getattr(&self, _: &Request, inode: INodeNo, _: Option<FileHandle>, reply: ReplyAttr) {
         match self.placed(inode) {
-            Some(placed) => reply.attr(&TTL, &self.attributes(&placed)),
-            None => reply.error(Errno::ESTALE),
+            Ok(placed) => reply.attr(&TTL, &self.attributes(&placed)),
+            Err(error) => reply.error(error),
         }
     }
 
     fn readlink(&self, _: &Request, inode: INodeNo, reply: ReplyData) {
         match self.placed(inode).as_deref().map(|placed| &placed.node.content) {
-            Some(Content::Symlink { target }) => reply.data(target),
-            Some(_) => reply.error(Errno::EINVAL),
-            None => reply.error(Errno::ESTALE),
+            Ok(Content::Symlink { target }) => reply.data(target),
+            Ok(_) => reply.error(Errno::EINVAL),
+            Err(error) => reply.error(*error),
         }
     }
 
@@ -281,24 +342,24 @@ impl Filesystem for TreeFs {
         _: Option<LockOwner>,
         reply: ReplyData,
     ) {
-        let Some(placed) = self.placed(inode) else {
+        let Some(known) = lock(&self.known).get(&inode.0).copied() else {
             return reply.error(Errno::ESTALE);
         };
-        let start = placed.content.start.saturating_add(offset).min(placed.content.end);
-        let end = start.saturating_add(u64::from(size)).min(placed.content.end);
+        let start = known.content_start.saturating_add(offset).min(known.content_end);
+        let end = start.saturating_add(u64::from(size)).min(known.content_end);
         match self.lookup.bytes().stream(start..end) {
             Ok(bytes) => reply.data(&bytes),
             // Never the part that could be read: the kernel would take the rest for zeros.
-            Err(error) => reply.error(self.failed(&placed, "read", &error)),
+            Err(error) => reply.error(match self.placed(inode) {
+                Ok(placed) => self.failed(&placed, "read", &error),
+                Err(errno) => errno,
+            }),
         }
     }
 
     fn readdir(&self, _: &Request, inode: INodeNo, _: FileHandle, offset: u64, mut reply: ReplyDirectory) {
-        let Some(directory) = self.placed(inode) else {
-            return reply.error(Errno::ESTALE);
-        };
-        let listing = match self.listing(&directory) {
-            Ok(listing) => listing,
+        let directory = match self.placed(inode) {
+            Ok(directory) => directory,
             Err(error) => return reply.error(error),
         };
         for (at, name) in [".", ".."].into_iter().enumerate().skip(offset as usize) {
@@ -306,23 +367,20 @@ impl Filesystem for TreeFs {
                 return reply.ok();
             }
         }
-        let first = (offset as usize).saturating_sub(2);
-        for (at, child) in listing.iter().enumerate().skip(first) {
-            let attributes = self.attributes(child);
-            let name = OsStr::from_bytes(child.name.as_deref().unwrap_or_default());
-            if reply.add(attributes.ino, at as u64 + 3, attributes.kind, name) {
-                break;
-            }
+        let listed = self.list(
+            &directory,
+            (offset as usize).saturating_sub(2),
+            |next, _, attributes, name| reply.add(attributes.ino, next, attributes.kind, name),
+        );
+        match listed {
+            Ok(()) => reply.ok(),
+            Err(error) => reply.error(error),
         }
-        reply.ok();
     }
 
     fn readdirplus(&self, _: &Request, inode: INodeNo, _: FileHandle, offset: u64, mut reply: ReplyDirectoryPlus) {
-        let Some(directory) = self.placed(inode) else {
-            return reply.error(Errno::ESTALE);
-        };
-        let listing = match self.listing(&directory) {
-            Ok(listing) => listing,
+        let directory = match self.placed(inode) {
+            Ok(directory) => directory,
             Err(error) => return reply.error(error),
         };
         let own = self.attributes(&directory);
@@ -331,17 +389,29 @@ impl Filesystem for TreeFs {
                 return reply.ok();
             }
         }
-        let first = (offset as usize).saturating_sub(2);
-        for (at, child) in listing.iter().enumerate().skip(first) {
-            let attributes = self.attributes(child);
-            let name = OsStr::from_bytes(child.name.as_deref().unwrap_or_default());
-            if reply.add(attributes.ino, at as u64 + 3, name, &TTL, &attributes, Generation(0)) {
-                break;
+        let mut told = Vec::new();
+        let listed = self.list(
+            &directory,
+            (offset as usize).saturating_sub(2),
+            |next, child, attributes, name| {
+                let full = reply.add(attributes.ino, next, name, &TTL, attributes, Generation(0));
+                if !full {
+                    // Every entry of such an answer counts as looked up.
+                    self.remember(child);
+                    told.push(INodeNo(child.at));
+                }
+                full
+            },
+        );
+        match listed {
+            Ok(()) => reply.ok(),
+            Err(error) => {
+                for inode in told {
+                    self.untold(inode, 1);
+                }
+                reply.error(error);
             }
-            // Every entry of such an answer counts as looked up.
-            self.remember(Arc::clone(child));
         }
-        reply.ok();
     }
 
     fn statfs(&self, _: &Request, _: INodeNo, reply: ReplyStatfs) {
@@ -351,8 +421,9 @@ impl Filesystem for TreeFs {
     }
 
     fn getxattr(&self, _: &Request, inode: INodeNo, name: &OsStr, size: u32, reply: ReplyXattr) {
-        let Some(placed) = self.placed(inode) else {
-            return reply.error(Errno::ESTALE);
+        let placed = match self.placed(inode) {
+            Ok(placed) => placed,
+            Err(error) => return reply.error(error),
         };
         let xattrs = self.shown.xattrs(&placed.node);
         match xattrs.iter().find(|(other, _)| other[..] == *name.as_bytes()) {
@@ -362,8 +433,9 @@ impl Filesystem for TreeFs {
     }
 
     fn listxattr(&self, _: &Request, inode: INodeNo, size: u32, reply: ReplyXattr) {
-        let Some(placed) = self.placed(inode) else {
-            return reply.error(Errno::ESTALE);
+        let placed = match self.placed(inode) {
+            Ok(placed) => placed,
+            Err(error) => return reply.error(error),
         };
         let xattrs = self.shown.xattrs(&placed.node);
         let names: Vec<&[u8]> = xattrs.iter().flat_map(|(name, _)| [&name[..], b"\0"]).collect();
@@ -382,8 +454,9 @@ impl Filesystem for TreeFs {
         _: u32,
         reply: ReplyIoctl,
     ) {
-        let Some(placed) = self.placed(inode) else {
-            return reply.error(Errno::ESTALE);
+        let placed = match self.placed(inode) {
+            Ok(placed) => placed,
+            Err(error) => return reply.error(error),
         };
         let metadata = &placed.node.metadata;
         match command {

@@ -80,6 +80,8 @@ pub(crate) struct Restorer {
     links: Links,
     notes: Notes,
     report: RestoreReport,
+    /// For reading what is there.
+    buffer: Vec<u8>,
 }
 
 struct Folder {
@@ -139,6 +141,7 @@ impl Restorer {
             links: Links::default(),
             notes: Notes::default(),
             report: RestoreReport::default(),
+            buffer: Vec::new(),
         }
     }
 
@@ -309,7 +312,9 @@ impl Restorer {
     fn open_new(&self, name: &CStr, mode: Option<u32>) -> std::result::Result<NewFile, Errno> {
         let how = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let fd = rustix::fs::openat(&self.parent().fd, name, how, Mode::from_raw_mode(mode.unwrap_or(0o600)))?;
-        Ok(NewFile::new(fd, self.options.sparse))
+        // Others have no work for each block, or would lose by it (btrfs does not compress what was reserved).
+        let reserve = self.parent().magic == magic::EXT;
+        Ok(NewFile::new(fd, self.options.sparse, reserve))
     }
 
     fn open_temporary(&self) -> Result<FileState> {
@@ -366,7 +371,7 @@ impl Restorer {
             return Ok(());
         };
         if let FileState::Same { fd } = &open.state {
-            let same = is_same(fd, open.done, bytes).map_err(file(&self.shown(), "read"))?;
+            let same = is_same(fd, open.done, bytes, &mut self.buffer).map_err(file(&self.shown(), "read"))?;
             if !same {
                 let mut state = self.open_temporary()?;
                 if let FileState::New { file: new, .. } = &mut state {

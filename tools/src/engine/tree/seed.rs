@@ -9,6 +9,7 @@
 use std::collections::{HashMap, HashSet};
 use std::fs::File;
 use std::io::{self, BufReader};
+use std::ops::Range;
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::FileExt as _;
 use std::path::Path;
@@ -23,7 +24,7 @@ use rustix::fs::{Mode, OFlags};
 use super::archive_reader::TreeSource as _;
 use super::walk::{FileSpan, TreeReader, WalkOptions};
 use crate::engine::error::file;
-use crate::engine::{MakeOptions, Progress, Result, make};
+use crate::engine::{BufferPool, MakeOptions, Progress, Result, make};
 
 /// A store behind seeds that are asked first.
 #[derive(Debug)]
@@ -33,6 +34,7 @@ pub(crate) struct SeedStore {
     wanted: HashSet<ChunkId>,
     seeds: Vec<SeedBytes>,
     places: HashMap<ChunkId, Place>,
+    pool: BufferPool,
     chunks: AtomicU64,
     bytes: AtomicU64,
     bad: AtomicU64,
@@ -93,6 +95,7 @@ impl SeedStore {
             wanted: index.spans().map(|span| span.id).collect(),
             seeds: Vec::new(),
             places: HashMap::new(),
+            pool: BufferPool::default(),
             chunks: AtomicU64::new(0),
             bytes: AtomicU64::new(0),
             bad: AtomicU64::new(0),
@@ -186,16 +189,29 @@ impl SeedStore {
 
     /// The plain bytes of those chunks that seeds have, proven.
     fn seeded(&self, ids: &[ChunkId]) -> Vec<Option<Bytes>> {
-        let mut read: Vec<Option<Bytes>> = ids
-            .iter()
-            .map(|id| {
-                let place = self.places.get(id)?;
-                let mut bytes = vec![0; place.len as usize];
+        let places: Vec<Option<&Place>> = ids.iter().map(|id| self.places.get(id)).collect();
+        let len = places.iter().flatten().map(|place| place.len as usize).sum();
+        if len == 0 {
+            return vec![None; ids.len()];
+        }
+        // One buffer for all, used again: fresh memory for each chunk would cost the system more than reading it.
+        let mut buffer = self.pool.take(len);
+        let mut rest = &mut buffer.bytes_mut()[..len];
+        let mut end = 0;
+        let ranges: Vec<Option<Range<usize>>> = places
+            .into_iter()
+            .map(|place| {
+                let place = place?;
+                let (bytes, after) = std::mem::take(&mut rest).split_at_mut(place.len as usize);
+                rest = after;
+                end += bytes.len();
                 let seed = &self.seeds[place.seed as usize];
-                seed.read_exact_at(place.offset, &mut bytes).ok()?;
-                Some(Bytes::from(bytes))
+                seed.read_exact_at(place.offset, bytes).ok()?;
+                Some(end - bytes.len()..end)
             })
             .collect();
+        let buffer = Bytes::from_owner(buffer);
+        let mut read: Vec<Option<Bytes>> = ranges.into_iter().map(|range| Some(buffer.slice(range?))).collect();
         let slices: Vec<&[u8]> = read.iter().flatten().map(|bytes| &bytes[..]).collect();
         let mut found = self.digest.id_many(&slices).into_iter();
         for (id, bytes) in ids.iter().zip(&mut read) {
