@@ -32,6 +32,9 @@ const READ_LEN: usize = 256 << 10;
 /// Bytes of what the child says on its standard error that an error repeats.
 const SAID_LEN_MAX: usize = 2048;
 
+/// Frames read from an end that no longer listens, to learn why.
+const PARTING_FRAMES_MAX: usize = 1024;
+
 /// How long an error waits for what `ssh` has to say of it.
 const LAST_WORDS_WITHIN: Duration = Duration::from_secs(1);
 
@@ -386,10 +389,23 @@ impl Session {
         let mut bytes = Vec::new();
         frames.into_iter().for_each(|frame| frame.push(&mut bytes));
         let input = self.input.as_mut().ok_or("the session has ended")?;
-        input
-            .write_all(&bytes)
-            .and_then(|()| input.flush())
-            .map_err(|error| format!("the other end does not listen: {error}").into())
+        match input.write_all(&bytes).and_then(|()| input.flush()) {
+            Ok(()) => Ok(()),
+            Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => Err(self.parting()),
+            Err(error) => Err(format!("the other end does not listen: {error}").into()),
+        }
+    }
+
+    /// Why the other end no longer listens. It may have said so before it left: what it sent is still to be read.
+    fn parting(&mut self) -> BoxError {
+        for _ in 0..PARTING_FRAMES_MAX {
+            match self.frame() {
+                Ok(frame @ Frame::Abort { .. }) => return unexpected(&frame),
+                Ok(_) => {}
+                Err(error) => return error,
+            }
+        }
+        "the other end does not listen".into()
     }
 
     /// The next frame, within the time limit for the next byte.
@@ -435,7 +451,9 @@ impl Session {
 impl Drop for Session {
     fn drop(&mut self) {
         // A word of farewell, for servers that log a bare end; nobody waits for an answer.
-        let _ = self.send([Frame::Goodbye]);
+        let mut farewell = Vec::new();
+        Frame::Goodbye.push(&mut farewell);
+        let _ = self.input.as_mut().map(|input| input.write_all(&farewell));
         self.input = None;
         let _ = self.child.kill();
         let _ = self.child.wait();
@@ -545,6 +563,14 @@ mod tests {
     #[test]
     fn remote_ends_that_fail_say_why() {
         let long = Duration::from_secs(60);
+        // One that has left before it is greeted is told like one that leaves after: the write meets a closed pipe, or does not.
+        for script in ["exec <&-; printf 'abc'", "head -c 24 >/dev/null; printf 'abc'"] {
+            let why = why(script, long);
+            assert!(
+                why.starts_with("the other end has left in the middle of a frame"),
+                "{why}"
+            );
+        }
         assert_eq!(
             why("head -c 24 >/dev/null; echo 'host key has changed' >&2; exit 255", long),
             "the other end has left; ssh said: host key has changed"
