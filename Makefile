@@ -15,12 +15,15 @@ SECONDS ?= 60
 # desync and the cargo tools that tools/bootstrap built.
 export PATH := $(CACHE)/bin:$(PATH)
 
+# Before cargo: where tools/rocksdb keeps the library that `cairnd` links.
+WITH_ROCKSDB := eval "$$(tools/rocksdb env)";
+
 help: ## this list
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1	\2/p' $(MAKEFILE_LIST) | expand -t 20
 
 run: ## installs what is missing, builds release, starts the server on ./data and prints what to try
 	@tools/bootstrap run
-	cargo build --release --locked -p cairnd -p cairn
+	$(WITH_ROCKSDB) cargo build --release --locked -p cairnd -p cairn
 	exec $(TARGET)/release/cairnd
 
 test: ## installs what the tests need and runs all of them; with COVERAGE=1 as `make coverage` does
@@ -30,8 +33,8 @@ test: ## installs what the tests need and runs all of them; with COVERAGE=1 as `
 lint: ## formatting, warnings, missing docs, licences and dependencies, secrets, links in the docs
 	@tools/bootstrap lint
 	cargo fmt --all --check
-	cargo clippy --workspace --all-targets --locked -- -D warnings
-	RUSTDOCFLAGS="-D warnings" cargo doc --workspace --no-deps --locked
+	$(WITH_ROCKSDB) cargo clippy --workspace --all-targets --locked -- -D warnings
+	$(WITH_ROCKSDB) RUSTDOCFLAGS="-D warnings" cargo doc --workspace --no-deps --locked
 	cargo deny --locked check --hide-inclusion-graph bans licenses sources
 ifdef ADVISORIES
 	cargo deny --locked check advisories
@@ -46,7 +49,7 @@ coverage: ## the tests, instrumented; fails where a crate has less than 80 % of 
 
 bench: ## cairn, casync, desync and nginx on the same work, as a table
 	@tools/bootstrap bench
-	cargo build --release --locked -p cairnd -p cairn -p cairn-benches
+	$(WITH_ROCKSDB) cargo build --release --locked -p cairnd -p cairn -p cairn-benches
 	$(TARGET)/release/cairn-benches $(ARGS)
 
 fuzz: ## every decoder, each for SECONDS=60

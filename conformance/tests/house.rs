@@ -17,9 +17,13 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("cairn-formats", &[]),
     // The servers are for its tests.
     ("cairn-store", &["cairn-formats", "cairn-test-servers"]),
+    ("cairn-index", &["cairn-formats", "cairn-store"]),
     ("cairn-roots", &["cairn-formats", "cairn-store"]),
     ("cairn", &["cairn-formats", "cairn-store", "cairn-roots"]),
-    ("cairnd", &["cairn-formats", "cairn-store", "cairn-roots"]),
+    (
+        "cairnd",
+        &["cairn-formats", "cairn-store", "cairn-index", "cairn-roots"],
+    ),
     // Sees only the network face and the command line of the built programs.
     ("cairn-conformance", &["cairn-test-servers"]),
     ("cairn-test-servers", &[]),
@@ -35,6 +39,7 @@ const NEVER_LINKED: &[(&str, &[&str])] = &[
         ],
     ),
     ("cairn-store", &["axum", "s3s", "tonic", "rocksdb", "librocksdb-sys"]),
+    ("cairn-index", &["axum", "s3s", "tonic"]),
     ("cairn-roots", &["axum", "s3s", "tonic", "rocksdb", "librocksdb-sys"]),
     (
         "cairn",
@@ -71,6 +76,7 @@ const NEVER_CALLED: &[(&str, &[&str])] = &[
     ),
     // Only `server` and `tools` read environment, arguments and config files.
     ("store/src", &["std::env", "env::var"]),
+    ("index/src", &["std::env", "env::var"]),
     ("gateway/roots/src", &["std::env", "env::var"]),
 ];
 

@@ -1,0 +1,103 @@
+//! What can go wrong in the index: one variant for each thing a caller does differently.
+
+use std::path::PathBuf;
+
+/// Any error, as a source.
+pub type BoxError = Box<dyn std::error::Error + Send + Sync>;
+
+/// Result of an index operation.
+pub type Result<T> = std::result::Result<T, Error>;
+
+/// Why the index could not do it. A check of a commit that does not hold is no error: see [`crate::Commit`].
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// The caller asked for more than a named limit allows. Nothing was done.
+    #[error("{what} of {len} bytes, the limit is {max}")]
+    TooLarge {
+        /// What is too large: a key, a value, a batch.
+        what: &'static str,
+        /// Its bytes.
+        len: usize,
+        /// The limit in bytes.
+        max: usize,
+    },
+    /// A batch names one key in two writes. Nothing was done.
+    #[error("a batch writes row {key} twice")]
+    WrittenTwice {
+        /// The key, as [`crate::show_key`] prints it.
+        key: String,
+    },
+    /// A batch adds to a row that is no counter. Nothing was done.
+    #[error("row {key} holds {len} bytes and is no counter to add to")]
+    NotACounter {
+        /// The key, as [`crate::show_key`] prints it.
+        key: String,
+        /// Bytes of the row's value.
+        len: usize,
+    },
+    /// A counter would leave the range of an `i64`. Nothing was done.
+    #[error("counter {key} would overflow")]
+    Overflow {
+        /// The key, as [`crate::show_key`] prints it.
+        key: String,
+    },
+    /// A key, a value or a commit record is not what our encoding says. It was written by something else, or damaged.
+    #[error("{what}: {reason}")]
+    Malformed {
+        /// What was read.
+        what: &'static str,
+        /// What is wrong with it.
+        reason: &'static str,
+    },
+    /// A name is not one that the index takes.
+    #[error("{name:?} is no name of a {what}: {rule}")]
+    BadName {
+        /// What should have been named.
+        what: &'static str,
+        /// What was given.
+        name: String,
+        /// The rule it breaks.
+        rule: &'static str,
+    },
+    /// Another process has the folder open, or this one has it open twice.
+    #[error("the index in {} is open elsewhere: stop the other server first", place.display())]
+    Locked {
+        /// The folder.
+        place: PathBuf,
+    },
+    /// The folder was written by a later release. Nothing was changed.
+    #[error(
+        "the index in {place} has schema {found} and this release knows schemas up to {known}: use the newer release"
+    )]
+    NewerSchema {
+        /// What holds the index.
+        place: String,
+        /// The schema found.
+        found: u32,
+        /// The newest schema this release knows.
+        known: u32,
+    },
+    /// The engine's own files are damaged or of something else. The index can be rebuilt from the packs.
+    #[error("the index in {} is damaged: move the folder away and have it rebuilt from the packs", place.display())]
+    Damaged {
+        /// The folder.
+        place: PathBuf,
+        /// What the engine said.
+        source: BoxError,
+    },
+    /// The engine or its disk did not answer. Reads may be tried again; after a failed commit see [`Error::Broken`].
+    #[error("the index in {place} failed while trying to {action}")]
+    Unavailable {
+        /// What holds the index.
+        place: String,
+        /// What was being done.
+        action: &'static str,
+        /// What the engine said.
+        source: BoxError,
+    },
+    /// An earlier commit failed half-way, so it is not known what is durable. Commits are refused until the index is opened
+    /// again, which replays the log; reads go on.
+    #[error("the index takes no commits since one failed half-way: restart the server")]
+    Broken,
+}
