@@ -66,7 +66,15 @@ pub enum Error {
         /// The folder.
         place: PathBuf,
     },
-    /// The folder was written by a later release. Nothing was changed.
+    /// The folder holds what only a later release, or another program, can have written. Nothing was changed.
+    #[error("the index in {} holds {what}, which this release does not know: use the release that wrote it", place.display())]
+    Unknown {
+        /// The folder.
+        place: PathBuf,
+        /// What is there.
+        what: String,
+    },
+    /// The rows were written by a later release. Nothing was changed.
     #[error(
         "the index in {place} has schema {found} and this release knows schemas up to {known}: use the newer release"
     )]

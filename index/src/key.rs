@@ -12,6 +12,7 @@
 //! | fixed | as they are |
 
 use std::fmt;
+use std::ops::Bound;
 
 use crate::{Error, Result};
 
@@ -96,6 +97,11 @@ impl Key {
         Self(Vec::with_capacity(64))
             .bytes(tenant.0.as_bytes())
             .byte(table as u8)
+    }
+
+    /// A key of a table that belongs to the index itself and to no tenant. It sorts before those of all tenants.
+    pub fn of_index(table: Table) -> Self {
+        Self(Vec::new()).bytes(b"").byte(table as u8)
     }
 
     /// What all keys of a tenant begin with.
@@ -322,6 +328,14 @@ impl KeyRange {
     /// Whether it holds this key.
     pub fn contains(&self, key: &[u8]) -> bool {
         self.start.as_slice() <= key && self.end.as_deref().is_none_or(|end| key < end)
+    }
+
+    /// As the standard library's collections take it. Not for an empty range: they panic at one.
+    pub(crate) fn bounds(&self) -> (Bound<&[u8]>, Bound<&[u8]>) {
+        (
+            Bound::Included(&self.start),
+            self.end.as_deref().map_or(Bound::Unbounded, Bound::Excluded),
+        )
     }
 }
 

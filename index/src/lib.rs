@@ -2,29 +2,26 @@
 //!
 //! Not here: chunks themselves (`store`), wire formats and status codes (`gateway`).
 
+mod database;
 mod error;
 mod key;
+mod kv;
+mod memory;
+mod record;
+mod rocks;
+mod schema;
 
+pub use kv::{
+    BATCH_LEN_MAX, Batch, Check, Commit, Conflict, KEY_LEN_MAX, Kv, Order, Page, Row, SCAN_LEN, SCAN_ROWS_MAX,
+    VALUE_LEN_MAX, Version, View, ViewExt,
+};
+
+pub use database::{CommitLog, Database, Engine, GROUP_LEN};
 pub use error::{BoxError, Error, Result};
 pub use key::{Key, KeyRange, KeyReader, TENANT_LEN_MAX, Table, Tenant, show_key};
-
-#[cfg(test)]
-mod tests {
-    /// The library that tools/rocksdb made has what we ask of it: both compressions.
-    #[test]
-    fn rocksdb_is_linked_with_its_compressions() {
-        let folder = tempfile::tempdir().unwrap();
-        for (name, compression) in [
-            ("lz4", rocksdb::DBCompressionType::Lz4),
-            ("zstd", rocksdb::DBCompressionType::Zstd),
-        ] {
-            let mut options = rocksdb::Options::default();
-            options.create_if_missing(true);
-            options.set_compression_type(compression);
-            let db = rocksdb::DB::open(&options, folder.path().join(name)).unwrap();
-            db.put(b"key", [7; 5000]).unwrap();
-            db.flush().unwrap();
-            assert_eq!(db.get(b"key").unwrap().unwrap(), [7; 5000]);
-        }
-    }
-}
+pub use memory::MemoryEngine;
+pub use record::CommitRecord;
+pub use rocks::{
+    CHUNK_KEY_LEN, CHUNK_PLACE_LEN, ChunkKeyBytes, ChunkPlaceBytes, RocksChanges, RocksEngine, RocksLog, RocksOptions,
+};
+pub use schema::{SCHEMA, open_schema};
