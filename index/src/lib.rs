@@ -2,6 +2,8 @@
 //!
 //! Not here: chunks themselves (`store`), wire formats and status codes (`gateway`).
 
+#[cfg(test)]
+mod contract;
 mod database;
 mod error;
 mod key;

@@ -9,6 +9,8 @@
 
 mod chunks;
 mod open;
+#[cfg(test)]
+mod tests;
 
 use std::fmt;
 use std::path::{Path, PathBuf};
