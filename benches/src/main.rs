@@ -11,6 +11,7 @@ mod ingest;
 mod kernels;
 mod load;
 mod mount;
+mod packs;
 mod process;
 mod serve;
 mod table;
@@ -65,6 +66,8 @@ enum Part {
     Kernels,
     /// Durable ingest beside one fsync a file
     Ingest,
+    /// The pack store beside the flat one and the disk
+    Packs,
     /// make, extract, verify
     Blobs,
     /// Chunks over HTTP
@@ -115,6 +118,9 @@ fn run(arguments: &Arguments) -> Result<()> {
     }
     if wanted(Part::Ingest) {
         add(ingest::run(scratch.path(), arguments.repeats)?);
+    }
+    if wanted(Part::Packs) {
+        add(packs::run(scratch.path(), arguments.repeats)?);
     }
     if [Part::Blobs, Part::Serve, Part::Mount, Part::Trees, Part::Far]
         .into_iter()

@@ -6,6 +6,7 @@
 use std::fmt;
 use std::fs::{self, File};
 use std::io;
+use std::os::fd::AsRawFd as _;
 use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -41,6 +42,8 @@ pub trait HostFile: Send + Sync + fmt::Debug {
     fn read_at(&self, offset: u64, buffer: &mut [u8]) -> io::Result<usize>;
     /// Writes pieces one after the other.
     fn write_at(&self, offset: u64, pieces: &[&[u8]]) -> io::Result<()>;
+    /// Asks for what was written to be on its way to the disk soon. No promise: a later `sync` has less to wait for.
+    fn hurry(&self, _offset: u64, _len: u64) {}
     /// Cuts the file short.
     fn truncate(&self, len: u64) -> io::Result<()>;
     /// Makes what was written durable. After an error nothing that was written since the last success may be relied on, even
@@ -167,6 +170,19 @@ impl HostFile for FolderFile {
             io::IoSlice::advance_slices(&mut rest, written);
         }
         Ok(())
+    }
+
+    fn hurry(&self, offset: u64, len: u64) {
+        // SAFETY: the descriptor is open while `self` is; the call reads and writes no memory of ours.
+        #[allow(unsafe_code)]
+        unsafe {
+            libc::sync_file_range(
+                self.0.as_raw_fd(),
+                offset as i64,
+                len as i64,
+                libc::SYNC_FILE_RANGE_WRITE,
+            );
+        }
     }
 
     fn truncate(&self, len: u64) -> io::Result<()> {

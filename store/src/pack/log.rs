@@ -616,6 +616,8 @@ impl OpenPack {
             pieces.push(&item.payload);
         }
         self.pack.file.write_at(self.end, &pieces)?;
+        // The disk works while we hash.
+        self.pack.file.hurry(self.end, end - self.end);
         for piece in pieces {
             self.hasher.update(piece);
         }
