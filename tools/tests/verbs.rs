@@ -62,6 +62,19 @@ impl Folder {
         words
     }
 
+    /// The file of one of a store's chunks.
+    fn a_chunk(&self, store: &str) -> PathBuf {
+        let first = |folder: PathBuf| {
+            fs::read_dir(folder)
+                .expect("a folder")
+                .flatten()
+                .next()
+                .expect("an entry")
+                .path()
+        };
+        first(first(self.path(store)))
+    }
+
     fn chunks(&self, store: &str) -> usize {
         let prefixes = fs::read_dir(self.path(store)).expect("a store").flatten();
         prefixes
@@ -173,18 +186,7 @@ fn ranges_of_a_blob_are_written_exactly() {
 fn verify_ends_with_3_repair_removes_and_chop_heals() {
     let folder = Folder::new();
     folder.ok(&["verify", "-s", "store"]);
-    let prefix = fs::read_dir(folder.path("store"))
-        .expect("a store")
-        .flatten()
-        .next()
-        .expect("a chunk")
-        .path();
-    let chunk = fs::read_dir(prefix)
-        .expect("a folder")
-        .flatten()
-        .next()
-        .expect("a chunk")
-        .path();
+    let chunk = folder.a_chunk("store");
     fs::remove_file(&chunk).expect("a file");
     fs::write(&chunk, b"garbage").expect("a file");
     let output = folder.run(&["--json", "verify", "-s", "store"]);
@@ -393,18 +395,7 @@ fn the_configuration_file_is_desyncs() {
     let text = r#"{"s3-credentials": null, "store-options": {"*lain": {"uncompressed": true, "n": 3}}}"#;
     fs::write(folder.path("c.json"), text).expect("a file");
     folder.ok(&["--config", "c.json", "make", "-s", "plain", "p.caibx", "old"]);
-    let plain = fs::read_dir(folder.path("plain"))
-        .expect("a store")
-        .flatten()
-        .next()
-        .expect("a chunk")
-        .path();
-    let chunk = fs::read_dir(plain)
-        .expect("a folder")
-        .flatten()
-        .next()
-        .expect("a chunk")
-        .path();
+    let chunk = folder.a_chunk("plain");
     assert!(chunk.extension().is_none(), "{}", chunk.display());
     folder.ok(&["config", "-w"]);
     let shown = folder.json(&["config"]);
@@ -426,18 +417,7 @@ fn stores_are_encrypted_and_keyed_anew_by_the_configuration() {
     folder.ok(&["--config", "c.json", "convert", "-s", "first", "second"]);
     for (store, algorithm) in [("first", ".xchacha20-poly1305-"), ("second", ".aes-256-gcm-")] {
         assert_eq!(folder.chunks(store), folder.chunks("store"));
-        let prefix = fs::read_dir(folder.path(store))
-            .expect("a store")
-            .flatten()
-            .next()
-            .expect("a chunk")
-            .path();
-        let chunk = fs::read_dir(prefix)
-            .expect("a folder")
-            .flatten()
-            .next()
-            .expect("a chunk")
-            .path();
+        let chunk = folder.a_chunk(store);
         assert!(
             chunk.to_string_lossy().contains(&format!(".cacnk{algorithm}")),
             "{}",

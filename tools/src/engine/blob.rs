@@ -169,8 +169,7 @@ impl IndexedBlob {
         if offset >= end {
             return Ok(0);
         }
-        let last = self.shared.index.find(end - 1).expect("the end is inside the blob");
-        self.plan_ahead(offset, end, last + 1);
+        self.plan_ahead(offset, end);
         self.fill(offset, &mut buffer[..(end - offset) as usize])
     }
 
@@ -199,20 +198,10 @@ impl IndexedBlob {
     /// Errors: as [`IndexedBlob::read_at`].
     pub(crate) fn read(&self, offset: u64, len: usize) -> Result<Bytes> {
         let end = offset.saturating_add(len as u64).min(self.len());
-        if offset >= end {
-            return Ok(Bytes::new());
+        if offset < end {
+            self.plan_ahead(offset, end);
         }
-        let index = &self.shared.index;
-        let first = index.find(offset).expect("the offset is inside the blob");
-        let span = index.span(first).range;
-        if span.end >= end {
-            self.plan_ahead(offset, end, first + 1);
-            let plain = self.shared.chunk(first)?;
-            return Ok(plain.slice((offset - span.start) as usize..(end - span.start) as usize));
-        }
-        let mut bytes = vec![0; (end - offset) as usize];
-        self.read_at(offset, &mut bytes)?;
-        Ok(bytes.into())
+        self.peek(offset, len)
     }
 
     /// As [`IndexedBlob::read`], of a few bytes that nobody goes on from: nothing is fetched ahead.
@@ -242,7 +231,7 @@ impl IndexedBlob {
         }
         let index = &self.shared.index;
         let (start, end) = (index.span(items.start).range.start, index.span(items.end - 1).range.end);
-        self.plan_ahead(start, end, items.end);
+        self.plan_ahead(start, end);
         self.shared.chunks(items)
     }
 
@@ -252,12 +241,13 @@ impl IndexedBlob {
     }
 
     /// Notes a read and, where it goes on an earlier one, lets the threads fetch what comes next.
-    fn plan_ahead(&self, offset: u64, end: u64, next_item: usize) {
+    fn plan_ahead(&self, offset: u64, end: u64) {
         let options = &self.shared.options;
         if options.readahead_len == 0 || options.readahead_threads == 0 {
             return;
         }
         let index = &self.shared.index;
+        let next_item = index.find(end - 1).expect("the end is inside the blob") + 1;
         let mut state = lock(&self.shared.state);
         state.clock += 1;
         let used = state.clock;

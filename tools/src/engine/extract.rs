@@ -22,6 +22,7 @@ use cairn_store::ChunkStore;
 
 use super::buffer::BufferPool;
 use super::error::file;
+use super::new_file::{name_file, new_file};
 use super::position::PositionTable;
 use super::{Error, IndexSpool, MakeOptions, Progress, Result, fetch, make, reflink};
 
@@ -200,19 +201,7 @@ pub(crate) fn extract(
     }
     // The name that is replaced is the file's own, not that of a link to it.
     let target = &std::fs::canonicalize(target).unwrap_or_else(|_| target.to_owned());
-    let folder = target
-        .parent()
-        .filter(|folder| !folder.as_os_str().is_empty())
-        .unwrap_or(Path::new("."));
-    let temporary = tempfile::Builder::new()
-        .prefix(".cairn-extract-")
-        .permissions(
-            existing.map_or(std::os::unix::fs::PermissionsExt::from_mode(0o666), |meta| {
-                meta.permissions()
-            }),
-        )
-        .tempfile_in(folder)
-        .map_err(file(folder, "make a temporary file in"))?;
+    let temporary = new_file(target, existing.map(|meta| meta.permissions()))?;
     temporary
         .as_file()
         .set_len(index.blob_len())
@@ -235,9 +224,7 @@ pub(crate) fn extract(
     if options.sync {
         temporary.as_file().sync_all().map_err(file(target, "sync"))?;
     }
-    temporary
-        .persist(target)
-        .map_err(|error| file(target, "rename the finished file to")(error.error))?;
+    name_file(temporary, target)?;
     Ok(report)
 }
 

@@ -12,6 +12,7 @@ mod fetch;
 mod id_set;
 mod make;
 pub(crate) mod mount;
+mod new_file;
 mod plan;
 mod position;
 mod progress;
@@ -21,7 +22,6 @@ mod reserve;
 pub(crate) mod tree;
 mod verify;
 
-#[allow(unused_imports, reason = "for archives and mounts, which come next")]
 pub(crate) use blob::{BlobOptions, IndexedBlob};
 pub(crate) use buffer::BufferPool;
 pub(crate) use copy::{CopyOptions, CopyReport, copy};
@@ -30,6 +30,7 @@ pub(crate) use extract::{ExtractOptions, ExtractReport, Seed, extract};
 pub(crate) use fetch::{cat, for_each};
 pub(crate) use id_set::{IdSet, IndexSpool};
 pub(crate) use make::{MakeOptions, MakeReport, chop, make};
+pub(crate) use new_file::{folder_of, name_file, new_file};
 pub(crate) use plan::plan;
 pub(crate) use progress::{Cancelled, Progress};
 pub(crate) use reserve::Reserving;

@@ -9,6 +9,7 @@ pub(crate) mod make;
 pub(crate) mod mount;
 pub(crate) mod mount_index;
 pub(crate) mod mounting;
+mod output;
 pub(crate) mod prune;
 pub(crate) mod remote;
 pub(crate) mod serve;

@@ -46,7 +46,9 @@ pub(crate) fn push(context: &Context, arguments: &Push) -> Outcome<()> {
         Some(store) => Some(context.target(store, &arguments.access, &arguments.writing)?.0),
     };
     let (index, archive) = (given(&arguments.index), given(&arguments.archive));
-    let mut temporary = archive.map(temporary).transpose()?;
+    let mut temporary = archive
+        .map(|path| engine::new_file(Path::new(path), None))
+        .transpose()?;
     let (input, output) = (std::io::stdin(), std::io::stdout());
     let mut wire = remote::Wire::new(input.as_fd(), output.as_fd(), None, &context.progress);
     let file = temporary.as_mut().map(|temporary| temporary.as_file_mut());
@@ -63,15 +65,6 @@ pub(crate) fn push(context: &Context, arguments: &Push) -> Outcome<()> {
     kept
 }
 
-fn temporary(path: &str) -> Outcome<tempfile::NamedTempFile> {
-    let folder = Path::new(path).parent().filter(|folder| !folder.as_os_str().is_empty());
-    tempfile::Builder::new()
-        .prefix(".cairn-push-")
-        .permissions(std::os::unix::fs::PermissionsExt::from_mode(0o666))
-        .tempfile_in(folder.unwrap_or(Path::new(".")))
-        .map_err(|error| Failure::io(path, "make a temporary file for", &error))
-}
-
 /// Gives what came its name, durable.
 fn keep(
     context: &Context,
@@ -83,11 +76,10 @@ fn keep(
         context.put_index(&arguments.index, index, &arguments.access)?;
     }
     if let (Some(temporary), true) = (temporary, pushed.archive) {
-        let path = &arguments.archive;
+        let path = Path::new(&arguments.archive);
         let synced = temporary.as_file().sync_all();
-        synced.map_err(|error| Failure::io(path, "sync", &error))?;
-        let kept = temporary.persist(path);
-        kept.map_err(|error| Failure::io(path, "rename the finished archive to", &error.error))?;
+        synced.map_err(engine::file(path, "sync"))?;
+        engine::name_file(temporary, path)?;
     }
     Ok(())
 }

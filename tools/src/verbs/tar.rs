@@ -1,17 +1,17 @@
 //! `tar`: a tree becomes an archive, or the index of one.
 
-use std::fs::File;
 use std::io::Write;
 use std::path::Path;
 
 use cairn_formats::FeatureFlags;
 
 use super::make::{report_make, target_and_options};
+use super::output::output;
 use crate::bar::Unit;
 use crate::cli::{ArchiveStyle, Keeping, Tar, TreeFormat};
 use crate::context::Context;
 use crate::engine::tree::{Notes, TarReader, TreeReader, TreeSource, WalkOptions, raise_handle_limit};
-use crate::engine::{self, IndexSpool, MakeReport, Reserving};
+use crate::engine::{self, IndexSpool, MakeReport};
 use crate::failure::{Failure, Outcome};
 
 /// Bytes gathered before they are written to an archive file: big enough for few calls, small enough for the processor's cache.
@@ -72,40 +72,9 @@ fn index(
 
 /// Writes the archive to a file, which gets its name when it is whole, or to standard output.
 fn archive(context: &Context, arguments: &Tar, reader: &mut dyn TreeSource) -> Outcome<MakeReport> {
-    let name = &arguments.output;
-    let bytes = if name == "-" {
-        copy(
-            context,
-            reader,
-            &mut std::io::stdout().lock(),
-            "standard output".as_ref(),
-        )?
-    } else {
-        let path = Path::new(name);
-        // A pipe or a device is written as it is.
-        let special = std::fs::metadata(path).is_ok_and(|meta| !meta.is_file());
-        if special {
-            let mut file = File::options()
-                .write(true)
-                .open(path)
-                .map_err(|error| Failure::io(name, "open", &error))?;
-            copy(context, reader, &mut file, path)?
-        } else {
-            let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
-            let mut temporary = tempfile::Builder::new()
-                .prefix(".cairn-tar-")
-                .permissions(std::os::unix::fs::PermissionsExt::from_mode(0o666))
-                .tempfile_in(folder.unwrap_or(Path::new(".")))
-                .map_err(|error| Failure::io(name, "make a temporary file for", &error))?;
-            let mut output = Reserving::new(temporary.as_file_mut());
-            let bytes = copy(context, reader, &mut output, path)?;
-            let finished = output.finish();
-            finished.map_err(|error| Failure::io(name, "end", &error))?;
-            let persisted = temporary.persist(path);
-            persisted.map_err(|error| Failure::io(name, "rename the finished archive to", &error.error))?;
-            bytes
-        }
-    };
+    let bytes = output(Path::new(&arguments.output), |output, name| {
+        copy(context, reader, output, name)
+    })?;
     Ok(MakeReport {
         bytes,
         ..MakeReport::default()

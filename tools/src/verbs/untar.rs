@@ -1,10 +1,9 @@
 //! `untar`: an archive, or one that is stored in chunks, becomes a tree again.
 
 use std::fs::File;
-use std::io::{BufWriter, Read, Write};
+use std::io::{BufWriter, Read};
 use std::ops::Range;
 use std::os::unix::ffi::OsStrExt as _;
-use std::path::Path;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -13,12 +12,13 @@ use cairn_store::ChunkStore;
 use serde_json::json;
 
 use super::list;
+use super::output::output;
 use super::tar::tell;
 use crate::bar::Unit;
 use crate::cli::{Effort, Sources, TreeFormat, Untar};
 use crate::context::Context;
 use crate::engine::tree::{
-    ArchiveSource, Lookup, Notes, RestoreOptions, Restorer, SeedPlan, SeedStore, TarWriter, TreeSink, Unpacker,
+    ArchiveSource, Lookup, RestoreOptions, Restorer, SeedPlan, SeedStore, TarWriter, TreeSink, Unpacker,
     raise_handle_limit,
 };
 use crate::engine::{self, BufferPool, Progress};
@@ -120,8 +120,7 @@ fn one(context: &Context, arguments: &Untar, path: &[u8], options: RestoreOption
         let words = format!("{}: the target of a single entry has to be a name", target.display());
         Failure::usage(words)
     })?;
-    let folder = target.parent().filter(|folder| !folder.as_os_str().is_empty());
-    let mut restorer = Restorer::inside(folder.unwrap_or(Path::new(".")), options)?;
+    let mut restorer = Restorer::inside(engine::folder_of(target), options)?;
     restorer.start(archive.flags())?;
     let entered = restorer.enter(Some(Bytes::copy_from_slice(name.as_bytes())), Box::new(entry.node));
     let result = match entered {
@@ -192,30 +191,12 @@ fn to_tar(context: &Context, arguments: &Untar) -> Outcome<()> {
         return Err(Failure::usage("--path restores to a folder, not to a tar"));
     }
     let input = Input::open(context, &arguments.input, arguments.index, &arguments.sources)?;
-    let target = &arguments.target;
     let bar = context.bar("writing the tar", Unit::Bytes);
-    let write = |output: &mut dyn Write| {
-        let mut writer = TarWriter::new(BufWriter::with_capacity(BLOCK_LEN, output), target.clone());
+    let notes = output(&arguments.target, |output, name| {
+        let mut writer = TarWriter::new(BufWriter::with_capacity(BLOCK_LEN, output), name.to_owned());
         input.unpack(&arguments.effort, &context.progress, &mut writer)?;
-        Ok::<Notes, Failure>(writer.finish()?.1)
-    };
-    let notes = if target == Path::new("-") {
-        write(&mut std::io::stdout().lock())?
-    } else if std::fs::metadata(target).is_ok_and(|meta| !meta.is_file()) {
-        let opened = File::options().write(true).open(target);
-        write(&mut opened.map_err(|error| Failure::io(target.display(), "open", &error))?)?
-    } else {
-        let folder = target.parent().filter(|folder| !folder.as_os_str().is_empty());
-        let mut temporary = tempfile::Builder::new()
-            .prefix(".cairn-untar-")
-            .permissions(std::os::unix::fs::PermissionsExt::from_mode(0o666))
-            .tempfile_in(folder.unwrap_or(Path::new(".")))
-            .map_err(|error| Failure::io(target.display(), "make a temporary file for", &error))?;
-        let notes = write(temporary.as_file_mut())?;
-        let persisted = temporary.persist(target);
-        persisted.map_err(|error| Failure::io(target.display(), "rename the finished tar to", &error.error))?;
-        notes
-    };
+        Ok(writer.finish()?.1)
+    })?;
     drop(bar);
     tell(&notes, arguments.strict)
 }

@@ -16,7 +16,7 @@ use std::thread::JoinHandle;
 use bytes::Bytes;
 
 use super::bitmap::Bitmap;
-use super::{lock_file, replace_file};
+use super::{open_alone, replace_file};
 use crate::engine::error::file;
 use crate::engine::{Error, IndexedBlob, Result};
 
@@ -65,16 +65,8 @@ impl CopyOnRead {
     /// Errors: the file cannot be opened, or another mount has it; a state to start from is not there or not of this index.
     pub(crate) fn open(blob: IndexedBlob, options: &CopyOnReadOptions) -> Result<Self> {
         let path = &options.file;
-        let opened = File::options()
-            .read(true)
-            .write(true)
-            .create(true)
-            .truncate(false)
-            .open(path);
-        let kept = opened.map_err(file(path, "open"))?;
-        lock_file(&kept, path)?;
+        let (kept, found) = open_alone(path)?;
         let (items, len) = (blob.index().len() as u64, blob.len());
-        let found = kept.metadata().map_err(file(path, "look at"))?.len();
         let saved = match &options.state_save {
             Some(state) if found == len => read_state(state, items)?,
             _ => None,

@@ -25,7 +25,7 @@ use bytes::Bytes;
 use cairn_formats::{ChunkIndex, DigestAlgorithm};
 
 use super::bitmap::Bitmap;
-use super::{lock_file, replace_file};
+use super::{open_alone, replace_file};
 use crate::engine::error::file;
 use crate::engine::extract::lock;
 use crate::engine::{Error, Result};
@@ -75,15 +75,7 @@ impl Overlay {
         header[16..24].copy_from_slice(&len.to_le_bytes());
         header[24..].copy_from_slice(DigestAlgorithm::Sha512_256.id(index.as_bytes()).as_bytes());
 
-        let opened = File::options()
-            .read(true)
-            .write(true)
-            .create(true)
-            .truncate(false)
-            .open(path);
-        let overlay = opened.map_err(file(path, "open"))?;
-        lock_file(&overlay, path)?;
-        let found = overlay.metadata().map_err(file(path, "look at"))?.len();
+        let (overlay, found) = open_alone(path)?;
         let written = match read_map(&map_path, &header, len.div_ceil(BLOCK_LEN))? {
             Some(written) if found == len => written,
             None if found == 0 => Bitmap::new(len.div_ceil(BLOCK_LEN)),

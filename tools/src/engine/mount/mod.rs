@@ -16,7 +16,6 @@ mod tree_fs;
 use std::ffi::CString;
 use std::fs::File;
 use std::io::{self, Write as _};
-use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -31,6 +30,7 @@ pub(crate) use cow::Overlay;
 pub(crate) use tree_fs::TreeFs;
 
 use super::error::file;
+use super::new_file::{folder_of, name_file, new_file};
 use super::{Error, Result};
 
 /// Threads that answer requests: as many may wait for a store at a time.
@@ -210,38 +210,43 @@ fn read_ahead(folder: &Path) {
     );
 }
 
-/// Keeps others off a file until it is closed.
-fn lock_file(held: &File, path: &Path) -> Result<()> {
+/// Opens or makes a file that no other mount may use until it is closed; with its length.
+///
+/// Errors: it cannot be opened, or another mount has it.
+fn open_alone(path: &Path) -> Result<(File, u64)> {
     use rustix::fs::{FlockOperation, flock};
-    match flock(held, FlockOperation::NonBlockingLockExclusive) {
-        Ok(()) => Ok(()),
-        Err(rustix::io::Errno::WOULDBLOCK) => Err(Error::State {
-            path: path.to_owned(),
-            what: "in use by another mount",
-        }),
-        Err(error) => Err(file(path, "lock")(error.into())),
+    let opened = File::options()
+        .read(true)
+        .write(true)
+        .create(true)
+        .truncate(false)
+        .open(path);
+    let held = opened.map_err(file(path, "open"))?;
+    match flock(&held, FlockOperation::NonBlockingLockExclusive) {
+        Ok(()) => {}
+        Err(rustix::io::Errno::WOULDBLOCK) => {
+            return Err(Error::State {
+                path: path.to_owned(),
+                what: "in use by another mount",
+            });
+        }
+        Err(error) => return Err(file(path, "lock")(error.into())),
     }
+    let len = held.metadata().map_err(file(path, "look at"))?.len();
+    Ok((held, len))
 }
 
 /// Puts a new file in place of `path`: whole, and durable where `synced`, when this returns.
 fn replace_file(path: &Path, parts: &[&[u8]], synced: bool) -> Result<()> {
-    let folder = match path.parent() {
-        Some(folder) if !folder.as_os_str().is_empty() => folder,
-        _ => Path::new("."),
-    };
-    // What a plain new file would have; the user's umask takes its part.
-    let permissions = std::fs::Permissions::from_mode(0o666);
-    let mut builder = tempfile::Builder::new();
-    let new = builder.permissions(permissions).tempfile_in(folder);
-    let mut new = new.map_err(file(path, "write"))?;
+    let mut new = new_file(path, None)?;
     let written = parts.iter().try_for_each(|part| new.write_all(part));
     written.map_err(file(path, "write"))?;
     if synced {
         new.as_file().sync_all().map_err(file(path, "sync"))?;
     }
-    new.persist(path).map_err(|error| file(path, "replace")(error.error))?;
+    name_file(new, path)?;
     if synced {
-        let folder = File::open(folder).and_then(|folder| folder.sync_all());
+        let folder = File::open(folder_of(path)).and_then(|folder| folder.sync_all());
         folder.map_err(file(path, "sync the folder of"))?;
     }
     Ok(())
