@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{Duration, Instant};
 
+use rustix::event::{PollFd, PollFlags};
 use rustix::process::{Pid, Signal, kill_process};
 
 use crate::Result;
@@ -110,16 +111,19 @@ impl Mount {
         };
         command.arg("mount-index").arg("-s").arg(store).arg(index).arg(&folder);
         let log = scratch.join(format!("mount-{}.log", tool.name()));
+        // The kernel tells by this file when something is mounted, from now on.
+        let mounts = File::open("/proc/self/mountinfo")?;
         let server = Server::start(command, &log)?;
         let file = folder.join(index.file_stem().ok_or("the index has no name")?);
         let mut mount = Self { server, folder, file };
         let start = Instant::now();
         while !mount.file.exists() {
-            if mount.server.has_ended() || start.elapsed() > WITHIN {
+            let left = WITHIN.saturating_sub(start.elapsed());
+            let changed = PollFd::new(&mounts, PollFlags::PRI);
+            if left.is_zero() || mount.server.wait(Some(changed), left)? {
                 let text = std::fs::read_to_string(&log)?;
                 return Err(format!("{} does not mount: {}", tool.name(), text.trim()).into());
             }
-            std::thread::sleep(Duration::from_millis(5));
         }
         Ok(mount)
     }
@@ -128,10 +132,8 @@ impl Mount {
         if let Some(pid) = Pid::from_raw(self.server.pid() as i32) {
             let _ = kill_process(pid, Signal::INT);
         }
-        let start = Instant::now();
-        while !self.server.has_ended() && start.elapsed() < WITHIN {
-            std::thread::sleep(Duration::from_millis(5));
-        }
+        // One that stays is killed when its server is dropped.
+        let _ = self.server.wait(None, WITHIN);
     }
 }
 

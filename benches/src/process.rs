@@ -5,7 +5,8 @@ use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use rustix::process::{Pid, WaitId, WaitIdOptions, waitid};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::process::{Pid, PidfdFlags, WaitId, WaitIdOptions, pidfd_open, waitid};
 
 use crate::Result;
 
@@ -127,9 +128,13 @@ impl Server {
         self.0.id()
     }
 
-    /// Whether it has ended by itself.
-    pub(crate) fn has_ended(&mut self) -> bool {
-        !matches!(self.0.try_wait(), Ok(None))
+    /// Waits until it has ended, `other` has an event, or `limit` has passed; whether it has ended.
+    pub(crate) fn wait(&mut self, other: Option<PollFd<'_>>, limit: Duration) -> Result<bool> {
+        let ended = pidfd_open(Pid::from_child(&self.0), PidfdFlags::empty())?;
+        let mut events = vec![PollFd::new(&ended, PollFlags::IN)];
+        events.extend(other);
+        poll(&mut events, Some(&Timespec::try_from(limit)?))?;
+        Ok(!matches!(self.0.try_wait(), Ok(None)))
     }
 }
 

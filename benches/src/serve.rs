@@ -21,6 +21,8 @@ const CONNECTIONS: usize = 16;
 const REQUESTS: usize = 20_000;
 /// Answers whose bytes are compared before anything is timed.
 const COMPARED: usize = 200;
+/// How long after a refused connection the next is tried.
+const CONNECT_EVERY: Duration = Duration::from_millis(20);
 /// A server has to accept connections within this.
 const START_WITHIN: Duration = Duration::from_secs(20);
 
@@ -170,11 +172,11 @@ fn start(program: Program, folder: &Path, store: &Path, chunks: &[(String, u64)]
     let mut server = Server::start(program.command(folder, store, address)?, &log)?;
     let start = Instant::now();
     while TcpStream::connect(address).is_err() {
-        if server.has_ended() || start.elapsed() > START_WITHIN {
+        // Nobody tells when it listens; its end is seen at once.
+        if server.wait(None, CONNECT_EVERY)? || start.elapsed() > START_WITHIN {
             let text = fs::read_to_string(&log)?;
             return Err(format!("{} does not serve: {}", program.name(), text.trim()).into());
         }
-        std::thread::sleep(Duration::from_millis(20));
     }
     let target = |(path, len): &(String, u64)| Target {
         path: format!("{}{path}", program.prefix()),
