@@ -7,6 +7,7 @@ use std::path::Path;
 use std::sync::{Arc, Mutex};
 
 use bytes::Bytes;
+use cairn_store::{Change, Locations, LogPosition};
 use proptest::prelude::*;
 use tempfile::TempDir;
 
@@ -17,7 +18,7 @@ use crate::{
     ViewExt as _, open_schema,
 };
 
-/// A log in memory over RocksDB: records, and a watermark that counts them.
+/// A log in memory over RocksDB.
 #[derive(Debug)]
 struct TestLog {
     engine: Arc<RocksEngine>,
@@ -28,10 +29,17 @@ impl CommitLog for TestLog {
     fn commit(&self, record: Bytes) -> Result<(), BoxError> {
         let mut records = self.records.lock().unwrap();
         records.push(record.clone());
-        let mut changes = self.engine.changes();
-        changes.commit(&record)?;
-        Ok(changes.finish(&(records.len() as u64).to_be_bytes())?)
+        apply(&self.engine, records.len() as u64, &record);
+        Ok(())
     }
+}
+
+fn apply(engine: &RocksEngine, number: u64, record: &Bytes) {
+    let position = LogPosition {
+        pack: 1,
+        offset: number * 8,
+    };
+    Locations::apply(engine, &[Change::Commit(number, record.clone())], position).unwrap();
 }
 
 fn open_rocks(place: &Path, log: RocksLog) -> Arc<RocksEngine> {
@@ -44,15 +52,13 @@ fn open_rocks(place: &Path, log: RocksLog) -> Arc<RocksEngine> {
 
 fn logged(place: &Path, records: &Arc<Mutex<Vec<Bytes>>>) -> Database<RocksEngine> {
     let engine = open_rocks(place, RocksLog::None);
-    let applied = engine
-        .watermark()
-        .map_or(0, |n| u64::from_be_bytes(n.as_ref().try_into().unwrap()));
-    let records = Arc::clone(records);
-    for (n, record) in records.lock().unwrap().iter().enumerate().skip(applied as usize) {
-        let mut changes = engine.changes();
-        changes.commit(record).unwrap();
-        changes.finish(&(n as u64 + 1).to_be_bytes()).unwrap();
+    let applied = Locations::watermark(engine.as_ref()).unwrap();
+    // From one too early: what was applied is passed over by its number.
+    let again = applied.commit.saturating_sub(1);
+    for (number, record) in (1..).zip(records.lock().unwrap().iter()).skip(again as usize) {
+        apply(&engine, number, record);
     }
+    let records = Arc::clone(records);
     let log = Arc::new(TestLog {
         engine: Arc::clone(&engine),
         records,

@@ -12,6 +12,7 @@ use std::fmt;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
 use bytes::Bytes;
+use cairn_store::PackEngine;
 
 use crate::error::BoxError;
 use crate::kv::{BATCH_LEN_MAX, Batch, Commit, Conflict, Kv, Order, Page, Row, Version, View, Write};
@@ -37,6 +38,13 @@ pub trait CommitLog: Send + Sync + fmt::Debug {
     ///
     /// Errors: the record may or may not be applied when the log is read again.
     fn commit(&self, record: Bytes) -> std::result::Result<(), BoxError>;
+}
+
+/// The packs are the log: the engine is the locations of the pack store.
+impl CommitLog for PackEngine {
+    fn commit(&self, record: Bytes) -> std::result::Result<(), BoxError> {
+        Ok(Self::commit(self, record)?)
+    }
 }
 
 /// Bytes of batches that are committed as one record, unless one batch is longer.
@@ -173,7 +181,7 @@ impl Lane {
     fn take_group(&mut self) -> Group {
         let mut len = 0;
         let fits = |(_, batch): &&(Ticket, Batch)| {
-            len += batch.len();
+            len += batch.byte_len();
             len <= GROUP_LEN
         };
         let count = self.queue.iter().take_while(fits).count().max(1);

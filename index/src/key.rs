@@ -70,6 +70,10 @@ pub enum Table {
     Manifests = 5,
     /// The collector's generation and where it stands.
     Collector = 6,
+    /// Chunks of manifests, in pages.
+    ManifestPages = 7,
+    /// Manifests whose pages are there and do not count, or no more.
+    ManifestsPending = 8,
 }
 
 impl Table {
@@ -81,6 +85,8 @@ impl Table {
             Self::Leases,
             Self::Manifests,
             Self::Collector,
+            Self::ManifestPages,
+            Self::ManifestsPending,
         ]
         .into_iter()
         .find(|table| *table as u8 == number)
@@ -88,7 +94,7 @@ impl Table {
 }
 
 /// A key being built, and built: each call appends a part.
-#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Key(Vec<u8>);
 
 impl Key {
@@ -299,6 +305,14 @@ impl KeyRange {
         Self {
             start: prefix.to_vec(),
             end,
+        }
+    }
+
+    /// The keys of all tenants, without those of the index itself, which begin with a zero byte.
+    pub fn of_tenants() -> Self {
+        Self {
+            start: vec![1],
+            end: None,
         }
     }
 

@@ -225,7 +225,7 @@ impl Batch {
     }
 
     /// Bytes of its keys and values; [`BATCH_LEN_MAX`] is the most.
-    pub fn len(&self) -> usize {
+    pub fn byte_len(&self) -> usize {
         let checks: usize = self.checks.iter().map(|(key, _)| key.len()).sum();
         let writes: usize = self.writes.iter().map(|(key, write)| key.len() + write.len()).sum();
         checks + writes
@@ -233,7 +233,7 @@ impl Batch {
 
     /// Holds the batch to the limits. Every engine asks before it does anything.
     pub(crate) fn validate(&self) -> Result<()> {
-        within("batch", self.len(), BATCH_LEN_MAX)?;
+        within("batch", self.byte_len(), BATCH_LEN_MAX)?;
         let keys = self.checks.iter().map(|(key, _)| key);
         for key in keys.chain(self.writes.iter().map(|(key, _)| key)) {
             within("key", key.len(), KEY_LEN_MAX)?;

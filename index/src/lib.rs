@@ -8,6 +8,7 @@ mod database;
 mod error;
 mod key;
 mod kv;
+mod liveness;
 mod memory;
 mod record;
 mod rocks;
@@ -21,9 +22,12 @@ pub use kv::{
 pub use database::{CommitLog, Database, Engine, GROUP_LEN};
 pub use error::{BoxError, Error, Result};
 pub use key::{Key, KeyRange, KeyReader, TENANT_LEN_MAX, Table, Tenant, show_key};
+pub use liveness::{
+    ChunkAt, Fence, Lease, MANIFEST_PAGE_CHUNKS, MARKS_MAX, Manifest, ManifestChunk, ManifestId, NewManifest,
+    Published, condemn, condemned, drop_manifest, end_lease, for_each_condemned, for_each_manifest, hold_lease, leases,
+    manifest, manifest_page, pardon, sweep_manifests, swept,
+};
 pub use memory::MemoryEngine;
 pub use record::CommitRecord;
-pub use rocks::{
-    CHUNK_KEY_LEN, CHUNK_PLACE_LEN, ChunkKeyBytes, ChunkPlaceBytes, RocksChanges, RocksEngine, RocksLog, RocksOptions,
-};
+pub use rocks::{RocksEngine, RocksLog, RocksOptions};
 pub use schema::{SCHEMA, open_schema};

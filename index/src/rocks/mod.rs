@@ -1,4 +1,4 @@
-//! RocksDB: the engine of the server. Rows, and beside them where chunks lie (`chunks.rs`).
+//! RocksDB: the engine of the server. Rows, and beside them where chunks lie (`chunks.rs`, which also applies the log).
 //!
 //! Where a log of our own makes commits durable, RocksDB keeps none: it is a cache of the log. What is not yet in its files is
 //! lost in a crash and applied again from the watermark, a row that is written in one batch with what it stands for; all
@@ -18,6 +18,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use bytes::Bytes;
+use cairn_store::{LogPosition, Watermark};
 use rocksdb::checkpoint::Checkpoint;
 use rocksdb::{ColumnFamily, DB, DBAccess, DBRawIteratorWithThreadMode, ErrorKind, ReadOptions, Snapshot, WriteBatch};
 
@@ -27,7 +28,6 @@ use crate::memory::rest;
 use crate::record::CommitRecord;
 use crate::{Error, KeyRange, Result};
 
-pub use chunks::{CHUNK_KEY_LEN, CHUNK_PLACE_LEN, ChunkKeyBytes, ChunkPlaceBytes};
 pub use open::{RocksLog, RocksOptions};
 
 /// Column families. The names are on disk.
@@ -41,16 +41,19 @@ const WATERMARK: &[u8] = b"watermark";
 
 const VERSION_LEN: usize = size_of::<u64>();
 
+/// Bytes of the watermark: pack (u32), offset and commit (u64), little-endian.
+const WATERMARK_LEN: usize = 20;
+
 /// A folder of RocksDB.
 pub struct RocksEngine {
     db: DB,
     place: PathBuf,
     log: RocksLog,
     version: AtomicU64,
-    /// Held while something is written, so that versions and watermarks only go up.
-    writing: Mutex<()>,
-    /// The watermark that is known to be in RocksDB's files.
-    persisted: Mutex<Option<Bytes>>,
+    /// How much of the log has been applied. Held while something is written, so that this and versions only go up.
+    applied: Mutex<Watermark>,
+    /// How much of that is known to be in RocksDB's files.
+    persisted: Mutex<Watermark>,
 }
 
 impl fmt::Debug for RocksEngine {
@@ -72,7 +75,7 @@ impl RocksEngine {
             place: place.to_owned(),
             log: options.log,
             version: AtomicU64::new(0),
-            writing: Mutex::default(),
+            applied: Mutex::default(),
             persisted: Mutex::default(),
         };
         if let Some(version) = engine.engine_row(VERSION)? {
@@ -82,32 +85,20 @@ impl RocksEngine {
                 .map_err(|_| malformed("its version has another length"))?;
             engine.version.store(u64::from_be_bytes(version), Ordering::Release);
         }
-        *engine.persisted() = engine.engine_row(WATERMARK)?;
-        Ok(engine)
-    }
-
-    /// Begins to apply what the log says. Waits until whoever else does is done.
-    pub fn changes(&self) -> RocksChanges<'_> {
-        RocksChanges {
-            _writing: self.writing.lock().unwrap_or_else(PoisonError::into_inner),
-            batch: WriteBatch::default(),
-            version: self.version(),
-            engine: self,
+        if let Some(watermark) = engine.engine_row(WATERMARK)? {
+            *engine.applied() = decode_watermark(&watermark)?;
+            *engine.persisted() = *engine.applied();
         }
-    }
-
-    /// The newest watermark that a crash would leave, as [`RocksChanges::finish`] was given it. `None`: begin at the log's start.
-    pub fn watermark(&self) -> Option<Bytes> {
-        self.persisted().clone()
+        Ok(engine)
     }
 
     /// Writes what is only in memory into RocksDB's files, durably.
     pub fn flush(&self) -> Result<()> {
-        let watermark = self.engine_row(WATERMARK)?;
+        let applied = *self.applied();
         let families = [ROWS, CHUNKS, ENGINE].map(|name| self.family(name));
         let done = self.db.flush_cfs_opt(&families, &rocksdb::FlushOptions::default());
         done.map_err(|source| self.failed("flush", source))?;
-        *self.persisted() = watermark;
+        *self.persisted() = applied;
         Ok(())
     }
 
@@ -117,7 +108,20 @@ impl RocksEngine {
         checkpoint.map_err(|source| self.failed("copy itself", source))
     }
 
-    fn persisted(&self) -> MutexGuard<'_, Option<Bytes>> {
+    fn changes(&self) -> Changes<'_> {
+        Changes {
+            applied: self.applied(),
+            batch: WriteBatch::default(),
+            version: self.version(),
+            engine: self,
+        }
+    }
+
+    fn applied(&self) -> MutexGuard<'_, Watermark> {
+        self.applied.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn persisted(&self) -> MutexGuard<'_, Watermark> {
         self.persisted.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -145,7 +149,7 @@ impl View for RocksEngine {
             .batched_multi_get_cf(self.family(ROWS), keys.iter().copied(), false);
         let row = |row: std::result::Result<Option<_>, _>| -> Result<Option<Row>> {
             let row: Option<rocksdb::DBPinnableSlice<'_>> = row.map_err(|source| self.failed("read", source))?;
-            row.map(|row| decode(&row)).transpose()
+            row.map(|row| decode_row(&row)).transpose()
         };
         rows.into_iter().map(row).collect()
     }
@@ -175,41 +179,15 @@ impl Engine for RocksEngine {
     }
 }
 
-/// Changes that are applied together.
-pub struct RocksChanges<'a> {
+/// What goes into one batch of RocksDB. Nobody else writes meanwhile.
+struct Changes<'a> {
     engine: &'a RocksEngine,
     batch: WriteBatch,
     version: Version,
-    _writing: MutexGuard<'a, ()>,
+    applied: MutexGuard<'a, Watermark>,
 }
 
-impl RocksChanges<'_> {
-    /// A chunk is here now, wherever it was before.
-    pub fn put_chunk(&mut self, key: &ChunkKeyBytes, place: &ChunkPlaceBytes) {
-        self.batch.put_cf(self.engine.family(CHUNKS), key, place);
-    }
-
-    /// A chunk is gone.
-    pub fn remove_chunk(&mut self, key: &ChunkKeyBytes) {
-        self.batch.delete_cf(self.engine.family(CHUNKS), key);
-    }
-
-    /// A commit record of the log. One that was applied before is passed over.
-    ///
-    /// Errors: [`Error::Malformed`].
-    pub fn commit(&mut self, record: &Bytes) -> Result<()> {
-        self.record(&CommitRecord::decode(record)?);
-        Ok(())
-    }
-
-    /// Applies all of it. After a crash it is found applied up to `watermark` or up to an earlier one, never further.
-    ///
-    /// - `watermark`: where the log goes on, in the log's own words.
-    pub fn finish(mut self, watermark: &[u8]) -> Result<()> {
-        self.batch.put_cf(self.engine.family(ENGINE), WATERMARK, watermark);
-        self.write()
-    }
-
+impl Changes<'_> {
     fn record(&mut self, record: &CommitRecord) {
         if record.last() <= self.version {
             return;
@@ -229,9 +207,21 @@ impl RocksChanges<'_> {
             .put_cf(self.engine.family(ENGINE), VERSION, self.version.0.to_be_bytes());
     }
 
-    fn write(self) -> Result<()> {
-        let engine = self.engine;
-        let written = engine.db.write_opt(self.batch, &engine.log.write_options());
+    /// Everything before `watermark` has been applied when this is.
+    fn write_up_to(mut self, watermark: Watermark) -> Result<()> {
+        let row = encode_watermark(watermark);
+        self.batch.put_cf(self.engine.family(ENGINE), WATERMARK, row);
+        let before = std::mem::replace(&mut *self.applied, watermark);
+        self.write_batch().inspect_err(|_| *self.applied = before)
+    }
+
+    fn write(mut self) -> Result<()> {
+        self.write_batch()
+    }
+
+    fn write_batch(&mut self) -> Result<()> {
+        let (engine, batch) = (self.engine, std::mem::take(&mut self.batch));
+        let written = engine.db.write_opt(batch, &engine.log.write_options());
         written.map_err(|source| engine.failed("write", source))?;
         engine.version.store(self.version.0, Ordering::Release);
         Ok(())
@@ -250,7 +240,7 @@ impl View for RocksSnapshot<'_> {
         let rows = self.snapshot.multi_get_cf(keys.iter().map(|key| (family, *key)));
         let row = |row: std::result::Result<Option<Vec<u8>>, _>| -> Result<Option<Row>> {
             let row = row.map_err(|source| self.engine.failed("read", source))?;
-            row.map(|row| decode(&row)).transpose()
+            row.map(|row| decode_row(&row)).transpose()
         };
         rows.into_iter().map(row).collect()
     }
@@ -307,7 +297,7 @@ fn page<D: DBAccess>(
             break;
         }
         len += key.len() + row.len();
-        let row = decode(row).map_err(ScanError::Row)?;
+        let row = decode_row(row).map_err(ScanError::Row)?;
         page.rows.push((Bytes::copy_from_slice(key), row));
         match order {
             Order::Forward => rows.next(),
@@ -318,13 +308,35 @@ fn page<D: DBAccess>(
     Ok(page)
 }
 
-fn decode(row: &[u8]) -> Result<Row> {
+fn decode_row(row: &[u8]) -> Result<Row> {
     let (version, value) = row
         .split_first_chunk::<VERSION_LEN>()
         .ok_or(malformed("it is too short"))?;
     Ok(Row {
         version: Version(u64::from_be_bytes(*version)),
         value: Bytes::copy_from_slice(value),
+    })
+}
+
+fn encode_watermark(watermark: Watermark) -> [u8; WATERMARK_LEN] {
+    let mut row = [0; WATERMARK_LEN];
+    row[..4].copy_from_slice(&watermark.position.pack.to_le_bytes());
+    row[4..12].copy_from_slice(&watermark.position.offset.to_le_bytes());
+    row[12..].copy_from_slice(&watermark.commit.to_le_bytes());
+    row
+}
+
+fn decode_watermark(row: &[u8]) -> Result<Watermark> {
+    let row: &[u8; WATERMARK_LEN] = row
+        .try_into()
+        .map_err(|_| malformed("its watermark has another length"))?;
+    let number = |at: usize| u64::from_le_bytes(row[at..at + 8].try_into().expect("eight bytes"));
+    Ok(Watermark {
+        position: LogPosition {
+            pack: u32::from_le_bytes(row[..4].try_into().expect("four bytes")),
+            offset: number(4),
+        },
+        commit: number(12),
     })
 }
 

@@ -1,35 +1,59 @@
 //! RocksDB alone: chunks, watermarks, copies, and folders that are not right.
 
 use std::path::Path;
+use std::sync::Arc;
+
+use cairn_formats::{ChunkId, DomainId};
+use cairn_store::{Change, ChunkKey, ChunkPlace, Locations, PackEngine, PackOptions};
 
 use super::*;
 use crate::kv::{Batch, Commit, Kv as _, ViewExt as _};
 use crate::{Database, Tenant};
-use std::sync::Arc;
 
 fn open(place: &Path) -> Result<RocksEngine> {
     RocksEngine::open(place, &RocksOptions::default())
 }
 
-fn key(n: u32) -> ChunkKeyBytes {
-    let mut key = [0; CHUNK_KEY_LEN];
+fn key(n: u32) -> ChunkKey {
+    let mut id = [0; 32];
     // Spread, as digests are.
-    key[4..8].copy_from_slice(&n.wrapping_mul(0x9e37_79b9).to_be_bytes());
-    key
+    id[..4].copy_from_slice(&n.wrapping_mul(0x9e37_79b9).to_be_bytes());
+    ChunkKey {
+        domain: DomainId(n % 2),
+        id: ChunkId::from_bytes(id),
+    }
 }
 
-fn place(n: u32) -> ChunkPlaceBytes {
-    let mut place = [0; CHUNK_PLACE_LEN];
-    place[..4].copy_from_slice(&n.to_be_bytes());
-    place
+fn place(n: u32) -> ChunkPlace {
+    ChunkPlace {
+        pack: 1,
+        offset: u64::from(n) * 8,
+        len: 100 + n,
+        plain_len: 200 + n,
+        crc: n,
+        pinned: n % 3 == 0,
+    }
+}
+
+fn put(n: u32) -> Change {
+    Change::Put(key(n), place(n))
+}
+
+fn at(offset: u64) -> LogPosition {
+    LogPosition { pack: 1, offset }
+}
+
+fn watermark(offset: u64) -> Watermark {
+    Watermark {
+        position: at(offset),
+        commit: 0,
+    }
 }
 
 /// Rows and chunks in files, and the engine closed.
 fn filled(folder: &Path) {
     let engine = open(folder).unwrap();
-    let mut changes = engine.changes();
-    (0..1000).for_each(|n| changes.put_chunk(&key(n), &place(n)));
-    changes.finish(b"mark").unwrap();
+    Locations::apply(&engine, &(0..1000).map(put).collect::<Vec<_>>(), at(8)).unwrap();
     let kv = Database::new(Arc::new(engine));
     let mut batch = Batch::new();
     (0..100).for_each(|n| _ = batch.put(format!("row {n}"), vec![b'x'; 1000]));
@@ -51,52 +75,50 @@ fn file(folder: &Path, matches: impl Fn(&str) -> bool) -> PathBuf {
 fn chunks_are_found_where_they_were_put_last() {
     let folder = tempfile::tempdir().unwrap();
     let engine = open(folder.path()).unwrap();
-    let mut changes = engine.changes();
-    (0..500).for_each(|n| changes.put_chunk(&key(n), &place(n)));
-    changes.finish(b"1").unwrap();
-    engine.flush().unwrap();
-    let mut changes = engine.changes();
-    changes.put_chunk(&key(1), &place(1001));
-    changes.remove_chunk(&key(2));
-    changes.put_chunk(&key(3), &place(1003));
-    changes.remove_chunk(&key(3));
-    changes.finish(b"2").unwrap();
+    let apply = |changes: &[Change], offset| Locations::apply(&engine, changes, at(offset)).unwrap();
+    apply(&(0..500).map(put).collect::<Vec<_>>(), 8);
+    engine.persist().unwrap();
+    let moved = |n| Change::Put(key(n), place(1000 + n));
+    apply(
+        &[moved(1), Change::Remove(key(2)), moved(3), Change::Remove(key(3))],
+        16,
+    );
 
-    let places = engine.chunk_places(&[7, 1, 2, 3, 999, 7].map(key)).unwrap();
+    let places = Locations::get_many(&engine, &[7, 1, 2, 3, 999, 7].map(key)).unwrap();
     assert_eq!(
         places,
         [Some(place(7)), Some(place(1001)), None, None, None, Some(place(7))]
     );
     let mut seen = Vec::new();
-    engine
-        .for_each_chunk(|key, place| {
-            seen.push((key, place));
-            Ok::<_, Error>(())
-        })
-        .unwrap();
+    let all = Locations::for_each(&engine, &mut |key, place| {
+        seen.push((key, place));
+        Ok(())
+    });
+    all.unwrap();
     assert_eq!(seen.len(), 498);
-    assert!(seen.is_sorted());
-    let stopped = engine.for_each_chunk(|_, _| Err(malformed("enough")));
-    assert!(matches!(stopped, Err(Error::Malformed { reason: "enough", .. })));
+    assert!(seen.contains(&(key(1), place(1001))));
+    let stopped = Locations::for_each(&engine, &mut |_, _| Err(engine.store_error(malformed("enough"))));
+    assert!(stopped.is_err());
+
+    let crooked = ChunkPlace { offset: 4, ..place(1) };
+    assert!(Locations::apply(&engine, &[Change::Put(key(1), crooked)], at(24)).is_err());
+    assert_eq!(*engine.applied(), watermark(16), "nothing of it was applied");
 }
 
 #[test]
 fn the_watermark_is_what_the_files_have() {
     let folder = tempfile::tempdir().unwrap();
     let engine = open(folder.path()).unwrap();
-    assert_eq!(engine.watermark(), None);
-    engine.changes().finish(b"one").unwrap();
-    assert_eq!(engine.watermark(), None, "it is in memory");
+    let now = |engine: &RocksEngine| Locations::watermark(engine).unwrap();
+    assert_eq!(now(&engine), Watermark::default());
+    Locations::apply(&engine, &[put(1)], at(8)).unwrap();
+    assert_eq!(now(&engine), Watermark::default(), "it is in memory");
     engine.flush().unwrap();
-    assert_eq!(engine.watermark().unwrap(), "one");
-    engine.changes().finish(b"two").unwrap();
-    assert_eq!(engine.watermark().unwrap(), "one");
+    assert_eq!(now(&engine), watermark(8));
+    Locations::apply(&engine, &[put(1)], at(16)).unwrap();
+    assert_eq!(now(&engine), watermark(8));
     drop(engine);
-    assert_eq!(
-        open(folder.path()).unwrap().watermark().unwrap(),
-        "two",
-        "closing flushes"
-    );
+    assert_eq!(now(&open(folder.path()).unwrap()), watermark(16), "closing flushes");
 }
 
 #[test]
@@ -106,11 +128,9 @@ fn a_copy_is_an_index_of_its_own() {
     filled(&first);
     let engine = open(&first).unwrap();
     engine.checkpoint(&copy).unwrap();
-    let mut changes = engine.changes();
-    changes.remove_chunk(&key(1));
-    changes.finish(b"later").unwrap();
+    Locations::apply(&engine, &[Change::Remove(key(1))], at(16)).unwrap();
     let copy = open(&copy).unwrap();
-    assert_eq!(copy.chunk_places(&[key(1)]).unwrap(), [Some(place(1))]);
+    assert_eq!(Locations::get_many(&copy, &[key(1)]).unwrap(), [Some(place(1))]);
     assert_eq!(copy.get("row 7").unwrap().unwrap().value.len(), 1000);
     assert_eq!(copy.version(), Version(1));
     assert!(engine.checkpoint(&first).is_err(), "not over what is there");
@@ -120,11 +140,51 @@ fn a_copy_is_an_index_of_its_own() {
 fn a_record_that_is_none_changes_nothing() {
     let folder = tempfile::tempdir().unwrap();
     let engine = open(folder.path()).unwrap();
-    let mut changes = engine.changes();
-    assert!(matches!(
-        changes.commit(&Bytes::from_static(b"no record")),
-        Err(Error::Malformed { .. })
-    ));
+    let changes = [put(1), Change::Commit(1, Bytes::from_static(b"no record"))];
+    let error = Locations::apply(&engine, &changes, at(8)).unwrap_err();
+    assert!(matches!(error, cairn_store::Error::Unavailable { .. }), "{error:?}");
+    assert_eq!(Locations::get_many(&engine, &[key(1)]).unwrap(), [None]);
+}
+
+/// Goal: rows, chunks and the packs are one store: what was committed is there after the index was lost.
+/// Method: commits through a real pack store; the index's folder is deleted, and the packs opened with a new one.
+#[test]
+fn a_wiped_index_comes_back_from_the_packs() {
+    let folder = tempfile::tempdir().unwrap();
+    let [packs, index] = ["packs", "index"].map(|name| folder.path().join(name));
+    let open = || {
+        let engine = Arc::new(open(&index).unwrap());
+        let locations = Arc::clone(&engine) as Arc<dyn Locations>;
+        let (packs, report) = PackEngine::open_folder(&packs, PackOptions::default(), locations).unwrap();
+        assert_eq!(report.suspects, []);
+        Database::logged(engine, Arc::new(packs))
+    };
+    let kv = open();
+    for n in 0..50 {
+        let mut batch = Batch::new();
+        batch.put(format!("row {n}"), format!("{n}")).add("rows", 1);
+        if n % 3 == 1 {
+            batch.delete(format!("row {}", n / 2));
+        }
+        assert!(matches!(kv.commit(batch).unwrap(), Commit::Done(_)));
+        if n == 20 {
+            kv.engine().flush().unwrap();
+        }
+    }
+    let all = |kv: &Database<RocksEngine>| kv.scan(&KeyRange::prefix(b""), Order::Forward, 1000).unwrap();
+    let (before, version) = (all(&kv), kv.engine().version());
+    drop(kv);
+    let kv = open();
+    assert_eq!(
+        (all(&kv), kv.engine().version()),
+        (before.clone(), version),
+        "opened again"
+    );
+    drop(kv);
+    std::fs::remove_dir_all(&index).unwrap();
+    let kv = open();
+    assert_eq!((all(&kv), kv.engine().version()), (before, version), "made again");
+    assert_eq!(kv.get("rows").unwrap().unwrap().counter(), Some(50));
 }
 
 #[test]
@@ -179,7 +239,7 @@ fn a_damaged_folder_says_so() {
         damage(folder.path());
         let read = open(folder.path()).and_then(|engine| {
             let keys: Vec<_> = (0..1000).map(key).collect();
-            engine.chunk_places(&keys)?;
+            engine.places(&keys)?;
             engine.scan(&KeyRange::prefix(b""), Order::Forward, 1000)
         });
         let error = read.expect_err(what);
@@ -225,12 +285,17 @@ fn rows_that_we_did_not_write_are_no_rows() {
     let engine = open(folder.path()).unwrap();
     let mut batch = WriteBatch::default();
     batch.put_cf(engine.family(ROWS), Tenant::default().as_str(), b"short");
-    batch.put_cf(engine.family(CHUNKS), key(1), b"short");
+    batch.put_cf(engine.family(CHUNKS), [0; 36], b"short");
     engine.db.write_opt(batch, &engine.log.write_options()).unwrap();
     assert!(matches!(engine.get("default"), Err(Error::Malformed { .. })));
     assert!(matches!(
         engine.scan(&KeyRange::prefix(b""), Order::Forward, 9),
         Err(Error::Malformed { .. })
     ));
-    assert!(matches!(engine.chunk_places(&[key(1)]), Err(Error::Malformed { .. })));
+    let nobody = ChunkKey {
+        domain: DomainId(0),
+        id: ChunkId::from_bytes([0; 32]),
+    };
+    assert!(matches!(engine.places(&[nobody]), Err(Error::Malformed { .. })));
+    assert!(Locations::for_each(&engine, &mut |_, _| Ok(())).is_err());
 }

@@ -1,0 +1,329 @@
+//! Manifests: which chunks something is made of. They are what keeps chunks alive.
+//!
+//! A manifest is a head row under its name, and pages of chunks under an id of its own. Pages are written first, in as many
+//! commits as they need; the head comes last, with the writer's fence, and makes all of it count at once. Before the first page
+//! a row says that the id is *pending*; the head's commit takes it away, and puts the id of a manifest it replaces in its place.
+//! So what a crash or a replacement leaves behind is always named by such a row, and [`sweep_manifests`] removes it.
+//!
+//! Values, big-endian: head: id, domain u32, chunks u64, bytes u64; page: a digest of 32 bytes and a length u32 each.
+
+use cairn_formats::{ChunkId, DomainId};
+
+use super::Fence;
+use crate::kv::{BATCH_LEN_MAX, Batch, Check, Commit, Kv, Order, Version, View, ViewExt as _};
+use crate::{Error, Key, KeyRange, KeyReader, Result, Table, Tenant};
+
+/// Chunks of a page: 36 KiB of value.
+pub const MANIFEST_PAGE_CHUNKS: usize = 1024;
+
+const CHUNK_LEN: usize = 32 + 4;
+
+/// Names a manifest's pages. Chosen at random by who writes it; never used twice.
+pub type ManifestId = [u8; 16];
+
+/// A chunk of a manifest.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ManifestChunk {
+    /// Its name.
+    pub id: ChunkId,
+    /// Bytes of the plain chunk.
+    pub len: u32,
+}
+
+/// A manifest's head.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Manifest {
+    /// Names its pages.
+    pub id: ManifestId,
+    /// The domain its chunks are in.
+    pub domain: DomainId,
+    /// How many chunks.
+    pub chunks: u64,
+    /// Bytes of all chunks.
+    pub len: u64,
+    /// The commit that made it.
+    pub version: Version,
+}
+
+impl Manifest {
+    /// How many pages it has.
+    pub fn pages(&self) -> u32 {
+        u32::try_from(self.chunks.div_ceil(MANIFEST_PAGE_CHUNKS as u64)).unwrap_or(u32::MAX)
+    }
+}
+
+/// What became of a manifest that was to be published.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[must_use]
+pub enum Published {
+    /// It counts, as of this version.
+    Done(Version),
+    /// Chunks have been condemned or swept since the fence: take a new one, look all chunks up again, and publish again.
+    FenceMoved,
+    /// The name has got or lost a manifest meanwhile: decide again.
+    NameTaken,
+}
+
+fn head_key(tenant: &Tenant, name: &[u8]) -> Key {
+    Key::of(tenant, Table::Manifests).bytes(name)
+}
+
+fn page_key(tenant: &Tenant, id: &ManifestId, page: u32) -> Key {
+    Key::of(tenant, Table::ManifestPages).fixed(id).u32(page)
+}
+
+fn pending_key(tenant: &Tenant, id: &ManifestId) -> Key {
+    Key::of(tenant, Table::ManifestsPending).fixed(id)
+}
+
+/// A manifest being written.
+#[derive(Debug)]
+pub struct NewManifest<'a, K: ?Sized> {
+    kv: &'a K,
+    tenant: &'a Tenant,
+    head: Manifest,
+    /// The row that says so, which is gone when this was given up.
+    pending: Check,
+    /// Chunks not yet in a page row, and pages not yet committed.
+    open: Vec<u8>,
+    batch: Batch,
+    pages: u32,
+}
+
+impl<'a, K: Kv + ?Sized> NewManifest<'a, K> {
+    /// Begins one.
+    ///
+    /// - `pending_until`: seconds since 1970 UTC after which [`sweep_manifests`] takes it for left behind.
+    pub fn begin(kv: &'a K, tenant: &'a Tenant, id: ManifestId, domain: DomainId, pending_until: u64) -> Result<Self> {
+        let mut batch = Batch::new();
+        batch
+            .check(pending_key(tenant, &id), Check::Absent)
+            .put(pending_key(tenant, &id), pending_until.to_be_bytes().to_vec());
+        let Commit::Done(pending) = kv.commit(batch)? else {
+            return Err(malformed("its id is in use"));
+        };
+        Ok(Self {
+            kv,
+            tenant,
+            head: Manifest {
+                id,
+                domain,
+                chunks: 0,
+                len: 0,
+                version: Version::default(),
+            },
+            pending: Check::Version(pending),
+            open: Vec::new(),
+            batch: Batch::new(),
+            pages: 0,
+        })
+    }
+
+    /// Appends chunks.
+    pub fn push(&mut self, chunks: &[ManifestChunk]) -> Result<()> {
+        for chunk in chunks {
+            self.open.extend_from_slice(chunk.id.as_bytes());
+            self.open.extend_from_slice(&chunk.len.to_be_bytes());
+            self.head.chunks += 1;
+            self.head.len += u64::from(chunk.len);
+            if self.open.len() == MANIFEST_PAGE_CHUNKS * CHUNK_LEN {
+                self.end_page()?;
+            }
+        }
+        Ok(())
+    }
+
+    fn end_page(&mut self) -> Result<()> {
+        let page = std::mem::take(&mut self.open);
+        self.batch.put(page_key(self.tenant, &self.head.id, self.pages), page);
+        self.pages += 1;
+        if self.batch.byte_len() > BATCH_LEN_MAX / 2 {
+            self.write_pages()?;
+        }
+        Ok(())
+    }
+
+    fn write_pages(&mut self) -> Result<()> {
+        let mut batch = std::mem::take(&mut self.batch);
+        batch.check(pending_key(self.tenant, &self.head.id), self.pending);
+        match self.kv.commit(batch)? {
+            Commit::Done(_) => Ok(()),
+            Commit::Conflict(_) => Err(given_up()),
+        }
+    }
+
+    /// Writes the pages that are not there yet. Then [`NewManifest::publish`] can be tried as often as it takes.
+    pub fn finish(&mut self) -> Result<()> {
+        if !self.open.is_empty() {
+            self.end_page()?;
+        }
+        self.write_pages()
+    }
+
+    /// Makes it count under a name, in place of what is there.
+    ///
+    /// - `fence`: taken before all of its chunks were found to be there, and not condemned.
+    /// - `before`: the manifest that the name had, `None` for none.
+    /// - Errors: [`Error::Malformed`] when it was not published in time and its pages have been removed.
+    pub fn publish(&self, name: &[u8], fence: &Fence, before: Option<&Manifest>) -> Result<Published> {
+        let head = head_key(self.tenant, name);
+        let mut batch = Batch::new();
+        fence.guard(&mut batch);
+        let check = before.map_or(Check::Absent, |before| Check::Version(before.version));
+        batch.check(&head, check).put(head, encode(&self.head));
+        let pending = pending_key(self.tenant, &self.head.id);
+        batch.check(&pending, self.pending).delete(pending);
+        if let Some(before) = before {
+            batch.put(pending_key(self.tenant, &before.id), 0_u64.to_be_bytes().to_vec());
+        }
+        Ok(match self.kv.commit(batch)? {
+            Commit::Done(version) => Published::Done(version),
+            Commit::Conflict(conflict) => match conflict.check {
+                0 => Published::FenceMoved,
+                1 => Published::NameTaken,
+                _ => return Err(given_up()),
+            },
+        })
+    }
+}
+
+fn given_up() -> Error {
+    malformed("it was not published in time, and its pages are gone")
+}
+
+/// The manifest of a name.
+pub fn manifest(view: &(impl View + ?Sized), tenant: &Tenant, name: &[u8]) -> Result<Option<Manifest>> {
+    let row = view.get(head_key(tenant, name))?;
+    row.map(|row| decode(&row.value, row.version)).transpose()
+}
+
+/// Chunks of a manifest, [`MANIFEST_PAGE_CHUNKS`] a page but for the last.
+///
+/// Errors: [`Error::Malformed`] when there is no such page: the manifest was dropped or replaced meanwhile.
+pub fn manifest_page(
+    view: &(impl View + ?Sized),
+    tenant: &Tenant,
+    manifest: &Manifest,
+    page: u32,
+) -> Result<Vec<ManifestChunk>> {
+    let row = view.get(page_key(tenant, &manifest.id, page))?;
+    let row = row.ok_or(malformed("a page of it is not there"))?;
+    let mut reader = KeyReader::new(&row.value);
+    let count = row.value.len() / CHUNK_LEN;
+    let mut chunks = Vec::with_capacity(count);
+    for _ in 0..count {
+        chunks.push(ManifestChunk {
+            id: ChunkId::from_bytes(reader.fixed()?),
+            len: reader.u32()?,
+        });
+    }
+    reader.end()?;
+    Ok(chunks)
+}
+
+/// Takes a name's manifest away; its chunks may then be collected. Returns whether the name still had this one.
+pub fn drop_manifest(kv: &(impl Kv + ?Sized), tenant: &Tenant, name: &[u8], manifest: &Manifest) -> Result<bool> {
+    let head = head_key(tenant, name);
+    let mut batch = Batch::new();
+    batch.check(&head, Check::Version(manifest.version)).delete(head);
+    batch.put(pending_key(tenant, &manifest.id), 0_u64.to_be_bytes().to_vec());
+    Ok(matches!(kv.commit(batch)?, Commit::Done(_)))
+}
+
+/// Visits the manifests of all tenants, with tenant and name, until an error, which is returned.
+///
+/// - `since`: only those committed after this version: what a re-mark looks at.
+pub fn for_each_manifest<E: From<Error>>(
+    view: &(impl View + ?Sized),
+    since: Version,
+    mut visit: impl FnMut(&Tenant, &[u8], Manifest) -> std::result::Result<(), E>,
+) -> std::result::Result<(), E> {
+    // Tenants are found by leaping from one to the next behind its last key.
+    let mut rest = KeyRange::of_tenants();
+    while let Some(tenant) = next_tenant(view, &rest)? {
+        let table = Key::of(&tenant, Table::Manifests);
+        view.for_each(table.range(), |key, row| {
+            if row.version <= since {
+                return Ok(());
+            }
+            let mut reader = KeyReader::new(&key[table.as_bytes().len()..]);
+            let name = reader.bytes()?;
+            reader.end()?;
+            visit(&tenant, &name, decode(&row.value, row.version)?)
+        })?;
+        let all = Key::of_tenant(&tenant).range();
+        rest.start = all.end.ok_or(malformed("its tenant has no end"))?;
+    }
+    Ok(())
+}
+
+fn next_tenant(view: &(impl View + ?Sized), rest: &KeyRange) -> Result<Option<Tenant>> {
+    let page = view.scan(rest, Order::Forward, 1)?;
+    let Some((key, _)) = page.rows.first() else {
+        return Ok(None);
+    };
+    let name = KeyReader::new(key).bytes()?;
+    let name = std::str::from_utf8(&name).map_err(|_| malformed("its tenant is no text"))?;
+    Tenant::new(name).map(Some)
+}
+
+/// Removes the pages of manifests that were replaced, dropped, or left behind unfinished. Returns how many manifests.
+///
+/// - `now`: seconds since 1970 UTC.
+pub fn sweep_manifests(kv: &(impl Kv + ?Sized), tenant: &Tenant, now: u64) -> Result<usize> {
+    let table = Key::of(tenant, Table::ManifestsPending);
+    let mut gone = Vec::new();
+    kv.for_each(table.range(), |key, row| {
+        let until = KeyReader::new(&row.value).u64()?;
+        if until < now {
+            gone.push((KeyReader::new(&key[table.as_bytes().len()..]).fixed()?, row.version));
+        }
+        Ok::<_, Error>(())
+    })?;
+    let mut swept = 0;
+    for (id, version) in gone {
+        // Its writer, if there is one after all, can write no page and no head once the row is gone.
+        let pages = Key::of(tenant, Table::ManifestPages).fixed(&id);
+        let mut keys = Vec::new();
+        kv.for_each(pages.range(), |key, _| {
+            keys.push(key);
+            Ok::<_, Error>(())
+        })?;
+        let mut batch = Batch::new();
+        batch
+            .check(pending_key(tenant, &id), Check::Version(version))
+            .delete(pending_key(tenant, &id));
+        for key in keys {
+            batch.delete(key);
+        }
+        if let Commit::Done(_) = kv.commit(batch)? {
+            swept += 1;
+        }
+    }
+    Ok(swept)
+}
+
+fn encode(manifest: &Manifest) -> Vec<u8> {
+    let value = Key::default().fixed(&manifest.id).u32(manifest.domain.0);
+    value.u64(manifest.chunks).u64(manifest.len).into_bytes()
+}
+
+fn decode(value: &[u8], version: Version) -> Result<Manifest> {
+    let mut reader = KeyReader::new(value);
+    let manifest = Manifest {
+        id: reader.fixed()?,
+        domain: DomainId(reader.u32()?),
+        chunks: reader.u64()?,
+        len: reader.u64()?,
+        version,
+    };
+    reader.end()?;
+    Ok(manifest)
+}
+
+fn malformed(reason: &'static str) -> Error {
+    Error::Malformed {
+        what: "manifest",
+        reason,
+    }
+}
