@@ -1,4 +1,5 @@
-//! casync's protocol over SSH, both ends: real casync and desync with `cairn` at the far end, and `cairn` with theirs.
+//! casync's protocol over SSH, both ends: real casync and desync with `cairn` at the far end, and `cairn` with theirs, reading
+//! and making.
 //!
 //! Through a real sshd on a port of its own, and through a script in ssh's place that runs the command here.
 
@@ -100,6 +101,18 @@ impl Far {
         command
             .env("CASYNC_SSH_PATH", &self.ssh)
             .env("CASYNC_REMOTE_PATH", remote);
+        command
+    }
+
+    /// A command whose connection is cut in one direction after half a megabyte. (`head` would hold back what it has.)
+    fn with_cut(&self, command: Command, remote: &Path) -> Command {
+        let body = format!(
+            "dd bs=64k iflag=count_bytes count=500000 status=none | {} \"$@\"",
+            self.ssh.display()
+        );
+        let cut = script(self.folder.path(), "cut-ssh", &body);
+        let mut command = self.with(command, remote);
+        command.env("CASYNC_SSH_PATH", cut);
         command
     }
 
@@ -235,4 +248,106 @@ fn a_far_end_that_cannot_be_reached_is_one_line() {
     assert_eq!(words.trim_end().lines().count(), 1, "{words}");
     let words = refused(cairn().args(args!["extract", "-s", "s", "ssh://-oProxyCommand=x/p", far.path("out")]));
     assert!(words.contains("a host or user that ssh would take"), "{words}");
+}
+
+/// We make to the far end, a blob and a tree; a second make sends nothing, and one that is cut off leaves no index.
+fn we_make_to(far: &Far, remote: &Path, kind: &str) {
+    let store = far.ours(&format!("{kind}-store"));
+    let at_far = far.path(&format!("{kind}-store"));
+    let steps: [(&str, &[&str], &str); 2] = [("make", &[], "blob.caibx"), ("tar", &["-i"], "tree.caidx")];
+    for (verb, flags, name) in steps {
+        let index = format!("{kind}-{name}");
+        let source = name.split('.').next().expect("a name");
+        let run = |mut command: Command| {
+            command.args(args![verb, "--verbose", "-s", store, "-e", "0"]);
+            command.args(flags).args(args![far.ours(&index), far.path(source)]);
+            command
+        };
+        let words = refused(&mut run(far.with_cut(cairn(), remote)));
+        // casync leaves without a word, ours says why.
+        let told = ["the other end has left", "it was cut off", "it left before"];
+        assert!(told.iter().any(|told| words.contains(told)), "{words}");
+        assert!(!far.path(&index).exists(), "an index after a cut");
+        if at_far.exists() {
+            ok(cairn().args(args!["verify", "-s", at_far]));
+        }
+        ok(&mut run(far.with(cairn(), remote)));
+        let again = ok(&mut run(far.with(cairn(), remote))).stderr;
+        let again = String::from_utf8_lossy(&again).into_owned();
+        assert!(again.contains("pushed 0 chunks"), "{again}");
+        ok(cairn().args(args!["verify", "-s", at_far]));
+        let back = format!("{source}.of-{kind}");
+        let extract = ["extract", "untar"][usize::from(verb == "tar")];
+        let mut command = cairn();
+        command.arg(extract).args(flags);
+        ok(command.args(args!["-s", at_far, far.path(&index), far.path(&back)]));
+        far.assert_same(source, &back);
+    }
+    // An index of chunks that are elsewhere goes alone.
+    let index = format!("{kind}-alone.caibx");
+    ok(far.with(cairn(), remote).args(args![
+        "make",
+        "-s",
+        far.path("near"),
+        far.ours(&index),
+        far.path("blob")
+    ]));
+    ok(cairn().args(args!["verify-index", far.path(&index), far.path("blob")]));
+    assert!(!far.path("default.castr").exists(), "a store that nobody asked for");
+}
+
+#[test]
+fn we_make_to_casync_through_sshd() {
+    we_make_to(&Far::behind_sshd(), Path::new("casync"), "casync");
+}
+
+#[test]
+fn we_make_to_us_through_sshd() {
+    we_make_to(&Far::behind_sshd(), &built("cairn"), "cairn");
+}
+
+/// What cannot be written at the far end, or over this protocol, is told in its own words, and nothing has its final name.
+#[test]
+fn a_push_that_is_refused_is_told_why() {
+    let far = Far::behind_sshd();
+    fs::create_dir(far.path("locked")).expect("a folder");
+    fs::set_permissions(far.path("locked"), fs::Permissions::from_mode(0o555)).expect("a mode");
+    fs::set_permissions(far.folder.path(), fs::Permissions::from_mode(0o755)).expect("a mode");
+    fs::copy(built("cairn"), far.path("cairn")).expect("a copy that everybody can run");
+    // Root may write everywhere: the far end is somebody else.
+    let nobody = "if [ \"$(id -u)\" = 0 ]; then exec setpriv --reuid 65534 --regid 65534 --clear-groups";
+    for program in ["casync".to_owned(), far.path("cairn").display().to_string()] {
+        let body = format!("{nobody} {program} \"$@\"; fi\nexec {program} \"$@\"");
+        let remote = script(far.folder.path(), "unprivileged", &body);
+        let words = refused(far.with(cairn(), &remote).args(args![
+            "make",
+            "-e",
+            "0",
+            "-s",
+            far.ours("locked/store"),
+            far.ours("locked/x.caibx"),
+            far.path("blob")
+        ]));
+        assert!(words.to_lowercase().contains("permission"), "{program}: {words}");
+        assert_eq!(fs::read_dir(far.path("locked")).expect("listed").count(), 0);
+    }
+    let us = built("cairn");
+    let words = refused(far.with(cairn(), &us).args(args![
+        "make",
+        "-s",
+        far.ours("store"),
+        far.path("near.caibx"),
+        far.path("blob")
+    ]));
+    assert!(words.contains("only with the index that names them"), "{words}");
+    let words = refused(far.with(cairn(), &us).args(args![
+        "extract",
+        "-e",
+        "0",
+        "-s",
+        far.path("near"),
+        far.ours("blob"),
+        far.path("out")
+    ]));
+    assert!(words.contains("is not a chunk index"), "{words}");
 }

@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 use bytes::Bytes;
 
 use crate::backend::http::{Answer, Ask, HttpClient, Spool, failed, network_thread};
-use crate::backend::ssh::pull_index;
+use crate::backend::ssh::{pull_index, push_index};
 use crate::file::{map_file, replace_file};
 use crate::location::{Location, SshLocation};
 use crate::open::not_yet;
@@ -108,10 +108,9 @@ impl IndexStore {
                     Answer::Missing => Err(self.unavailable(action, "no answer to an upload".into())),
                 }
             }
-            // Over this protocol an index goes with its chunks.
-            Place::Ssh(..) => Err(Error::ReadOnly {
-                store: self.name.clone(),
-            }),
+            Place::Ssh(location, options) => {
+                push_index(location, options, &index).map_err(|source| self.unavailable(action, source))
+            }
         }
     }
 

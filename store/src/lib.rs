@@ -23,7 +23,7 @@ use cairn_formats::{ChunkForm, ChunkId, EncodedChunk, StorableChunk};
 
 pub use backend::flat::{FlatOptions, FlatStore, StoredChunk, SyncPolicy};
 pub use backend::http::{Authorization, Cookie, HttpOptions, HttpStore, Proxy};
-pub use backend::ssh::{SshOptions, SshStore};
+pub use backend::ssh::{SshOptions, SshPush, SshPushed, SshStore};
 pub use error::{BoxError, Error};
 
 pub use index_store::IndexStore;

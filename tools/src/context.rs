@@ -10,7 +10,8 @@ use bytes::Bytes;
 use cairn_formats::{ChunkCipher, ChunkForm, ChunkIndex, CipherAlgorithm, CipherKey, DigestAlgorithm};
 use cairn_store::{
     Authorization, CacheOptions, CacheStore, ChunkStore, Cookie, FlatOptions, FlatStore, HttpOptions, IndexStore,
-    Location, Proxy, RateLimit, Sealing, SshOptions, StoreOptions, StoreSpec, SyncPolicy, open_chain, open_store,
+    Location, Proxy, RateLimit, Sealing, SshOptions, SshPush, StoreOptions, StoreSpec, SyncPolicy, open_chain,
+    open_store,
 };
 
 use crate::bar::{Bar, Unit};
@@ -133,6 +134,7 @@ impl Context {
                 timeout: http.timeout,
                 error_retry: http.error_retry,
                 error_retry_base_interval: http.error_retry_base_interval,
+                rate_limit: rate.0.clone(),
             },
             http,
         })
@@ -203,8 +205,17 @@ impl Context {
     ) -> Outcome<(Arc<dyn ChunkStore>, ChunkForm)> {
         let spec = self.spec(store, access, Some(writing), &Rate::new(access))?;
         for member in &spec.members {
-            if let Location::Local(path) = &member.location {
-                make_folder(path)?;
+            match &member.location {
+                Location::Local(path) => make_folder(path)?,
+                Location::Ssh(ssh) => {
+                    return Err(Failure::usage(format!(
+                        "{ssh}: over SSH the far end takes chunks only with the index that names them"
+                    ))
+                    .try_this(
+                        "use make or tar -i with store and index both on that host, or write over another protocol",
+                    ));
+                }
+                _ => {}
             }
         }
         let form = spec
@@ -212,6 +223,33 @@ impl Context {
             .first()
             .map_or(writing.form(), |member| member.options.form);
         Ok((open_store(&spec)?, form))
+    }
+
+    /// A push of chunks and the index that names them, where both are on the same host over SSH.
+    ///
+    /// - Returns the form of its chunks too; `None` when the store is not reached over SSH.
+    pub(crate) fn ssh_push(
+        &self,
+        store: &str,
+        index: &str,
+        access: &Access,
+        writing: &Writing,
+    ) -> Outcome<Option<(SshPush, ChunkForm)>> {
+        let parse = |text: &str| Location::parse(text).map_err(|error| Failure::usage(error.to_string()));
+        if store.contains('|') {
+            return Ok(None);
+        }
+        let (Location::Ssh(store_at), Location::Ssh(index_at)) = (parse(store)?, parse(index)?) else {
+            return Ok(None);
+        };
+        let options = self.options(store, access, Some(writing), &Rate::new(access))?;
+        if options.sealing.is_on() {
+            return Err(Failure::usage(format!(
+                "{store_at}: encrypted chunks do not go over SSH: the far end checks what it stores"
+            )));
+        }
+        let push = SshPush::open(&index_at, &store_at, options.ssh)?;
+        Ok(Some((push, options.form)))
     }
 
     /// A local store, for what only those can do.

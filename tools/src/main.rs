@@ -59,7 +59,7 @@ fn run(cli: &Cli) -> failure::Outcome<()> {
         Verb::List(arguments) => verbs::list::list(&context, arguments),
         Verb::Mtree(arguments) => verbs::list::mtree(&context, arguments),
         Verb::Pull(arguments) => verbs::remote::pull(&context, cli.global.rate_limit_bps, arguments),
-        Verb::Push(arguments) => verbs::remote::push(&context, arguments),
+        Verb::Push(arguments) => verbs::remote::push(&context, cli.global.rate_limit_bps, arguments),
         Verb::ChunkServer(arguments) => verbs::serve::chunk_server(&context, arguments),
         Verb::IndexServer(arguments) => verbs::serve::index_server(&context, arguments),
         Verb::Config(arguments) => verbs::about::config(&context, arguments),

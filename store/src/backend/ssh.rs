@@ -4,8 +4,11 @@
 //! connection, so a batch costs one round trip; several callers share a few connections. The protocol has no question "is it
 //! there": that costs the chunk. casync answers an id once in a session, so one asked for again gets a new session.
 //!
-//! Read-only: over this protocol a server asks for the chunks of an index that is pushed, and takes no others.
+//! [`SshStore`] is read-only: over this protocol a server asks for the chunks of an index that is pushed, and takes no others.
+//! That is `ssh/push.rs`.
 //! A remote end that falls silent, leaves, or talks nonsense is an error within the time limit; nothing waits for ever.
+
+mod push;
 
 use std::collections::{HashMap, HashSet};
 use std::ffi::OsString;
@@ -20,10 +23,14 @@ use std::time::Duration;
 use bytes::{Bytes, BytesMut};
 use cairn_formats::{ChunkForm, ChunkId, EncodedChunk, Frame, FrameDecoder, HelloFlags, StorableChunk};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::process::{Pid, PidfdFlags, pidfd_open};
+
+pub(crate) use push::push_index;
+pub use push::{SshPush, SshPushed};
 
 use crate::file::{map_file, nameless_file};
 use crate::location::SshLocation;
-use crate::{BoxError, ChunkStore, Error, Result, Sealing, StoreName};
+use crate::{BoxError, ChunkStore, Error, RateLimit, Result, Sealing, StoreName};
 
 /// Ids under way. Their REQUESTs (56 bytes each) fit in a pipe, so writing them never waits for a remote end that waits for us.
 const REQUEST_IDS_MAX: usize = 1024;
@@ -53,6 +60,8 @@ pub struct SshOptions {
     pub error_retry: u32,
     /// Wait before the first new try; it grows with each.
     pub error_retry_base_interval: Duration,
+    /// Bytes a second that a push sends at most, shared with others that use it.
+    pub rate_limit: Option<Arc<RateLimit>>,
 }
 
 impl Default for SshOptions {
@@ -64,6 +73,7 @@ impl Default for SshOptions {
             timeout: Some(Duration::from_secs(60)),
             error_retry: 3,
             error_retry_base_interval: Duration::from_millis(500),
+            rate_limit: None,
         }
     }
 }
@@ -107,28 +117,7 @@ impl SshStore {
     fn ask(&self, ids: &[ChunkId], action: &'static str) -> Result<HashMap<ChunkId, Answer>> {
         let mut seen = HashSet::new();
         let ids: Vec<ChunkId> = ids.iter().copied().filter(|id| seen.insert(*id)).collect();
-        let mut tries = 0;
-        loop {
-            let result = self.try_ask(&ids);
-            let source = match result {
-                Ok(answers) => return Ok(answers),
-                Err(source) => source,
-            };
-            if tries == self.options.error_retry {
-                return Err(Error::Unavailable {
-                    store: self.name.clone(),
-                    action,
-                    source,
-                });
-            }
-            tries += 1;
-            let jitter = fastrand::f64() / 2.0 + 0.75;
-            std::thread::sleep(
-                self.options
-                    .error_retry_base_interval
-                    .mul_f64(f64::from(tries) * jitter),
-            );
-        }
+        retried(&self.options, &self.name, action, || self.try_ask(&ids))
     }
 
     fn try_ask(&self, ids: &[ChunkId]) -> std::result::Result<HashMap<ChunkId, Answer>, BoxError> {
@@ -239,6 +228,32 @@ impl fmt::Debug for SshStore {
         f.debug_struct("SshStore")
             .field("name", &self.name)
             .finish_non_exhaustive()
+    }
+}
+
+/// Does something with a far end, again after a while when that fails, as often as the options say.
+fn retried<T>(
+    options: &SshOptions,
+    name: &StoreName,
+    action: &'static str,
+    mut attempt: impl FnMut() -> std::result::Result<T, BoxError>,
+) -> Result<T> {
+    let mut tries = 0;
+    loop {
+        let source = match attempt() {
+            Ok(answer) => return Ok(answer),
+            Err(source) => source,
+        };
+        if tries == options.error_retry {
+            return Err(Error::Unavailable {
+                store: name.clone(),
+                action,
+                source,
+            });
+        }
+        tries += 1;
+        let jitter = fastrand::f64() / 2.0 + 0.75;
+        std::thread::sleep(options.error_retry_base_interval.mul_f64(f64::from(tries) * jitter));
     }
 }
 
@@ -414,25 +429,57 @@ impl Session {
             if let Some(frame) = self.decoder.next()? {
                 return Ok(frame);
             }
-            let limit = self.timeout.map(Timespec::try_from).transpose();
-            let limit = limit.map_err(|_| "the time limit is too long")?;
+            let limit = self.limit()?;
             let mut events = [PollFd::new(&self.output, PollFlags::IN)];
             match poll(&mut events, limit.as_ref()) {
-                Ok(0) => {
-                    let seconds = self.timeout.unwrap_or_default().as_secs();
-                    return Err(format!("the other end is silent for {seconds} seconds").into());
-                }
+                Ok(0) => return Err(self.silence()),
                 Err(rustix::io::Errno::INTR) => continue,
                 other => other?,
             };
-            self.buffer.resize(READ_LEN, 0);
-            match self.output.read(&mut self.buffer) {
-                Ok(0) if self.decoder.is_between_frames() => return Err("the other end has left".into()),
-                Ok(0) => return Err("the other end has left in the middle of a frame".into()),
-                Ok(read) => self.decoder.push(self.buffer.split_to(read).freeze()),
-                Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
-                Err(error) => return Err(error.into()),
+            self.read()?;
+        }
+    }
+
+    /// Takes what the other end has sent by now; waits when that is nothing.
+    fn read(&mut self) -> std::result::Result<(), BoxError> {
+        self.buffer.resize(READ_LEN, 0);
+        match self.output.read(&mut self.buffer) {
+            Ok(0) if self.decoder.is_between_frames() => Err("the other end has left".into()),
+            Ok(0) => Err("the other end has left in the middle of a frame".into()),
+            Ok(read) => {
+                self.decoder.push(self.buffer.split_to(read).freeze());
+                Ok(())
             }
+            Err(error) if error.kind() == std::io::ErrorKind::Interrupted => Ok(()),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    fn limit(&self) -> std::result::Result<Option<Timespec>, BoxError> {
+        let limit = self.timeout.map(Timespec::try_from).transpose();
+        limit.map_err(|_| "the time limit is too long".into())
+    }
+
+    fn silence(&self) -> BoxError {
+        let seconds = self.timeout.unwrap_or_default().as_secs();
+        format!("the other end is silent for {seconds} seconds").into()
+    }
+
+    /// Waits until the program at the other end, which has said goodbye, has ended well.
+    fn finish(&mut self) -> std::result::Result<(), BoxError> {
+        self.input = None;
+        let child = pidfd_open(Pid::from_child(&self.child), PidfdFlags::empty())?;
+        loop {
+            match poll(&mut [PollFd::new(&child, PollFlags::IN)], self.limit()?.as_ref()) {
+                Ok(0) => return Err(self.silence()),
+                Err(rustix::io::Errno::INTR) => continue,
+                other => other?,
+            };
+            let status = self.child.wait()?;
+            return match status.success() {
+                true => Ok(()),
+                false => Err(format!("the other end said goodbye, then failed ({status})").into()),
+            };
         }
     }
 
@@ -491,8 +538,15 @@ mod tests {
     use crate::location::Location;
     use crate::{ChunkStoreExt as _, FlatOptions, FlatStore, contract};
 
+    pub(super) fn at(path: &Path) -> SshLocation {
+        match Location::parse(&format!("ssh://nowhere{}", path.display())) {
+            Ok(Location::Ssh(location)) => location,
+            other => panic!("an ssh location: {other:?}"),
+        }
+    }
+
     /// A program in place of ssh that runs the command here.
-    fn local_ssh(folder: &Path, script: &str) -> SshOptions {
+    pub(super) fn local_ssh(folder: &Path, script: &str) -> SshOptions {
         let ssh = folder.join("ssh");
         std::fs::write(&ssh, format!("#!/bin/sh\n{script}\n")).unwrap();
         std::fs::set_permissions(&ssh, std::fs::Permissions::from_mode(0o755)).unwrap();
@@ -504,10 +558,7 @@ mod tests {
     }
 
     fn open(path: &Path, options: SshOptions) -> SshStore {
-        let Ok(Location::Ssh(location)) = Location::parse(&format!("ssh://nowhere{}", path.display())) else {
-            panic!("an ssh location");
-        };
-        SshStore::open(&location, options, Sealing::default())
+        SshStore::open(&at(path), options, Sealing::default())
     }
 
     /// The real casync at the other end, over a pipe.
@@ -538,9 +589,7 @@ mod tests {
         let flags = cairn_formats::FeatureFlags::blob(cairn_formats::DigestAlgorithm::default());
         cairn_formats::IndexEncoder::start(flags, sizes, &mut index).finish(&mut index);
         std::fs::write(&path, &index).unwrap();
-        let Ok(Location::Ssh(location)) = Location::parse(&format!("ssh://nowhere{}", path.display())) else {
-            panic!("an ssh location");
-        };
+        let location = at(&path);
         let options = local_ssh(folder.path(), "shift\nexec sh -c \"$*\"");
         let pulled = pull_index(&location, &options, 1 << 20, folder.path()).unwrap();
         assert_eq!(pulled, index);

@@ -66,7 +66,7 @@ pub(crate) struct Global {
     /// Taken for casync's sake, which passes it to the far end of a connection
     #[arg(long, global = true, hide = true, value_name = "LEVEL")]
     pub(crate) log_level: Option<String>,
-    /// Bytes a second that `pull` sends at most, as casync passes it on
+    /// Bytes a second that `pull` sends and `push` takes at most, as casync passes it on
     #[arg(long, global = true, hide = true, value_name = "BYTES")]
     pub(crate) rate_limit_bps: Option<std::num::NonZeroU64>,
 }

@@ -29,7 +29,7 @@ pub(crate) struct Push {
     pub(crate) archive: String,
     /// Index to write, or -
     pub(crate) index: String,
-    /// Store of the chunks, or -; further ones are not written
+    /// Store of the chunks, or -; further ones are not written, but what they have is not asked for
     #[arg(required = true)]
     pub(crate) stores: Vec<String>,
     #[command(flatten)]

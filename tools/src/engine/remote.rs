@@ -1,12 +1,13 @@
 //! The far end of casync's protocol: what `ssh HOST cairn pull …` and `push …` run, spoken over standard input and output.
 //!
-//! pull gives the chunks, the index and the archive that are asked for; push takes an index, asks for the chunks that the store
-//! lacks, and says goodbye when all of it is durable. Several ids a request are answered in order, repeated ones each time.
+//! pull gives the chunks, the index and the archive that are asked for; push takes an index, asks for the chunks that the stores
+//! lack, many at a time, and says goodbye when all of it is durable. Several ids a request are answered in order, repeated ones
+//! each time.
 //!
 //! Invariants: a chunk that was pushed is stored only after its digest was checked, and the index gets its name after its chunks
 //! are durable; memory is one batch; the end of the input ends the session wherever it is; nothing is waited for twice.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::fs::File;
 use std::io::{Read as _, Write as _};
 use std::os::fd::{AsFd, BorrowedFd};
@@ -28,12 +29,18 @@ use super::{Error, Progress, Result};
 const BATCH_CHUNKS: usize = 16;
 /// Ids of one request. The answer to one is on its way while the next is written.
 const REQUEST_IDS: usize = 256;
+/// Ids asked for and not answered. Their REQUESTs fit in a pipe, so writing them never waits for a side that waits for us.
+const OUTSTANDING_IDS_MAX: usize = 1024;
+/// Ids remembered as asked for, because a store shows its chunks when it is flushed. With more, it is flushed in between.
+const ASKED_IDS_MAX: usize = 1 << 16;
 /// Bytes read at once, and of the pieces of an index or archive.
 const PIECE_LEN: usize = 64 << 10;
 /// Bytes gathered before they are written.
 const OUTPUT_LEN: usize = 256 << 10;
 /// Longest index that is taken: it is kept in memory.
 const INDEX_LEN_MAX: usize = 1 << 30;
+/// Bytes that tell a chunk index from other files.
+const INDEX_HEAD_LEN: usize = 16;
 /// `EIO`, for an ABORT.
 const ABORT_CODE: u64 = 5;
 
@@ -133,7 +140,12 @@ impl<'a> Wire<'a> {
             match rustix::io::read(self.input, &mut buffer) {
                 Ok(0) if self.decoder.is_between_frames() => return Ok(None),
                 Ok(0) => return Err(refused("it was cut off in the middle of a frame".to_owned())),
-                Ok(len) => self.decoder.push(Bytes::from(buffer).slice(..len)),
+                Ok(len) => {
+                    self.decoder.push(Bytes::from(buffer).slice(..len));
+                    if let Some(rate) = self.rate {
+                        std::thread::sleep(rate.take(len));
+                    }
+                }
                 Err(Errno::INTR) => self.progress.check()?,
                 Err(Errno::AGAIN) => wait(self.input, PollFlags::IN, self.progress)?,
                 Err(error) => return Err(wire("read from the other end")(error.into())),
@@ -181,6 +193,7 @@ pub(crate) fn pull(
         return Ok(());
     };
     if let (Some(path), true) = (index, wants.has(HelloFlags::PULL_INDEX)) {
+        check_is_index(path)?;
         send_file(wire, path, Frame::Index)?;
         wire.send(&Frame::IndexEof)?;
     }
@@ -194,6 +207,18 @@ pub(crate) fn pull(
             (Some(Frame::Request { ids, .. }), Some(store)) => answer(wire, store, &ids)?,
             (Some(frame), _) => return Err(unexpected(&frame)),
         }
+    }
+}
+
+/// Refuses a file that does not begin as a chunk index does; the other side checks the rest as it reads it.
+fn check_is_index(path: &Path) -> Result<()> {
+    let mut head = Vec::with_capacity(INDEX_HEAD_LEN);
+    let opened = File::open(path).map_err(file(path, "open"))?;
+    let read = opened.take(INDEX_HEAD_LEN as u64).read_to_end(&mut head);
+    read.map_err(file(path, "read"))?;
+    match <&[u8; INDEX_HEAD_LEN]>::try_from(&head[..]) {
+        Ok(head) if ChunkIndex::starts_one(head) => Ok(()),
+        _ => Err(refused(format!("{} is not a chunk index", path.display()))),
     }
 }
 
@@ -244,30 +269,51 @@ fn fits(chunk: &EncodedChunk) -> bool {
     chunk.bytes.len() as u64 <= PROTOCOL_FRAME_LEN_MAX - 64
 }
 
-/// Takes an index and the chunks that `store` lacks of it, which are durable when this returns, or an archive.
+/// What the far end of a push can take.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Offer {
+    /// Chunks, into a store.
+    pub(crate) store: bool,
+    /// An index.
+    pub(crate) index: bool,
+    /// An archive.
+    pub(crate) archive: bool,
+}
+
+/// Where pushed chunks go.
+pub(crate) struct Target<'a> {
+    /// The store that is written.
+    pub(crate) store: &'a dyn ChunkStore,
+    /// Stores whose chunks need not be sent, read only.
+    pub(crate) others: Option<&'a dyn ChunkStore>,
+}
+
+/// Greets who pushes; returns what it wants, which is offered.
+pub(crate) fn greet_push(wire: &mut Wire<'_>, offer: Offer) -> Result<HelloFlags> {
+    let flags = [
+        (offer.store, HelloFlags::WRITABLE_STORE),
+        (offer.index, HelloFlags::WRITABLE_INDEX),
+        (offer.archive, HelloFlags::WRITABLE_ARCHIVE),
+    ];
+    let offered = flags.into_iter().filter(|(given, _)| *given);
+    let wants = wire.greet(offered.fold(0, |bits, (_, flag)| bits | flag))?;
+    wants.ok_or_else(|| refused("it left before it said hello".to_owned()))
+}
+
+/// Takes what the other side said that it pushes: an archive; an index and the chunks that are lacking of it, which are durable
+/// when this returns.
 ///
 /// The caller keeps what came, then says [`Wire::goodbye`].
 ///
-/// - `index`: whether an index is wanted; `archive`: where an archive's bytes go.
+/// - `wants`: from [`greet_push`]; `target`: for the chunks; `archive`: where an archive's bytes go.
 /// - Errors: as [`pull`]; a chunk that is not what its name says, a chunk that the other side does not have.
 pub(crate) fn push(
     wire: &mut Wire<'_>,
-    store: Option<&dyn ChunkStore>,
-    index: bool,
+    wants: HelloFlags,
+    target: Option<&Target<'_>>,
     archive: Option<&mut File>,
 ) -> Result<Pushed> {
-    let mut offer = 0;
-    for (given, flag) in [
-        (store.is_some(), HelloFlags::WRITABLE_STORE),
-        (index, HelloFlags::WRITABLE_INDEX),
-        (archive.is_some(), HelloFlags::WRITABLE_ARCHIVE),
-    ] {
-        offer |= if given { flag } else { 0 };
-    }
     let mut pushed = Pushed::default();
-    let Some(wants) = wire.greet(offer)? else {
-        return Err(refused("it left before it said hello".to_owned()));
-    };
     if let (Some(archive), true) = (archive, wants.has(HelloFlags::PUSH_ARCHIVE)) {
         take_archive(wire, archive)?;
         pushed.archive = true;
@@ -275,8 +321,8 @@ pub(crate) fn push(
     if wants.has(HelloFlags::PUSH_INDEX) {
         let bytes = take_index(wire)?;
         let index = ChunkIndex::parse(bytes.clone()).map_err(|error| refused(format!("the index pushed: {error}")))?;
-        if let Some(store) = store {
-            take_chunks(wire, &index, store)?;
+        if let (Some(target), true) = (target, wants.has(HelloFlags::PUSH_INDEX_CHUNKS)) {
+            take_chunks(wire, &index, target)?;
         }
         pushed.index = Some(bytes);
     }
@@ -310,59 +356,85 @@ fn take_index(wire: &mut Wire<'_>) -> Result<Bytes> {
 }
 
 /// Asks for the chunks that are not there, checks and stores them; durable when this returns.
-fn take_chunks(wire: &mut Wire<'_>, index: &ChunkIndex, store: &dyn ChunkStore) -> Result<()> {
-    let digest = index.digest_algorithm();
-    let mut spans = index.spans();
+fn take_chunks(wire: &mut Wire<'_>, index: &ChunkIndex, target: &Target<'_>) -> Result<()> {
+    let mut spans = index.spans().peekable();
+    let mut asked: HashSet<ChunkId> = HashSet::new();
+    let mut outstanding: HashMap<ChunkId, u64> = HashMap::new();
+    let mut batch = Vec::with_capacity(BATCH_CHUNKS);
     loop {
-        // Ids that repeat in a window are asked for once; in a later window they are there.
-        let mut window: HashMap<ChunkId, u64> = HashMap::new();
-        for span in spans.by_ref().take(REQUEST_IDS) {
-            window.insert(span.id, span.range.end - span.range.start);
+        while spans.peek().is_some()
+            && outstanding.len() + REQUEST_IDS <= OUTSTANDING_IDS_MAX
+            && asked.len() < ASKED_IDS_MAX
+        {
+            let window = spans.by_ref().take(REQUEST_IDS);
+            let window = window.filter(|span| asked.insert(span.id));
+            let window: Vec<(ChunkId, u64)> = window
+                .map(|span| (span.id, span.range.end - span.range.start))
+                .collect();
+            let wanted = lacking(target, window)?;
+            let ids: Vec<ChunkId> = wanted.iter().map(|(id, _)| *id).collect();
+            outstanding.extend(wanted);
+            if !ids.is_empty() {
+                wire.send(&Frame::Request {
+                    high_priority: false,
+                    ids,
+                })?;
+            }
         }
-        if window.is_empty() {
-            break;
-        }
-        let ids: Vec<ChunkId> = window.keys().copied().collect();
-        let has = store.has_many(&ids)?;
-        let wanted: Vec<ChunkId> = ids.iter().zip(has).filter(|(_, has)| !has).map(|(&id, _)| id).collect();
-        window.retain(|id, _| wanted.contains(id));
-        if wanted.is_empty() {
+        if outstanding.is_empty() {
+            target.store.put_many(&std::mem::take(&mut batch))?;
+            target.store.flush()?;
+            asked.clear();
+            if spans.peek().is_none() {
+                return Ok(());
+            }
             continue;
         }
-        wire.send(&Frame::Request {
-            high_priority: false,
-            ids: wanted,
-        })?;
-        while !window.is_empty() {
-            let (id, chunk) = match wire.receive()? {
-                Some(Frame::Chunk { id, compressed, data }) => {
-                    let form = if compressed {
-                        ChunkForm::Compressed
-                    } else {
-                        ChunkForm::Plain
-                    };
-                    (id, EncodedChunk { id, form, bytes: data })
-                }
-                Some(Frame::Missing(id)) => {
-                    return Err(refused(format!("it does not have chunk {id} of its own index")));
-                }
-                None => return Err(refused("it left before it sent all chunks of its index".to_owned())),
-                Some(frame) => return Err(unexpected(&frame)),
-            };
-            let Some(len) = window.remove(&id) else {
-                return Err(refused(format!("it sends chunk {id}, which was not asked for")));
-            };
-            let refused = |error: cairn_formats::ChunkError| refused(format!("a chunk pushed: {error}"));
-            let limit = usize::try_from(len).unwrap_or(usize::MAX).min(CHUNK_LEN_MAX);
-            let proven = chunk.verify(digest, limit).map_err(refused)?;
-            if proven.plain_len() as u64 != len {
-                return Err(lying_index(id, len, proven.plain_len()));
-            }
-            store.put_many(&[proven])?;
+        let chunk = receive_chunk(wire)?;
+        let id = chunk.id;
+        let Some(len) = outstanding.remove(&id) else {
+            return Err(refused(format!("it sends chunk {id}, which was not asked for")));
+        };
+        let limit = usize::try_from(len).unwrap_or(usize::MAX).min(CHUNK_LEN_MAX);
+        let proven = chunk.verify(index.digest_algorithm(), limit);
+        let proven = proven.map_err(|error| refused(format!("a chunk pushed: {error}")))?;
+        if proven.plain_len() as u64 != len {
+            return Err(lying_index(id, len, proven.plain_len()));
         }
-        store.flush()?;
+        batch.push(proven);
+        if batch.len() == BATCH_CHUNKS {
+            target.store.put_many(&batch)?;
+            batch.clear();
+        }
     }
-    Ok(())
+}
+
+/// Those of the chunks that no store has.
+fn lacking(target: &Target<'_>, chunks: Vec<(ChunkId, u64)>) -> Result<Vec<(ChunkId, u64)>> {
+    let mut chunks = chunks;
+    for store in [Some(target.store), target.others].into_iter().flatten() {
+        let ids: Vec<ChunkId> = chunks.iter().map(|(id, _)| *id).collect();
+        let mut has = store.has_many(&ids)?.into_iter();
+        chunks.retain(|_| !has.next().unwrap_or(false));
+    }
+    Ok(chunks)
+}
+
+fn receive_chunk(wire: &mut Wire<'_>) -> Result<EncodedChunk> {
+    match wire.receive()? {
+        Some(Frame::Chunk { id, compressed, data }) => Ok(EncodedChunk {
+            id,
+            form: if compressed {
+                ChunkForm::Compressed
+            } else {
+                ChunkForm::Plain
+            },
+            bytes: data,
+        }),
+        Some(Frame::Missing(id)) => Err(refused(format!("it does not have chunk {id} of its own index"))),
+        None => Err(refused("it left before it sent all chunks of its index".to_owned())),
+        Some(frame) => Err(unexpected(&frame)),
+    }
 }
 
 fn lying_index(id: ChunkId, said: u64, found: usize) -> Error {

@@ -5,8 +5,9 @@ use std::io::{Read, Seek as _, SeekFrom, Write as _};
 use std::path::Path;
 use std::sync::Arc;
 
+use bytes::Bytes;
 use cairn_formats::{ChunkForm, ChunkId, EncodedChunk, FeatureFlags, StorableChunk};
-use cairn_store::{ChunkStat, ChunkStore, StoreName};
+use cairn_store::{ChunkStat, ChunkStore, SshPush, StoreName};
 use serde_json::json;
 
 use crate::bar::Unit;
@@ -19,16 +20,18 @@ use crate::sizes::human;
 /// Cuts, stores, indexes.
 pub(crate) fn make(context: &Context, arguments: &Make) -> Outcome<()> {
     let mut input = open(&arguments.input, &context.progress)?;
-    let (store, options) = target_and_options(
+    let destination = Destination::open(
         context,
         arguments.store.as_deref(),
+        &arguments.index,
         &arguments.cutting,
         &arguments.storing,
     )?;
-    let dry = store.as_deref().filter(|_| arguments.dry_run).map(DryRun);
+    let options = &destination.options;
+    let dry = destination.store().filter(|_| arguments.dry_run).map(DryRun);
     let target: Option<&dyn ChunkStore> = match &dry {
         Some(dry) => Some(dry),
-        None => store.as_deref(),
+        None => destination.store(),
     };
     let mut spool = IndexSpool::new(FeatureFlags::blob(options.digest), options.sizes)?;
     let bar = context.bar("making", Unit::Bytes);
@@ -36,13 +39,13 @@ pub(crate) fn make(context: &Context, arguments: &Make) -> Outcome<()> {
         &mut input,
         &arguments.input,
         target,
-        &options,
+        options,
         &context.progress,
         &mut |id, len| spool.push(id, len),
     )?;
     drop(bar);
     if !arguments.dry_run {
-        context.put_index(&arguments.index, spool.finish()?, &arguments.storing.access)?;
+        destination.put_index(context, &arguments.index, spool.finish()?, &arguments.storing.access)?;
     }
     let quiet = !(arguments.print_stats || arguments.dry_run || context.json || context.verbose);
     if quiet {
@@ -140,25 +143,68 @@ pub(crate) fn ignored(context: &Context, ignoring: &Ignoring, access: &Access) -
     Ok(ignored)
 }
 
-/// The store that chunks go to, when one is named, and how they are made for it.
-pub(super) fn target_and_options(
-    context: &Context,
-    store: Option<&str>,
-    cutting: &Cutting,
-    storing: &Storing,
-) -> Outcome<(Option<Arc<dyn ChunkStore>>, MakeOptions)> {
-    let opened = store.map(|store| context.target(store, &storing.access, &storing.writing));
-    let (store, form) = opened.transpose()?.unzip();
-    let options = MakeOptions {
-        sizes: cutting.sizes(),
-        dialect: cutting.dialect.into(),
-        digest: context.digest,
-        form: form.unwrap_or(storing.writing.form()),
-        level: storing.writing.level(),
-        workers: storing.effort.workers(),
-    };
-    check_cutting(&options)?;
-    Ok((store, options))
+/// Where chunks and then the index go, and how chunks are made for it.
+pub(super) struct Destination {
+    chunks: Chunks,
+    pub(super) options: MakeOptions,
+}
+
+enum Chunks {
+    Nowhere,
+    Store(Arc<dyn ChunkStore>),
+    /// They wait for the index, which goes with them.
+    Push(Box<SshPush>),
+}
+
+impl Destination {
+    pub(super) fn open(
+        context: &Context,
+        store: Option<&str>,
+        index: &str,
+        cutting: &Cutting,
+        storing: &Storing,
+    ) -> Outcome<Self> {
+        let (access, writing) = (&storing.access, &storing.writing);
+        let (chunks, form) = match store {
+            None => (Chunks::Nowhere, writing.form()),
+            Some(store) => match context.ssh_push(store, index, access, writing)? {
+                Some((push, form)) => (Chunks::Push(Box::new(push)), form),
+                None => {
+                    let (store, form) = context.target(store, access, writing)?;
+                    (Chunks::Store(store), form)
+                }
+            },
+        };
+        let options = MakeOptions {
+            sizes: cutting.sizes(),
+            dialect: cutting.dialect.into(),
+            digest: context.digest,
+            form,
+            level: writing.level(),
+            workers: storing.effort.workers(),
+        };
+        check_cutting(&options)?;
+        Ok(Self { chunks, options })
+    }
+
+    /// What takes the chunks, if they are wanted anywhere.
+    pub(super) fn store(&self) -> Option<&dyn ChunkStore> {
+        match &self.chunks {
+            Chunks::Nowhere => None,
+            Chunks::Store(store) => Some(&**store),
+            Chunks::Push(push) => Some(&**push),
+        }
+    }
+
+    /// Stores the index of the chunks that were given to [`Destination::store`].
+    pub(super) fn put_index(&self, context: &Context, name: &str, index: Bytes, access: &Access) -> Outcome<()> {
+        let Chunks::Push(push) = &self.chunks else {
+            return context.put_index(name, index, access);
+        };
+        let pushed = push.finish(&index)?;
+        context.say(|| format!("pushed {} chunks, {}", pushed.chunks, human(pushed.bytes)));
+        Ok(())
+    }
 }
 
 fn check_cutting(options: &MakeOptions) -> Outcome<()> {

@@ -3,12 +3,13 @@
 use std::os::fd::AsFd as _;
 use std::path::Path;
 
+use cairn_formats::HelloFlags;
 use cairn_store::RateLimit;
 
 use crate::cli::{Pull, Push};
 use crate::context::Context;
 use crate::engine;
-use crate::engine::remote::{self, Pushed};
+use crate::engine::remote::{self, Offer, Pushed, Target};
 use crate::failure::{Failure, Outcome};
 
 /// An argument, unless it is `-`.
@@ -40,29 +41,49 @@ pub(crate) fn pull(context: &Context, rate: Option<std::num::NonZeroU64>, argume
 }
 
 /// Takes what the other end brings.
-pub(crate) fn push(context: &Context, arguments: &Push) -> Outcome<()> {
-    let store = match given(&arguments.stores[0]) {
-        None => None,
-        Some(store) => Some(context.target(store, &arguments.access, &arguments.writing)?.0),
+pub(crate) fn push(context: &Context, rate: Option<std::num::NonZeroU64>, arguments: &Push) -> Outcome<()> {
+    let rate = rate.map(RateLimit::new);
+    let (input, output) = (std::io::stdin(), std::io::stdout());
+    let mut wire = remote::Wire::new(input.as_fd(), output.as_fd(), rate.as_ref(), &context.progress);
+    let kept = take(context, &mut wire, arguments);
+    match &kept {
+        Ok(()) => wire.goodbye()?,
+        Err(failure) => wire.abort(&failure.message),
+    }
+    kept
+}
+
+/// Nothing is made here before the other end has said what it brings: casync names a store even for an index alone.
+fn take(context: &Context, wire: &mut remote::Wire<'_>, arguments: &Push) -> Outcome<()> {
+    let (store, others) = match &arguments.stores[..] {
+        [store, others @ ..] => (store.as_str(), others),
+        [] => ("-", &[][..]),
     };
-    let (index, archive) = (given(&arguments.index), given(&arguments.archive));
+    let archive = given(&arguments.archive);
+    let offer = Offer {
+        store: given(store).is_some(),
+        index: given(&arguments.index).is_some(),
+        archive: archive.is_some(),
+    };
+    let wants = remote::greet_push(wire, offer)?;
+    let chunks = given(store).filter(|_| wants.has(HelloFlags::PUSH_INDEX_CHUNKS));
+    let store = chunks.map(|store| context.target(store, &arguments.access, &arguments.writing));
+    let store = store.transpose()?;
+    let others: Vec<String> = others.iter().filter(|store| *store != "-").cloned().collect();
+    let others = match &others[..] {
+        [] => None,
+        others => Some(context.chain(others, &arguments.access)?),
+    };
+    let target = store.as_ref().map(|(store, _)| Target {
+        store: &**store,
+        others: others.as_deref(),
+    });
     let mut temporary = archive
         .map(|path| engine::new_file(Path::new(path), None))
         .transpose()?;
-    let (input, output) = (std::io::stdin(), std::io::stdout());
-    let mut wire = remote::Wire::new(input.as_fd(), output.as_fd(), None, &context.progress);
     let file = temporary.as_mut().map(|temporary| temporary.as_file_mut());
-    let pushed = match remote::push(&mut wire, store.as_deref(), index.is_some(), file) {
-        Ok(pushed) => pushed,
-        Err(error) => return ended(&mut wire, Err(error)),
-    };
-    let kept = keep(context, arguments, pushed, temporary);
-    if let Err(failure) = &kept {
-        wire.abort(&failure.message);
-    } else {
-        wire.goodbye()?;
-    }
-    kept
+    let pushed = remote::push(wire, wants, target.as_ref(), file)?;
+    keep(context, arguments, pushed, temporary)
 }
 
 /// Gives what came its name, durable.

@@ -5,7 +5,7 @@ use std::path::Path;
 
 use cairn_formats::FeatureFlags;
 
-use super::make::{report_make, target_and_options};
+use super::make::{Destination, report_make};
 use super::output::output;
 use crate::bar::Unit;
 use crate::cli::{ArchiveStyle, Keeping, Tar, TreeFormat};
@@ -49,24 +49,26 @@ fn index(
     options: &WalkOptions,
     reader: &mut dyn TreeSource,
 ) -> Outcome<MakeReport> {
-    let (store, make) = target_and_options(
+    let destination = Destination::open(
         context,
         arguments.store.as_deref(),
+        &arguments.output,
         &arguments.cutting,
         &arguments.storing,
     )?;
+    let make = &destination.options;
     let mut spool = IndexSpool::new(options.flags, make.sizes)?;
     let source = &arguments.source;
     let made = engine::make(
         &mut *reader,
         source,
-        store.as_deref(),
-        &make,
+        destination.store(),
+        make,
         &context.progress,
         &mut |id, len| spool.push(id, len),
     );
     let report = made.map_err(|error| reader.take_failure().unwrap_or(error))?;
-    context.put_index(&arguments.output, spool.finish()?, &arguments.storing.access)?;
+    destination.put_index(context, &arguments.output, spool.finish()?, &arguments.storing.access)?;
     Ok(report)
 }
 
