@@ -88,7 +88,7 @@ fn ingest(folder: &Path, repeats: usize) -> Result<String> {
     );
     for (way, seconds) in rows {
         let seconds = median(seconds);
-        let rate = (CHUNKS * CHUNK_LEN >> 20) as f64 / seconds;
+        let rate = ((CHUNKS * CHUNK_LEN) >> 20) as f64 / seconds;
         text += &format!("| {way} | {seconds:.3} | {rate:.0} | {:.2} |\n", seconds / ours);
     }
     Ok(text)

@@ -128,7 +128,9 @@ fn decode_key(bytes: &[u8]) -> Result<ChunkKey> {
 }
 
 fn encode_place(place: &ChunkPlace) -> Option<[u8; PLACE_LEN]> {
-    let offset = (place.offset % 8 == 0)
+    let offset = place
+        .offset
+        .is_multiple_of(8)
         .then(|| u32::try_from(place.offset / 8).ok())
         .flatten()?;
     if place.len > LEN_MAX || place.plain_len > LEN_MAX {

@@ -31,7 +31,7 @@ fn place(n: u32) -> ChunkPlace {
         len: 100 + n,
         plain_len: 200 + n,
         crc: n,
-        pinned: n % 3 == 0,
+        pinned: n.is_multiple_of(3),
     }
 }
 
