@@ -446,8 +446,13 @@ impl Applier {
             let bits = features::to_chattr(attributes);
             work.check("attribute bits", system::set_attributes(fd, bits, mask));
         }
-        if changed & features::FAT_KEPT != 0 && matches!(magic, magic::MSDOS | magic::FUSE) {
-            let result = system::set_fat_attributes(fd, features::to_fat(attributes), features::to_fat(changed));
+        let fat = features::to_fat(attributes & self.flags.0);
+        if !matches!(magic, magic::MSDOS | magic::FUSE) {
+            if fat != 0 {
+                work.note("FAT attributes", io::Error::other("this file system has none"));
+            }
+        } else if changed & features::FAT_KEPT != 0 {
+            let result = system::set_fat_attributes(fd, fat, features::to_fat(changed));
             work.check("FAT attributes", result);
         }
     }

@@ -13,7 +13,7 @@ const CHATTR: [(u64, u32); 10] = [
     (FeatureFlags::FLAG_IMMUTABLE, 0x10),
     (FeatureFlags::FLAG_SYNC, 0x08),
     (FeatureFlags::FLAG_NOCOMP, 0x0400),
-    (FeatureFlags::FLAG_PROJINHERIT, 0x2000_0000),
+    (FeatureFlags::FLAG_PROJINHERIT, PROJECT_INHERITED),
 ];
 /// Bits of ENTRY with those of linux/msdos_fs.h.
 const FAT: [(u64, u32); 3] = [
@@ -28,6 +28,8 @@ pub(super) const NODUMP: u32 = 0x40;
 pub(super) const LOCKING: u32 = 0x30;
 /// Bits that what is made in a folder takes from it, on some file system (ext4's list, and btrfs's).
 pub(super) const INHERITED: u32 = 0x2081_04cd;
+/// `FS_PROJINHERIT_FL`.
+pub(super) const PROJECT_INHERITED: u32 = 0x2000_0000;
 /// All chattr bits that archives may keep.
 pub(super) const CHATTR_KEPT: u64 = all(&CHATTR);
 /// All FAT bits that archives may keep.

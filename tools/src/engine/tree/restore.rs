@@ -1,15 +1,16 @@
 //! An archive's entries put on disk.
 //!
-//! Hot path: a new file costs open, its writes, owner, mode, times, close. Keep out: paths, allocations for what is not there,
-//! copies of payload.
+//! Hot path: a new file costs open, its writes, owner, mode, times, link, close. Keep out: paths, allocations for what is not
+//! there, copies of payload.
 //!
-//! Invariants: everything happens below open folders, no link is followed but on the way to the target itself; nothing that was
-//! there before is lost before what replaces it is whole; an entry that is already as it should be is not touched; what
+//! Invariants: everything happens below open folders, no link is followed but on the way to the target itself; a file has its
+//! name only when it is whole, its metadata too, however this ends; nothing that was there before is lost before what replaces
+//! it is whole; an entry that is already as it should be is not touched; what
 //! follows a change is done after it (owner, mode, attributes, ACL, label, capabilities, bits, times, locks; folders last).
 
 use std::ffi::{CStr, CString, OsStr};
 use std::io;
-use std::os::fd::{AsFd as _, OwnedFd};
+use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
 
@@ -17,6 +18,7 @@ use bytes::Bytes;
 use cairn_formats::{Content, FeatureFlags, Node};
 use rustix::fs::{AtFlags, FileType, Mode, OFlags, Stat};
 use rustix::io::Errno;
+use rustix::path::DecInt;
 
 use super::apply::Applier;
 use super::contents::{NewFile, is_same};
@@ -73,6 +75,8 @@ pub(crate) struct Restorer {
     target: PathBuf,
     options: RestoreOptions,
     applier: Applier,
+    /// `/proc/self/fd`, through which a file without a name gets one; `None` where it is not there.
+    handles: Option<OwnedFd>,
     folders: Vec<Folder>,
     file: Option<OpenFile>,
     /// Path of the entry in hand, below the target.
@@ -96,6 +100,10 @@ struct Folder {
     fresh: bool,
     device: u64,
     magic: u64,
+    /// Its file system has files without names.
+    unnamed: bool,
+    /// The quota project that it gives to what is made in it, if it does: nothing of another one gets a name in it.
+    project: Option<u32>,
 }
 
 struct OpenFile {
@@ -108,7 +116,8 @@ struct OpenFile {
 }
 
 enum FileState {
-    /// Written under its name, which was free, or another one.
+    /// Written without a name, so that nothing is left of it whenever this is killed; where the file system does not have
+    /// that, under a temporary one.
     New {
         file: NewFile,
         temporary: Option<CString>,
@@ -119,9 +128,17 @@ enum FileState {
     Same { fd: OwnedFd },
 }
 
+/// How names of files that are not whole yet begin.
+const TEMPORARY_PREFIX: &str = ".cairn-";
+
 /// Names of files that are not whole yet; whatever the length of the final one, they fit.
 pub(super) fn temporary_name() -> CString {
-    CString::new(format!(".cairn-{:016x}", fastrand::u64(..))).expect("no NUL")
+    CString::new(format!("{TEMPORARY_PREFIX}{:016x}", fastrand::u64(..))).expect("no NUL")
+}
+
+fn is_temporary(name: &CStr) -> bool {
+    let digits = name.to_bytes().strip_prefix(TEMPORARY_PREFIX.as_bytes());
+    digits.is_some_and(|digits| digits.len() == 16 && digits.iter().all(u8::is_ascii_hexdigit))
 }
 
 fn cstring(name: &[u8]) -> CString {
@@ -131,9 +148,11 @@ fn cstring(name: &[u8]) -> CString {
 impl Restorer {
     /// Restores into `target`, which is made if it is not there (its parent has to be).
     pub(crate) fn new(target: &Path, options: RestoreOptions) -> Self {
+        let how = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
         Self {
             target: target.to_owned(),
             applier: Applier::new(&options),
+            handles: rustix::fs::open("/proc/self/fd", how, Mode::empty()).ok(),
             options,
             folders: Vec::new(),
             file: None,
@@ -188,13 +207,16 @@ impl Restorer {
     /// Goes on below an open folder.
     fn push(&mut self, fd: OwnedFd, node: Option<Box<Node>>, fresh: bool) -> Result<()> {
         let stat = rustix::fs::fstat(&fd).map_err(self.failed("look at"))?;
-        let magic = match self.folders.last() {
-            Some(parent) if parent.device == stat.st_dev => parent.magic,
+        let (magic, unnamed) = match self.folders.last() {
+            Some(parent) if parent.device == stat.st_dev => (parent.magic, parent.unnamed),
             _ => {
-                let shown = self.shown();
-                system::magic_of(&fd).map_err(file(&shown, "look at the file system of"))?
+                let magic = system::magic_of(&fd).map_err(file(&self.shown(), "look at the file system of"))?;
+                (magic, self.handles.is_some())
             }
         };
+        if !fresh && node.is_some() {
+            remove_left_over(&fd);
+        }
         // On some mounts a folder gives its group to what is made in it.
         let mut bequeaths = stat.st_gid != rustix::process::getegid().as_raw();
         if !fresh || self.folders.last().is_some_and(|parent| parent.bequeaths) {
@@ -207,6 +229,9 @@ impl Restorer {
                 rustix::fs::fchmod(&fd, mode).map_err(self.failed("open to its owner"))?;
             }
         }
+        let gives_project =
+            bequeaths && system::attributes(&fd).is_ok_and(|bits| bits & features::PROJECT_INHERITED != 0);
+        let project = gives_project.then(|| system::quota_project(&fd).ok()).flatten();
         self.folders.push(Folder {
             fd,
             names: (self.options.delete && node.is_some()).then(Default::default),
@@ -216,6 +241,8 @@ impl Restorer {
             fresh,
             device: stat.st_dev,
             magic,
+            unnamed,
+            project,
         });
         Ok(())
     }
@@ -286,17 +313,13 @@ impl Restorer {
         } else {
             self.applier.plain_mode(&node)
         };
-        let state = match self.open_new(&name, mode) {
-            Ok(file) => FileState::New {
-                file,
-                temporary: None,
-                mode,
-            },
-            Err(Errno::EXIST) => match self.unlock(&name).open_same(&name, &node, len)? {
+        let state = if self.is_there(&name)? {
+            match self.unlock(&name).open_same(&name, &node, len)? {
                 Some(fd) => FileState::Same { fd },
-                None => self.open_temporary()?,
-            },
-            Err(error) => return Err(self.failed("make")(error)),
+                None => self.open_new(None)?,
+            }
+        } else {
+            self.open_new(mode)?
         };
         self.file = Some(OpenFile {
             name,
@@ -309,27 +332,84 @@ impl Restorer {
         if len == 0 { self.end_file() } else { Ok(()) }
     }
 
-    fn open_new(&self, name: &CStr, mode: Option<u32>) -> std::result::Result<NewFile, Errno> {
-        let how = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        let fd = rustix::fs::openat(&self.parent().fd, name, how, Mode::from_raw_mode(mode.unwrap_or(0o600)))?;
-        // Others have no work for each block, or would lose by it (btrfs does not compress what was reserved).
-        let reserve = self.parent().magic == magic::EXT;
-        Ok(NewFile::new(fd, self.options.sparse, reserve))
+    fn is_there(&self, name: &CStr) -> Result<bool> {
+        let parent = self.parent();
+        if parent.fresh {
+            return Ok(false);
+        }
+        match rustix::fs::statat(&parent.fd, name, AtFlags::SYMLINK_NOFOLLOW) {
+            Ok(_) => Ok(true),
+            Err(Errno::NOENT) => Ok(false),
+            Err(error) => Err(self.failed("look at")(error)),
+        }
     }
 
-    fn open_temporary(&self) -> Result<FileState> {
+    /// A file that will be the one in hand.
+    fn open_new(&mut self, mode: Option<u32>) -> Result<FileState> {
+        let sparse = self.options.sparse;
+        // Others have no work for each block, or would lose by it (btrfs does not compress what was reserved).
+        let reserve = self.parent().magic == magic::EXT;
+        let raw = Mode::from_raw_mode(mode.unwrap_or(0o600));
+        let state = |fd, temporary| FileState::New {
+            file: NewFile::new(fd, sparse, reserve),
+            temporary,
+            mode,
+        };
+        if self.parent().unnamed {
+            let how = OFlags::WRONLY | OFlags::TMPFILE | OFlags::CLOEXEC;
+            match rustix::fs::openat(&self.parent().fd, c".", how, raw) {
+                Ok(fd) => return Ok(state(fd, None)),
+                // What file systems, old kernels and emulated ones answer that do not have them.
+                Err(Errno::OPNOTSUPP | Errno::ISDIR | Errno::INVAL | Errno::NOENT | Errno::NOSYS) => {
+                    self.folders.last_mut().expect("entries come below a folder").unnamed = false;
+                }
+                Err(error) => return Err(self.failed("make")(error)),
+            }
+        }
+        let how = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         loop {
             let name = temporary_name();
-            match self.open_new(&name, None) {
-                Ok(file) => {
-                    return Ok(FileState::New {
-                        file,
-                        mode: None,
-                        temporary: Some(name),
-                    });
-                }
+            match rustix::fs::openat(&self.parent().fd, &name, how, raw) {
+                Ok(fd) => return Ok(state(fd, Some(name))),
                 Err(Errno::EXIST) => {}
                 Err(error) => return Err(self.failed("make a temporary file for")(error)),
+            }
+        }
+    }
+
+    /// Gives a file without a name one that is free. Errors: the system's.
+    fn link_new(&self, fd: BorrowedFd<'_>, name: &CStr) -> std::result::Result<(), Errno> {
+        let handles = self.handles.as_ref().ok_or(Errno::OPNOTSUPP)?;
+        let follow = AtFlags::SYMLINK_FOLLOW;
+        rustix::fs::linkat(handles, DecInt::from_fd(fd), &self.parent().fd, name, follow)
+    }
+
+    /// Gives a whole file its name, whatever has it now.
+    fn name_new(&mut self, fd: BorrowedFd<'_>, temporary: Option<&CStr>, name: &CStr) -> Result<()> {
+        let Some(theirs) = self.parent().project else {
+            return self.name_one(fd, temporary, name);
+        };
+        let cannot = |error| file(&self.shown(), "change the quota project of")(error);
+        let own = system::quota_project(fd).map_err(cannot)?;
+        system::set_quota_project(fd, theirs).map_err(cannot)?;
+        self.name_one(fd, temporary, name)?;
+        system::set_quota_project(fd, own).map_err(|error| file(&self.shown(), "change the quota project of")(error))
+    }
+
+    fn name_one(&mut self, fd: BorrowedFd<'_>, temporary: Option<&CStr>, name: &CStr) -> Result<()> {
+        if let Some(temporary) = temporary {
+            return self.replace(temporary, name);
+        }
+        match self.link_new(fd, name) {
+            Err(Errno::EXIST) => {}
+            result => return result.map_err(self.failed("name")),
+        }
+        loop {
+            let temporary = temporary_name();
+            match self.link_new(fd, &temporary) {
+                Err(Errno::EXIST) => {}
+                Err(error) => return Err(self.failed("name")(error)),
+                Ok(()) => return self.replace(&temporary, name),
             }
         }
     }
@@ -373,7 +453,7 @@ impl Restorer {
         if let FileState::Same { fd } = &open.state {
             let same = is_same(fd, open.done, bytes, &mut self.buffer).map_err(file(&self.shown(), "read"))?;
             if !same {
-                let mut state = self.open_temporary()?;
+                let mut state = self.open_new(None)?;
                 if let FileState::New { file: new, .. } = &mut state {
                     let copied = new.copy(fd, open.done);
                     copied.map_err(file(&self.shown(), "copy what is the same of"))?;
@@ -430,14 +510,7 @@ impl Restorer {
                         .applier
                         .file(fd, &open.node, fresh, parent.magic, &path, &mut self.notes),
                 }
-                if let Some(temporary) = temporary {
-                    let result = self.replace(temporary, &open.name);
-                    if result.is_err() {
-                        let parent = self.parent();
-                        let _ = rustix::fs::unlinkat(&parent.fd, temporary, AtFlags::empty());
-                        return result;
-                    }
-                }
+                self.name_new(fd, temporary.as_deref(), &open.name)?;
                 if key.is_none() {
                     self.applier.lock(fd, &open.node, &path, &mut self.notes);
                 }
@@ -475,8 +548,16 @@ impl Restorer {
         Ok(())
     }
 
-    /// Gives a finished entry its name, whatever has it now.
+    /// Gives a finished entry its name, whatever has it now. Errors: nothing is left of it.
     fn replace(&mut self, temporary: &CStr, name: &CStr) -> Result<()> {
+        let result = self.try_replace(temporary, name);
+        if result.is_err() {
+            let _ = rustix::fs::unlinkat(&self.parent().fd, temporary, AtFlags::empty());
+        }
+        result
+    }
+
+    fn try_replace(&self, temporary: &CStr, name: &CStr) -> Result<()> {
         let rename = |parent: &OwnedFd| rustix::fs::renameat(parent, temporary, parent, name);
         match rename(&self.parent().fd) {
             Ok(()) => return Ok(()),
@@ -502,11 +583,7 @@ impl Restorer {
                 let temporary = temporary_name();
                 match self.make_special(&temporary, node) {
                     Ok(()) => {
-                        let result = self.replace(&temporary, name);
-                        if result.is_err() {
-                            let _ = rustix::fs::unlinkat(&self.parent().fd, &temporary, AtFlags::empty());
-                        }
-                        result?;
+                        self.replace(&temporary, name)?;
                         return self.finish_special(name, node, true);
                     }
                     Err(Errno::EXIST) => {}
@@ -654,14 +731,22 @@ impl Drop for Restorer {
     /// A file that is not whole does not stay.
     fn drop(&mut self) {
         if let Some(OpenFile {
-            state: FileState::New { temporary, .. },
-            name,
+            state: FileState::New {
+                temporary: Some(name), ..
+            },
             ..
         }) = &self.file
             && let Some(parent) = self.folders.last()
         {
-            let name = temporary.as_ref().unwrap_or(name);
             let _ = rustix::fs::unlinkat(&parent.fd, name, AtFlags::empty());
         }
+    }
+}
+
+/// Removes what a run that was killed has left in a folder. What cannot be removed is in nobody's way.
+fn remove_left_over(folder: &OwnedFd) {
+    let names = super::remove::names_of(folder).unwrap_or_default();
+    for name in names.iter().filter(|name| is_temporary(name)) {
+        let _ = rustix::fs::unlinkat(folder, &**name, AtFlags::empty());
     }
 }
