@@ -4,5 +4,6 @@
 
 pub mod cuts;
 pub mod mounted;
+pub mod sshd;
 pub mod support;
 pub mod trees;

@@ -216,7 +216,7 @@ fn documents_name_files_that_exist() {
         }
         for name in quoted_paths(&text) {
             assert!(
-                root().join(&name).exists(),
+                root().join(&name).exists() || root().join(beside).join(&name).exists(),
                 "{} names `{name}`, which is not there",
                 document.display()
             );

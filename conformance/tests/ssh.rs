@@ -8,7 +8,8 @@ use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use cairn_conformance::support::{Server, args, built, cairn, casync, desync, free_port, input, ok, refused};
+use cairn_conformance::sshd::{Sshd, script};
+use cairn_conformance::support::{args, built, cairn, casync, desync, input, ok, refused};
 
 /// A folder with a blob, a tree, and a way to a far end.
 struct Far {
@@ -16,7 +17,7 @@ struct Far {
     ssh: PathBuf,
     /// How the far end is called in `ssh://` locations.
     host: String,
-    _sshd: Option<Server>,
+    _sshd: Option<Sshd>,
 }
 
 impl Far {
@@ -30,45 +31,12 @@ impl Far {
     /// The far end is behind an sshd.
     fn behind_sshd() -> Self {
         let folder = tempfile::tempdir().expect("a temporary folder");
-        let path = folder.path();
-        for key in ["host", "user"] {
-            ok(Command::new("ssh-keygen")
-                .args(["-q", "-t", "ed25519", "-N", "", "-f"])
-                .arg(path.join(key)));
-        }
-        fs::rename(path.join("user.pub"), path.join("authorized")).expect("renamed");
-        let port = free_port();
-        let config = format!(
-            "ListenAddress 127.0.0.1\nPort {port}\nHostKey {0}/host\nAuthorizedKeysFile {0}/authorized\n\
-             PermitRootLogin yes\nStrictModes no\nUsePAM no\nPidFile none\nPasswordAuthentication no\n",
-            path.display()
-        );
-        fs::write(path.join("sshd_config"), config).expect("written");
-        fs::create_dir_all("/run/sshd").expect("sshd's own folder");
-        let mut sshd = Command::new("/usr/sbin/sshd");
-        sshd.arg("-D").arg("-e").arg("-f").arg(path.join("sshd_config"));
-        let sshd = Server::start(&mut sshd, port);
-        let user = ok(Command::new("id").arg("-un")).stdout;
-        let config = format!(
-            "Host *\nUser {}\nIdentityFile {1}/user\nIdentitiesOnly yes\nStrictHostKeyChecking no\n\
-             UserKnownHostsFile {1}/known\nLogLevel ERROR\n",
-            String::from_utf8_lossy(&user).trim(),
-            path.display()
-        );
-        fs::write(path.join("ssh_config"), config).expect("written");
-        // casync has no ports in its locations.
-        let ssh = script(
-            path,
-            "ssh",
-            &format!(
-                "case \"$1\" in -p) ;; *) set -- -p {port} \"$@\" ;; esac\nexec ssh -F {}/ssh_config \"$@\"",
-                path.display()
-            ),
-        );
-        Self::filled(folder, ssh, format!("127.0.0.1:{port}"), Some(sshd))
+        let sshd = Sshd::start(folder.path());
+        let (ssh, host) = (sshd.ssh.clone(), format!("127.0.0.1:{}", sshd.port));
+        Self::filled(folder, ssh, host, Some(sshd))
     }
 
-    fn filled(folder: tempfile::TempDir, ssh: PathBuf, host: String, sshd: Option<Server>) -> Self {
+    fn filled(folder: tempfile::TempDir, ssh: PathBuf, host: String, sshd: Option<Sshd>) -> Self {
         let far = Self {
             folder,
             ssh,
@@ -120,13 +88,6 @@ impl Far {
     fn assert_same(&self, one: &str, other: &str) {
         ok(Command::new("diff").arg("-r").args([self.path(one), self.path(other)]));
     }
-}
-
-fn script(folder: &Path, name: &str, body: &str) -> PathBuf {
-    let path = folder.join(name);
-    fs::write(&path, format!("#!/bin/sh\n{body}\n")).expect("written");
-    fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).expect("a mode");
-    path
 }
 
 /// casync makes to us and extracts from us: blobs, trees, an archive; a second make sends nothing that is there.

@@ -254,6 +254,7 @@ impl Context {
 
     /// A local store, for what only those can do.
     pub(crate) fn local(&self, folder: &Path, writing: Option<&Writing>) -> Outcome<FlatStore> {
+        folder_only(folder)?;
         let entry = self.config.options(&folder.to_string_lossy())?;
         let options = FlatOptions {
             form: writing.map_or(ChunkForm::Compressed, Writing::form),
@@ -436,4 +437,13 @@ pub(crate) fn print(bytes: &[u8]) -> Outcome<()> {
         Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => std::process::exit(0),
         Err(error) => Err(Failure::io("standard output", "write", &error)),
     }
+}
+/// Refuses a URL where only a folder will do.
+pub(crate) fn folder_only(folder: &Path) -> Outcome<()> {
+    let text = folder.to_string_lossy();
+    if text.contains("://") {
+        let words = format!("{text}: this works on a folder alone, not over a network: run it where the folder is");
+        return Err(Failure::usage(words));
+    }
+    Ok(())
 }

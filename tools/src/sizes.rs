@@ -52,6 +52,40 @@ pub(crate) fn chunk_sizes(text: &str) -> Result<ChunkSizes, String> {
     ChunkSizes::new(min, avg, max).map_err(|error| error.to_string())
 }
 
+/// A number, or whether there is one at all.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum OwnerNumber {
+    /// As it is by default.
+    Yes,
+    /// Not at all.
+    No,
+    /// This one.
+    Is(u64),
+}
+
+fn owner_number(text: &str, what: &str, good: impl Fn(u64) -> bool) -> Result<OwnerNumber, String> {
+    match (text, text.parse()) {
+        (_, Ok(number)) if good(number) => Ok(OwnerNumber::Is(number)),
+        ("yes" | "true" | "on" | "y" | "t" | "1", _) => Ok(OwnerNumber::Yes),
+        ("no" | "false" | "off" | "n" | "f" | "0", _) => Ok(OwnerNumber::No),
+        _ => Err(format!("`{text}` is neither {what} nor yes or no")),
+    }
+}
+
+/// casync's `--uid-shift`: an owner's number, yes, no. 65535 and 4294967295 mean nobody.
+pub(crate) fn owner_shift(text: &str) -> Result<OwnerNumber, String> {
+    owner_number(text, "the number of an owner", |number| {
+        number < u64::from(u32::MAX) && number != 0xffff
+    })
+}
+
+/// casync's `--uid-range`: 1 to 2^32 numbers, yes, no.
+pub(crate) fn owner_range(text: &str) -> Result<OwnerNumber, String> {
+    owner_number(text, "a number from 1 to 4294967296", |count| {
+        (1..=1 << 32).contains(&count)
+    })
+}
+
 /// A time as Go programs take it: `500ms`, `2s`, `1m`, or seconds.
 pub(crate) fn duration(text: &str) -> Result<Duration, String> {
     let (digits, unit) = if let Some(digits) = text.strip_suffix("ms") {

@@ -473,6 +473,8 @@ fn the_page_for_desync_users_is_in_step() {
         }
     }
     for flag in flags.split_whitespace().filter_map(|word| word.strip_prefix("--")) {
+        // A choice that needs no value is `--flag[=<BOOL>]`.
+        let flag = flag.split('[').next().unwrap_or(flag);
         let flag = flag.trim_end_matches(|end: char| !end.is_ascii_alphanumeric());
         let known = ["help", "version", "cache-limit", "uncompressed"].contains(&flag) || flag.is_empty();
         assert!(

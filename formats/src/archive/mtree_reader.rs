@@ -69,6 +69,8 @@ pub struct MtreeReader {
     defaults: Vec<(Vec<u8>, Vec<u8>)>,
     /// The directory that is open, as names.
     open: Vec<Vec<u8>>,
+    /// The root was entered, and not left yet.
+    in_root: bool,
 }
 
 impl MtreeReader {
@@ -80,6 +82,7 @@ impl MtreeReader {
             unfinished: Vec::new(),
             defaults: Vec::new(),
             open: Vec::new(),
+            in_root: false,
         }
     }
 
@@ -133,8 +136,9 @@ impl MtreeReader {
             }
             [b'/', ..] => Err("a path is absolute, or a command is unknown"),
             b".." if self.paths == MtreePaths::Nested => {
-                let left = self.open.pop();
-                left.map(|_| None).ok_or("more directories are left than were entered")
+                let left = self.open.pop().is_some() || std::mem::take(&mut self.in_root);
+                left.then_some(None)
+                    .ok_or("more directories are left than were entered")
             }
             path => self.entry(path, words).map(Some),
         }
@@ -168,6 +172,7 @@ impl MtreeReader {
         let path = names.join(&b'/').into();
         let entry = said.entry(path)?;
         if nested && entry.node.content == Content::Directory {
+            self.in_root |= names.is_empty();
             self.open = names;
         }
         Ok(entry)

@@ -29,7 +29,7 @@ pub(crate) use mounts::{Mount, MountIndex, Mounting};
 pub(crate) use remote::{Pull, Push};
 pub(crate) use servers::{ChunkServer, IndexServer, Listening};
 pub(crate) use stores::{CacheArgs, Convert, Prune, Verify};
-pub(crate) use trees::{ArchiveStyle, Keeping, List, Mtree, Tar, TreeFormat, Untar};
+pub(crate) use trees::{ArchiveStyle, Keeping, List, Mtree, Shifting, SourceFormat, Tar, TreeFormat, Untar};
 
 const AFTER_HELP: &str = "\
 Stores: a folder, http(s)://host/path/, or several joined by `|` (the next is asked when one fails). With several -s the next \

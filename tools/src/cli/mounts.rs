@@ -2,7 +2,8 @@
 
 use std::path::PathBuf;
 
-use clap::Args;
+use clap::builder::BoolishValueParser;
+use clap::{ArgAction, Args};
 
 use super::groups::ReloadableSources;
 use crate::sizes;
@@ -23,8 +24,11 @@ pub(crate) struct Mounting {
 pub(crate) struct Mount {
     /// Archive (.catar), or index of one (.caidx); - for an index on standard input
     pub(crate) source: String,
-    /// Empty folder to mount on
+    /// Empty folder to mount on; made if it is not there
     pub(crate) folder: PathBuf,
+    /// Make the folder if it is not there
+    #[arg(long, require_equals = true, default_value_t = true, action = ArgAction::Set, num_args = 0..=1, default_missing_value = "true", value_parser = BoolishValueParser::new(), value_name = "BOOL")]
+    pub(crate) mkdir: bool,
     #[command(flatten)]
     pub(crate) sources: ReloadableSources,
     #[command(flatten)]

@@ -2,9 +2,11 @@
 
 use std::path::PathBuf;
 
+use clap::builder::BoolishValueParser;
 use clap::{ArgAction, Args, ValueEnum};
 
 use super::groups::{Cutting, Effort, Sources, Storing};
+use crate::sizes::{self, OwnerNumber};
 
 /// Which of two encodings of trees.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -16,6 +18,18 @@ pub(crate) enum TreeFormat {
     Tar,
 }
 
+/// What a tree is read from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum SourceFormat {
+    /// A folder
+    Disk,
+    /// A tar file
+    #[value(alias = "gnu-tar")]
+    Tar,
+    /// Lines of mtree(5); files' bytes are where `contents=` says, or at their paths beside the lines
+    Mtree,
+}
+
 /// Whose archives.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub(crate) enum ArchiveStyle {
@@ -23,6 +37,17 @@ pub(crate) enum ArchiveStyle {
     Casync,
     /// desync's: mode, numeric owner, time, every extended attribute as it is
     Desync,
+}
+
+/// Owners that have other numbers on disk than in the archive.
+#[derive(Clone, Debug, Args)]
+pub(crate) struct Shifting {
+    /// Owners' numbers begin here on disk and at 0 in the archive (yes: at 0 in both); names stay as they are
+    #[arg(long, value_parser = sizes::owner_shift, value_name = "NUMBER|yes|no")]
+    pub(crate) uid_shift: Option<OwnerNumber>,
+    /// So many numbers are there, up to 4294967296; those above begin again at 0 [default with --uid-shift: 65536]
+    #[arg(long, value_parser = sizes::owner_range, value_name = "COUNT|yes|no")]
+    pub(crate) uid_range: Option<OwnerNumber>,
 }
 
 /// What is kept of a tree and what is left out of it.
@@ -44,10 +69,10 @@ pub(crate) struct Keeping {
     #[arg(short = 'x', long, alias = "exclude-submounts")]
     pub(crate) one_file_system: bool,
     /// Leave out what .caexclude files name
-    #[arg(long, default_value_t = true, action = ArgAction::Set, num_args = 0..=1, default_missing_value = "true", value_name = "BOOL")]
+    #[arg(long, default_value_t = true, action = ArgAction::Set, num_args = 0..=1, default_missing_value = "true", value_parser = BoolishValueParser::new(), value_name = "BOOL")]
     pub(crate) exclude_file: bool,
     /// Leave out what has the attribute nodump
-    #[arg(long, default_value_t = true, action = ArgAction::Set, num_args = 0..=1, default_missing_value = "true", value_name = "BOOL")]
+    #[arg(long, default_value_t = true, action = ArgAction::Set, num_args = 0..=1, default_missing_value = "true", value_parser = BoolishValueParser::new(), value_name = "BOOL")]
     pub(crate) exclude_nodump: bool,
 }
 
@@ -56,7 +81,7 @@ pub(crate) struct Keeping {
 pub(crate) struct Tar {
     /// Archive (.catar) to write, with -i its index (.caidx); - for standard output
     pub(crate) output: String,
-    /// Folder; with --input-format tar a tar file, - for standard input
+    /// Folder; with --input-format a tar file or lines of mtree(5), - for standard input
     pub(crate) source: PathBuf,
     /// Cut the archive into chunks, store them, write the index
     #[arg(short = 'i', long)]
@@ -65,13 +90,15 @@ pub(crate) struct Tar {
     #[arg(short = 's', long, value_name = "STORE", requires = "index")]
     pub(crate) store: Option<String>,
     /// What the source is
-    #[arg(long, value_enum, default_value_t = TreeFormat::Disk)]
-    pub(crate) input_format: TreeFormat,
+    #[arg(long, value_enum, default_value_t = SourceFormat::Disk)]
+    pub(crate) input_format: SourceFormat,
     /// Taken for desync's sake: a tar file without an entry for its root gets one anyway
     #[arg(long)]
     pub(crate) tar_add_root: bool,
     #[command(flatten)]
     pub(crate) keeping: Keeping,
+    #[command(flatten)]
+    pub(crate) shifting: Shifting,
     /// End with code 3 when something could not be kept as it is
     #[arg(long)]
     pub(crate) strict: bool,
@@ -123,6 +150,8 @@ pub(crate) struct Untar {
     /// Owners by number, although the archive has names
     #[arg(long)]
     pub(crate) numeric_owner: bool,
+    #[command(flatten)]
+    pub(crate) shifting: Shifting,
     /// Remove what the archive does not have
     #[arg(long)]
     pub(crate) delete: bool,
@@ -158,6 +187,9 @@ pub(crate) struct List {
     /// Of a folder only its own entries
     #[arg(long)]
     pub(crate) flat: bool,
+    /// With no: as --flat
+    #[arg(long, require_equals = true, default_value_t = true, action = ArgAction::Set, num_args = 0..=1, default_missing_value = "true", value_parser = BoolishValueParser::new(), value_name = "BOOL")]
+    pub(crate) recursive: bool,
     /// Paths alone, as they are, each with a NUL behind it
     #[arg(short = '0', long)]
     pub(crate) null: bool,

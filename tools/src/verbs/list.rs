@@ -95,7 +95,7 @@ fn below(
         }
         path.extend_from_slice(child.name.as_deref().unwrap_or_default());
         line(&child.node, path, arguments, output)?;
-        if child.node.content == Content::Directory && !arguments.flat {
+        if child.node.content == Content::Directory && arguments.recursive && !arguments.flat {
             open.push((archive.children(&child)?, path.len()));
         }
     }
@@ -154,6 +154,7 @@ pub(crate) fn mtree(context: &Context, arguments: &Mtree) -> Outcome<()> {
     let result = if folder {
         let options = WalkOptions {
             flags: FeatureFlags::archive(context.digest),
+            shift: None,
         };
         let mut reader = TreeReader::open(Path::new(&arguments.input), &options)?;
         let mut unpacker = Unpacker::new(&mut lines);

@@ -12,7 +12,7 @@ use crate::context::Context;
 use crate::engine::IndexedBlob;
 use crate::engine::mount::{Mounted, TreeFs};
 use crate::engine::tree::ArchiveSource;
-use crate::failure::Outcome;
+use crate::failure::{Failure, Outcome};
 
 /// Mounts an archive, or an archive's index, until a signal.
 pub(crate) fn mount(context: &Context, arguments: &Mount) -> Outcome<()> {
@@ -31,6 +31,12 @@ pub(crate) fn mount(context: &Context, arguments: &Mount) -> Outcome<()> {
     let len = filesystem.archive_len();
     let signals = signals()?;
     let folder = &arguments.folder;
+    if arguments.mkdir
+        && let Err(error) = std::fs::create_dir(folder)
+        && error.kind() != std::io::ErrorKind::AlreadyExists
+    {
+        return Err(Failure::io(folder.display(), "make the folder", &error));
+    }
     let mounted = Mounted::start(filesystem, folder, mount_options(&arguments.mounting, false))?;
     say_ready(
         context,

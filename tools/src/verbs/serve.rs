@@ -17,7 +17,7 @@ use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 
 use crate::cli::{ChunkServer, IndexServer, Listening, ReloadableSources, Sources, SyncName, Writing};
-use crate::context::{Context, sealing};
+use crate::context::{Context, folder_only, sealing};
 use crate::failure::{Failure, Outcome};
 
 /// Where the servers listen when nobody says; desync's `:http` would need root and open the machine to everybody.
@@ -47,6 +47,7 @@ pub(crate) fn chunk_server(context: &Context, arguments: &ChunkServer) -> Outcom
 
 /// Serves a folder of indexes.
 pub(crate) fn index_server(context: &Context, arguments: &IndexServer) -> Outcome<()> {
+    folder_only(&arguments.store)?;
     let runtime = runtime()?;
     let options = IndexRootOptions {
         access: access(&arguments.listening),

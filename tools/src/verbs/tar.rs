@@ -1,6 +1,7 @@
 //! `tar`: a tree becomes an archive, or the index of one.
 
 use std::io::Write;
+use std::num::NonZeroU32;
 use std::path::Path;
 
 use cairn_formats::FeatureFlags;
@@ -8,11 +9,14 @@ use cairn_formats::FeatureFlags;
 use super::make::{Destination, report_make};
 use super::output::output;
 use crate::bar::Unit;
-use crate::cli::{ArchiveStyle, Keeping, Tar, TreeFormat};
+use crate::cli::{ArchiveStyle, Keeping, Shifting, SourceFormat, Tar};
 use crate::context::Context;
-use crate::engine::tree::{Notes, TarReader, TreeReader, TreeSource, WalkOptions, raise_handle_limit};
+use crate::engine::tree::{
+    MtreeTree, Notes, OwnerShift, TarReader, TreeReader, TreeSource, WalkOptions, raise_handle_limit,
+};
 use crate::engine::{self, IndexSpool, MakeReport};
 use crate::failure::{Failure, Outcome};
+use crate::sizes::OwnerNumber;
 
 /// Bytes gathered before they are written to an archive file: big enough for few calls, small enough for the processor's cache.
 const BUFFER_LEN: usize = 512 << 10;
@@ -22,10 +26,12 @@ pub(crate) fn tar(context: &Context, arguments: &Tar) -> Outcome<()> {
     raise_handle_limit();
     let options = WalkOptions {
         flags: flags(context, &arguments.keeping)?,
+        shift: owner_shift(&arguments.shifting),
     };
     let mut reader: Box<dyn TreeSource> = match arguments.input_format {
-        TreeFormat::Disk => Box::new(TreeReader::open(&arguments.source, &options)?),
-        TreeFormat::Tar => Box::new(TarReader::open(&arguments.source, options.flags)?),
+        SourceFormat::Disk => Box::new(TreeReader::open(&arguments.source, &options)?),
+        SourceFormat::Tar => Box::new(TarReader::open(&arguments.source, &options)?),
+        SourceFormat::Mtree => Box::new(MtreeTree::open(&arguments.source, &options)?),
     };
     let reader = &mut *reader;
     let bar = context.bar("archiving", Unit::Bytes);
@@ -140,6 +146,27 @@ pub(super) fn flags(context: &Context, keeping: &Keeping) -> Outcome<FeatureFlag
         bits |= FeatureFlags::SUBVOLUME;
     }
     Ok(FeatureFlags(bits).normal_form())
+}
+
+/// Owners' numbers as the command line has them; one `no` is enough for none.
+pub(super) fn owner_shift(arguments: &Shifting) -> Option<OwnerShift> {
+    /// casync's: what a container gets.
+    const COUNT: u32 = 0x10000;
+    let given = [arguments.uid_shift, arguments.uid_range];
+    if given == [None; 2] || given.contains(&Some(OwnerNumber::No)) {
+        return None;
+    }
+    let number = |given| match given {
+        Some(OwnerNumber::Is(number)) => Some(number),
+        _ => None,
+    };
+    let first = number(arguments.uid_shift).unwrap_or_default();
+    let count = number(arguments.uid_range).unwrap_or(COUNT.into());
+    Some(OwnerShift {
+        first: first as u32,
+        // All 2^32 are no restriction.
+        count: NonZeroU32::new(count as u32),
+    })
 }
 
 /// Lists what could not be kept or restored.

@@ -13,7 +13,7 @@ use serde_json::json;
 
 use super::list;
 use super::output::output;
-use super::tar::tell;
+use super::tar::{owner_shift, tell};
 use crate::bar::Unit;
 use crate::cli::{Effort, Sources, TreeFormat, Untar};
 use crate::context::Context;
@@ -45,6 +45,7 @@ pub(crate) fn untar(context: &Context, arguments: &Untar) -> Outcome<()> {
         sparse: !arguments.no_sparse,
         hardlinks: arguments.hardlinks,
         undo_immutable: arguments.undo_immutable,
+        shift: owner_shift(&arguments.shifting),
     };
     let (mut restorer, result);
     let mut seeds = None;
@@ -190,6 +191,11 @@ fn to_tar(context: &Context, arguments: &Untar) -> Outcome<()> {
     if arguments.path.is_some() {
         return Err(Failure::usage("--path restores to a folder, not to a tar"));
     }
+    if owner_shift(&arguments.shifting).is_some() {
+        return Err(Failure::usage(
+            "--uid-shift and --uid-range restore to a folder, not to a tar",
+        ));
+    }
     let input = Input::open(context, &arguments.input, arguments.index, &arguments.sources)?;
     let bar = context.bar("writing the tar", Unit::Bytes);
     let notes = output(&arguments.target, |output, name| {
@@ -237,7 +243,7 @@ impl Input {
         };
         let target = &arguments.target;
         let implied = !arguments.no_target_seed && target.read_dir().is_ok_and(|mut entries| entries.next().is_some());
-        let mut seeds = SeedStore::new(index, Arc::clone(store));
+        let mut seeds = SeedStore::new(index, Arc::clone(store), owner_shift(&arguments.shifting));
         let bar = context.bar("cutting seeds", Unit::Bytes);
         let workers = arguments.effort.workers();
         for seed in &arguments.seed {

@@ -22,7 +22,9 @@ use tar::{EntryType, Header};
 use super::acl;
 use super::archive_reader::{ArchiveReader, Walk};
 use super::note::{Note, Notes};
+use super::owner_shift::OwnerShift;
 use super::system::{Owner, Owners};
+use super::walk::WalkOptions;
 use crate::engine::Result;
 use crate::engine::error::file;
 
@@ -41,6 +43,7 @@ pub(crate) struct TarWalk {
     source: PathBuf,
     tar: File,
     encoder: ArchiveEncoder,
+    shift: Option<OwnerShift>,
     folders: Vec<std::collections::btree_map::IntoIter<Vec<u8>, Branch>>,
     data: Option<Data>,
     notes: Notes,
@@ -100,7 +103,8 @@ impl TarReader {
     /// Reads the headers of a tar file; `-` is standard input, which goes through a file without a name.
     ///
     /// Errors: it cannot be read or is no tar, or an entry's name leads out of the tree.
-    pub(crate) fn open(source: &Path, flags: FeatureFlags) -> Result<Self> {
+    pub(crate) fn open(source: &Path, options: &WalkOptions) -> Result<Self> {
+        let flags = options.flags;
         let read = |error| file(source, "read")(error);
         let tar = if source == Path::new("-") {
             let mut spool = tempfile::tempfile().map_err(file(source, "make a temporary file for"))?;
@@ -117,18 +121,28 @@ impl TarReader {
             source: source.to_owned(),
             tar,
             encoder: ArchiveEncoder::new(flags, form)?,
+            shift: options.shift,
             folders: Vec::new(),
             data: None,
             notes,
         };
-        let node = Node {
+        let mut node = Node {
             metadata: std::mem::take(&mut root.metadata),
             content: Content::Directory,
         };
+        walk.shift(b".", &mut node.metadata)?;
         let mut records = Vec::with_capacity(4096);
         walk.encoder.root(&node.reduced(flags), &mut records)?;
         walk.folders.push(root.children.into_iter());
         Ok(Self::new(walk, records))
+    }
+}
+
+impl TarWalk {
+    /// Gives owners the numbers that the archive has for them.
+    fn shift(&self, name: &[u8], metadata: &mut Metadata) -> Result<()> {
+        let shifted = self.shift.map_or(Ok(()), |shift| shift.to_archive(metadata));
+        shifted.map_err(|error| file(&self.source, "read the tar")(named(error, name)))
     }
 }
 
@@ -174,10 +188,11 @@ impl Walk for TarWalk {
         if !content.is_kept_by(flags) {
             return Ok(true);
         }
-        let node = Node {
+        let mut node = Node {
             metadata: branch.metadata,
             content,
         };
+        self.shift(&name, &mut node.metadata)?;
         let node = node.reduced(flags);
         self.encoder.child(&name, &node, records)?;
         match node.content {

@@ -26,6 +26,7 @@ use super::features;
 use super::links::{LinkKey, Links};
 use super::metadata::{is_file, is_folder, is_link};
 use super::note::{Note, Notes};
+use super::owner_shift::OwnerShift;
 use super::remove::remove_all;
 use super::system::{self, magic};
 use super::unpack::TreeSink;
@@ -51,6 +52,8 @@ pub(crate) struct RestoreOptions {
     pub(crate) hardlinks: bool,
     /// Take immutable and append-only away from what is there, where it is in the way.
     pub(crate) undo_immutable: bool,
+    /// Owners' numbers are others on disk.
+    pub(crate) shift: Option<OwnerShift>,
 }
 
 /// What was done.
@@ -245,6 +248,15 @@ impl Restorer {
             project,
         });
         Ok(())
+    }
+
+    /// Gives the owners of the entry in hand the numbers that they have here.
+    fn shift(&self, node: &mut Node) -> Result<()> {
+        let shifted = self
+            .options
+            .shift
+            .map_or(Ok(()), |shift| shift.to_disk(&mut node.metadata));
+        shifted.map_err(file(&self.shown(), "restore the owner of"))
     }
 
     fn root(&mut self, node: Box<Node>) -> Result<()> {
@@ -674,9 +686,10 @@ impl TreeSink for Restorer {
         Ok(())
     }
 
-    fn enter(&mut self, name: Option<Bytes>, node: Box<Node>) -> Result<()> {
+    fn enter(&mut self, name: Option<Bytes>, mut node: Box<Node>) -> Result<()> {
         self.report.entries += 1;
         let Some(name) = name else {
+            self.shift(&mut node)?;
             return self.root(node);
         };
         let folder = self.folders.last_mut().expect("entries come below a folder");
@@ -688,6 +701,7 @@ impl TreeSink for Restorer {
             self.path.push(b'/');
         }
         self.path.extend_from_slice(&name);
+        self.shift(&mut node)?;
         let name = cstring(&name);
         match node.content {
             Content::Directory => self.folder(&name, node),

@@ -22,6 +22,7 @@ use cairn_store::{ChunkStat, ChunkStore, StoreName};
 use rustix::fs::{Mode, OFlags};
 
 use super::archive_reader::TreeSource as _;
+use super::owner_shift::OwnerShift;
 use super::walk::{FileSpan, TreeReader, WalkOptions};
 use crate::engine::error::file;
 use crate::engine::{BufferPool, MakeOptions, Progress, Result, make};
@@ -31,6 +32,7 @@ use crate::engine::{BufferPool, MakeOptions, Progress, Result, make};
 pub(crate) struct SeedStore {
     base: Arc<dyn ChunkStore>,
     digest: DigestAlgorithm,
+    shift: Option<OwnerShift>,
     wanted: HashSet<ChunkId>,
     seeds: Vec<SeedBytes>,
     places: HashMap<ChunkId, Place>,
@@ -88,10 +90,13 @@ enum SeedBytes {
 
 impl SeedStore {
     /// Seeds of the archive that `index` describes; none yet.
-    pub(crate) fn new(index: &ChunkIndex, base: Arc<dyn ChunkStore>) -> Self {
+    ///
+    /// - `shift`: how owners' numbers in seeds that are folders differ from the archive's.
+    pub(crate) fn new(index: &ChunkIndex, base: Arc<dyn ChunkStore>, shift: Option<OwnerShift>) -> Self {
         Self {
             base,
             digest: index.digest_algorithm(),
+            shift,
             wanted: index.spans().map(|span| span.id).collect(),
             seeds: Vec::new(),
             places: HashMap::new(),
@@ -138,7 +143,10 @@ impl SeedStore {
             self.seeds.push(SeedBytes::Blob(blob));
             return Ok(());
         }
-        let walk = WalkOptions { flags: index.flags() };
+        let walk = WalkOptions {
+            flags: index.flags(),
+            shift: self.shift,
+        };
         let mut reader = TreeReader::open(path, &walk)?;
         let records = tempfile::tempfile().map_err(file(path, "make a temporary file for the records of"))?;
         let copy = records.try_clone().map_err(file(path, "keep the records of"))?;

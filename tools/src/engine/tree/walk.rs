@@ -14,7 +14,7 @@ use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
 
 use bytes::Bytes;
-use cairn_formats::{ArchiveEncoder, ArchiveForm, Content, Device, FeatureFlags, Node};
+use cairn_formats::{ArchiveEncoder, ArchiveForm, Content, Device, FeatureFlags, Metadata, Node};
 use rustix::fs::{AtFlags, FileType, Mode, OFlags, Stat};
 use rustix::io::Errno;
 
@@ -23,6 +23,7 @@ use super::exclude::Rules;
 use super::features;
 use super::metadata::{MetadataReader, Place, Step, is_file, is_folder};
 use super::note::{Note, Notes};
+use super::owner_shift::OwnerShift;
 use super::system::{self, magic};
 use crate::engine::error::file;
 use crate::engine::{Error, Result};
@@ -38,6 +39,8 @@ const EXCLUDE_NAME: &CStr = c".caexclude";
 pub(crate) struct WalkOptions {
     /// What is kept and what is left out; in normal form.
     pub(crate) flags: FeatureFlags,
+    /// Owners' numbers are others in the archive.
+    pub(crate) shift: Option<OwnerShift>,
 }
 
 /// The archive of a folder, to be read.
@@ -47,6 +50,7 @@ pub(crate) type TreeReader = ArchiveReader<FolderWalk>;
 pub(crate) struct FolderWalk {
     source: PathBuf,
     flags: FeatureFlags,
+    shift: Option<OwnerShift>,
     encoder: ArchiveEncoder,
     metadata: MetadataReader,
     folders: Vec<Folder>,
@@ -109,6 +113,7 @@ impl TreeReader {
         let mut walk = FolderWalk {
             source: source.to_owned(),
             flags: options.flags,
+            shift: options.shift,
             encoder: ArchiveEncoder::new(options.flags, ArchiveForm::Sorted)?,
             metadata: MetadataReader::new(options.flags),
             folders: Vec::new(),
@@ -155,6 +160,17 @@ impl TreeReader {
 }
 
 impl FolderWalk {
+    /// Gives owners the numbers that the archive has for them.
+    fn shift(&self, metadata: &mut Metadata) -> Step<()> {
+        match self.shift {
+            Some(shift) if self.flags.has(FeatureFlags::UIDS_16BIT | FeatureFlags::UIDS_32BIT) => {
+                let shifted = shift.to_archive(metadata);
+                shifted.map_err(|error| ("keep the owner of", error))
+            }
+            _ => Ok(()),
+        }
+    }
+
     fn root(&mut self, fd: &OwnedFd) -> Step<(Node, Child)> {
         let failed = |action| move |error: Errno| (action, io::Error::from(error));
         let stat = rustix::fs::fstat(fd).map_err(failed("look at"))?;
@@ -162,7 +178,8 @@ impl FolderWalk {
         let mount = self
             .mount(fd.as_fd())
             .map_err(|error| ("look at the mount of", error))?;
-        let metadata = self.metadata.read(Place::Open(fd.as_fd()), &stat, magic, None)?;
+        let mut metadata = self.metadata.read(Place::Open(fd.as_fd()), &stat, magic, None)?;
+        self.shift(&mut metadata)?;
         let child = Child {
             fd: None,
             stat,
@@ -297,7 +314,9 @@ impl FolderWalk {
             .as_ref()
             .map_or(Place::Named(parent, name), |fd| Place::Open(fd.as_fd()));
         let read = self.metadata.read(place, &child.stat, child.magic, child.attributes);
-        let metadata = read.map_err(|(action, error)| file(&self.shown(), action)(error))?;
+        let mut metadata = read.map_err(|(action, error)| file(&self.shown(), action)(error))?;
+        let shifted = self.shift(&mut metadata);
+        shifted.map_err(|(action, error)| file(&self.shown(), action)(error))?;
         let stat = &child.stat;
         if self.flags.time_granularity().is_some() && !self.flags.is_desync_archive() && stat.st_mtime < 0 {
             let what = "its time is before 1970, which archives cannot hold; 1970 is kept".to_owned();
