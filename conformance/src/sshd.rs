@@ -28,7 +28,8 @@ impl Sshd {
         let port = free_port();
         let config = format!(
             "ListenAddress 127.0.0.1\nPort {port}\nHostKey {0}/host\nAuthorizedKeysFile {0}/authorized\n\
-             PermitRootLogin yes\nStrictModes no\nUsePAM no\nPidFile none\nPasswordAuthentication no\n",
+             PermitRootLogin yes\nStrictModes no\nUsePAM no\nPidFile none\nPasswordAuthentication no\n\
+             Subsystem sftp internal-sftp\n",
             folder.display()
         );
         fs::write(folder.join("sshd_config"), config).expect("written");

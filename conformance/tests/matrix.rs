@@ -1,7 +1,7 @@
 //! The table "Where each verb works" of `docs/cli.md`, cell by cell: what it says works gives the right bytes, what it says
 //! does not is refused with a line. A row without a check, and a check without a row, fail.
 //!
-//! Folders, `cairn chunk-server` and `index-server`, and `cairn pull` behind a real sshd; mounts need root and `/dev/fuse`.
+//! Folders, `cairn chunk-server` and `index-server`, an S3 server, SFTP and `cairn pull` behind a real sshd; mounts need root and `/dev/fuse`.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -11,6 +11,7 @@ use std::process::{Command, Output};
 use cairn_conformance::mounted::Mount;
 use cairn_conformance::sshd::{Sshd, script};
 use cairn_conformance::support::{Server, args, built, cairn, free_port, input, ok, run};
+use cairn_test_servers::{ACCESS_KEY, S3Server, SECRET_KEY};
 
 /// A file's path in the tree.
 const IN_TREE: &str = "folder/file7";
@@ -20,6 +21,8 @@ const IN_TREE: &str = "folder/file7";
 enum Column {
     Folder,
     Http,
+    S3,
+    Sftp,
     Ssh,
 }
 
@@ -29,6 +32,8 @@ struct Rooms {
     sshd: Sshd,
     store: Server,
     indexes: Server,
+    /// Its bucket is the folder.
+    buckets: S3Server,
 }
 
 impl Rooms {
@@ -47,8 +52,15 @@ impl Rooms {
         ok(cairn().args(args!["make", "-s", path("store"), blob, path("blob")]));
         ok(cairn().args(args!["tar", "-i", "-s", path("store"), tree, path("tree")]));
         let serve = |verb: &str, name: &str| serve(verb, &path(name));
+        let sshd = Sshd::start(folder.path());
+        fs::create_dir_all(path("home/.ssh")).expect("folders");
+        fs::copy(path("user"), path("home/.ssh/id_ed25519")).expect("a key");
+        let host = fs::read_to_string(path("host.pub")).expect("the server's key");
+        let known = format!("[127.0.0.1]:{} {host}", sshd.port);
+        fs::write(path("home/.ssh/known_hosts"), known).expect("written");
         Self {
-            sshd: Sshd::start(folder.path()),
+            sshd,
+            buckets: S3Server::start_showing(folder.path()),
             store: serve("chunk-server", "store"),
             indexes: serve("index-server", "indexes"),
             folder,
@@ -64,6 +76,8 @@ impl Rooms {
         match column {
             Column::Folder => self.path(name).display().to_string(),
             Column::Http => server.url(),
+            Column::S3 => self.buckets.url(name),
+            Column::Sftp => format!("sftp://127.0.0.1:{}{}", self.sshd.port, self.path(name).display()),
             Column::Ssh => format!("ssh://127.0.0.1:{}{}", self.sshd.port, self.path(name).display()),
         }
     }
@@ -82,7 +96,11 @@ impl Rooms {
         let mut command = cairn();
         command
             .env("CASYNC_SSH_PATH", &self.sshd.ssh)
-            .env("CASYNC_REMOTE_PATH", built("cairn"));
+            .env("CASYNC_REMOTE_PATH", built("cairn"))
+            .env("S3_ACCESS_KEY", ACCESS_KEY)
+            .env("S3_SECRET_KEY", SECRET_KEY)
+            .env("HOME", self.path("home"))
+            .env("USER", text(ok(Command::new("id").arg("-un"))).trim());
         command
     }
 
@@ -359,7 +377,7 @@ fn try_cell(rooms: &Rooms, row: &str, column: Column) -> Option<Ran> {
 }
 
 /// The rows of the table: its first cell, and whether `cairn` does it in each column.
-fn table() -> Vec<(String, [bool; 3])> {
+fn table() -> Vec<(String, [bool; 5])> {
     let page = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/cli.md");
     let page = fs::read_to_string(page).expect("docs/cli.md");
     let (_, chapter) = page.split_once("## Where each verb works\n").expect("the chapter");
@@ -375,7 +393,7 @@ fn table() -> Vec<(String, [bool; 3])> {
             "d" | "–" => false,
             _ => panic!("a cell is none of `d c`, `c`, `d` and `–`: {row}"),
         };
-        let places: [&str; 3] = places.try_into().unwrap_or_else(|_| panic!("not three places: {row}"));
+        let places: [&str; 5] = places.try_into().unwrap_or_else(|_| panic!("not five places: {row}"));
         ((*verb).to_owned(), places.map(does))
     })
     .collect()
@@ -420,6 +438,16 @@ fn every_verb_works_with_folders_as_documented() {
 #[test]
 fn every_verb_works_over_http_as_documented() {
     check(Column::Http);
+}
+
+#[test]
+fn every_verb_works_with_buckets_as_documented() {
+    check(Column::S3);
+}
+
+#[test]
+fn every_verb_works_over_sftp_as_documented() {
+    check(Column::Sftp);
 }
 
 #[test]

@@ -74,6 +74,16 @@ pub(crate) struct Store {
     pub(crate) upstream: Vec<String>,
     /// `Authorization` value that is sent to servers in `upstream`. Default: none.
     pub(crate) upstream_authorization: Option<Secret>,
+    /// Access key for `s3+http(s)://` in `upstream`. Default: as Amazon's tools, `AWS_*` or `~/.aws/credentials`, else none.
+    pub(crate) upstream_s3_access_key: Option<String>,
+    /// Secret key that goes with it. Default: as that.
+    pub(crate) upstream_s3_secret_key: Option<Secret>,
+    /// Region of the buckets. Default: as Amazon's tools, else what the host name says, else `us-east-1`.
+    pub(crate) upstream_s3_region: Option<String>,
+    /// Private key for `sftp://` in `upstream`. Default: those in `~/.ssh`, then those of ssh-agent.
+    pub(crate) upstream_ssh_identity: Option<PathBuf>,
+    /// `known_hosts` file with the keys of its servers. Default: the user's and the system's.
+    pub(crate) upstream_ssh_known_hosts: Option<PathBuf>,
     /// Folder that keeps what was fetched from `upstream`; made when it is missing. Default: nothing is kept.
     pub(crate) cache: Option<PathBuf>,
     /// Bytes that `cache` may hold; the least recently used go. `0` is no limit. Default `0`.
@@ -217,6 +227,11 @@ impl Default for Store {
             path: None,
             upstream: Vec::new(),
             upstream_authorization: None,
+            upstream_s3_access_key: None,
+            upstream_s3_secret_key: None,
+            upstream_s3_region: None,
+            upstream_ssh_identity: None,
+            upstream_ssh_known_hosts: None,
             cache: None,
             cache_bytes: 0,
             indexes: None,
@@ -371,11 +386,20 @@ impl Config {
                 );
             }
             if store.upstream.is_empty()
-                && (store.cache.is_some() || store.cache_bytes > 0 || store.upstream_authorization.is_some())
+                && (store.cache.is_some()
+                    || store.cache_bytes > 0
+                    || store.upstream_authorization.is_some()
+                    || store.upstream_s3_access_key.is_some())
             {
                 return wrong(
                     format!("stores.{name}.upstream"),
-                    "cache, cache_bytes and upstream_authorization need upstream, which is empty",
+                    "cache, cache_bytes, upstream_authorization and upstream_s3_access_key need upstream, which is empty",
+                );
+            }
+            if store.upstream_s3_access_key.is_some() != store.upstream_s3_secret_key.is_some() {
+                return wrong(
+                    format!("stores.{name}.upstream_s3_secret_key"),
+                    "the access key and the secret key are given together or not at all",
                 );
             }
             if store.cache_bytes > 0 && store.cache.is_none() {
@@ -519,6 +543,10 @@ mod tests {
             &["stores.a.upstream"],
         );
         refused("[stores.a]\ncache = 'x'", &["stores.a.upstream"]);
+        refused(
+            "[stores.a]\nupstream = ['s3+http://h/b']\nupstream_s3_access_key = 'x'",
+            &["stores.a.upstream_s3_secret_key"],
+        );
         refused(
             "[stores.a]\nupstream = ['http://h/']\ncache_bytes = 9",
             &["stores.a.cache_bytes"],

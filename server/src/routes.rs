@@ -17,7 +17,7 @@ use cairn_roots::{
 };
 use cairn_store::{
     Authorization, CacheOptions, CacheStore, ChunkStore, FlatOptions, FlatStore, HttpOptions, MetricsStore,
-    StoreOptions, StoreSpec, SyncPolicy, open_chain,
+    S3Configured, S3Credentials, S3Keys, S3Options, SftpOptions, StoreOptions, StoreSpec, SyncPolicy, open_chain,
 };
 use http::header::{CACHE_CONTROL, CONTENT_TYPE, HeaderMap, HeaderValue};
 use http::{Method, Request, Response, StatusCode};
@@ -184,6 +184,34 @@ fn open_folder(settings: &config::Store, folder: &Path) -> Result<(Arc<dyn Chunk
     Ok((Arc::new(MetricsStore::new(Arc::new(store), "flat")), verify_reads))
 }
 
+/// Credentials of buckets: those of the settings, else those that Amazon's tools would find.
+fn s3_options(settings: &config::Store) -> S3Options {
+    let environment = |name: &str| std::env::var(name).ok();
+    let mut options = S3Options::from_chain(&S3Configured::default(), &environment);
+    if let (Some(access_key), Some(secret_key)) = (&settings.upstream_s3_access_key, &settings.upstream_s3_secret_key) {
+        options.credentials = S3Credentials::Keys(S3Keys {
+            access_key: access_key.clone(),
+            secret_key: secret_key.0.clone(),
+            session_token: None,
+        });
+    }
+    if settings.upstream_s3_region.is_some() {
+        options.region = settings.upstream_s3_region.clone();
+    }
+    options
+}
+
+fn sftp_options(settings: &config::Store) -> SftpOptions {
+    let mut options = SftpOptions::from_environment(&|name| std::env::var(name).ok());
+    if let Some(identity) = &settings.upstream_ssh_identity {
+        options.identities = vec![identity.clone()];
+    }
+    if let Some(known_hosts) = &settings.upstream_ssh_known_hosts {
+        options.known_hosts = vec![known_hosts.clone()];
+    }
+    options
+}
+
 fn open_upstream(settings: &config::Store) -> Result<(Arc<dyn ChunkStore>, VerifyReads), String> {
     let options = StoreOptions {
         read_only: true,
@@ -194,6 +222,8 @@ fn open_upstream(settings: &config::Store) -> Result<(Arc<dyn ChunkStore>, Verif
                 .map(|value| Authorization::Fixed(value.0.clone())),
             ..HttpOptions::default()
         },
+        s3: s3_options(settings),
+        sftp: sftp_options(settings),
         ..StoreOptions::default()
     };
     let specs = settings

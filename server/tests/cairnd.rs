@@ -290,9 +290,9 @@ fn the_configuration_is_read_again_under_load_without_a_failed_request() {
 
 #[test]
 fn a_bad_new_configuration_is_logged_and_the_old_one_stays() {
-    let daemon = Daemon::start("[stores.a]\nread_token = 'secret'");
+    let daemon = Daemon::start("[stores.a]\nread_token = 'hunter2'");
     let path = format!("/store/a{}", Sample::new(b"x").frame_path());
-    let token = [("Authorization", "Bearer secret")];
+    let token = [("Authorization", "Bearer hunter2")];
     assert_eq!(daemon.ask("GET", &path, &token, b"").status, 404);
     for (round, bad) in [
         "nonsense",
@@ -311,7 +311,7 @@ fn a_bad_new_configuration_is_logged_and_the_old_one_stays() {
     daemon.configure("[stores.a]\nread_token = 'other'");
     daemon.wait_for_log("was read again", 1);
     assert_eq!(daemon.ask("GET", &path, &token, b"").status, 401);
-    assert!(!daemon.log().contains("secret"));
+    assert!(!daemon.log().contains("hunter2"));
 }
 
 #[test]

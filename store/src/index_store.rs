@@ -10,12 +10,17 @@ use std::path::{Path, PathBuf};
 
 use bytes::Bytes;
 
-use crate::backend::http::{Answer, Ask, HttpClient, Spool, failed, network_thread};
+use crate::backend::http::{Answer, Ask, HttpClient, failed};
+use crate::backend::remote::body::Spool;
+use crate::backend::remote::file::{OneFile, RemoteFile};
+use crate::backend::remote::workers::network_thread;
+use crate::backend::s3::Bucket;
+use crate::backend::sftp::{Folder, Holds};
 use crate::backend::ssh::{pull_index, push_index};
 use crate::file::{map_file, replace_file};
 use crate::location::{Location, SshLocation};
 use crate::open::not_yet;
-use crate::{BoxError, Error, HttpOptions, Result, SshOptions, StoreName};
+use crate::{BoxError, Error, Result, SshOptions, StoreName, StoreOptions};
 
 /// Longest index taken from a server or a pipe: 107 million chunks, 6.4 TiB at the default chunk size.
 const INDEX_LEN_MAX: usize = 1 << 32;
@@ -33,6 +38,7 @@ pub struct IndexStore {
 enum Place {
     Local(PathBuf),
     Http(Box<HttpClient>),
+    Remote(Box<dyn RemoteFile>),
     Ssh(SshLocation, Box<SshOptions>),
 }
 
@@ -40,15 +46,34 @@ impl IndexStore {
     /// Prepares the access; nothing is read yet.
     ///
     /// Errors: [`Error::Refused`] for a certificate that cannot be used or a kind of store that this release does not have.
-    pub fn open(location: &Location, options: &HttpOptions, ssh: &SshOptions) -> Result<Self> {
+    pub fn open(location: &Location, options: &StoreOptions) -> Result<Self> {
         let name = StoreName::new(location.to_string());
         let place = match location {
             Location::Local(path) => Place::Local(path.clone()),
             Location::Http(http) => {
-                let client = HttpClient::new(http, options.clone()).map_err(|fault| failed(&name, "open", fault))?;
+                let client =
+                    HttpClient::new(http, options.http.clone()).map_err(|fault| failed(&name, "open", fault))?;
                 Place::Http(Box::new(client))
             }
-            Location::Ssh(location) => Place::Ssh(location.clone(), Box::new(ssh.clone())),
+            Location::Ssh(location) => Place::Ssh(location.clone(), Box::new(options.ssh.clone())),
+            Location::S3(s3) => {
+                let (folder, file) = s3.key().rsplit_once('/').unwrap_or(("", s3.key()));
+                let bucket = Bucket::open(s3, folder, &options.s3, &options.http);
+                let bucket = bucket.map_err(|fault| fault.into_error(&name, "open"))?;
+                Place::Remote(Box::new(OneFile::new(
+                    name.clone(),
+                    bucket,
+                    file,
+                    options.http.patience(),
+                )?))
+            }
+            Location::Sftp(sftp) => {
+                let (folder, file) = sftp.path().rsplit_once('/').unwrap_or(("", sftp.path()));
+                let (options, http) = (options.sftp.clone(), options.http.clone());
+                let patience = http.patience();
+                let folder = Folder::open(sftp, folder, Holds::Indexes, options, http);
+                Place::Remote(Box::new(OneFile::new(name.clone(), folder, file, patience)?))
+            }
             Location::Later(later) => return Err(not_yet(location, later)),
         };
         Ok(Self { name, place })
@@ -70,10 +95,7 @@ impl IndexStore {
             Place::Http(client) => {
                 let ask = Ask::Get {
                     len_max: INDEX_LEN_MAX,
-                    spool: Some(Spool {
-                        memory_len_max: IN_MEMORY_LEN_MAX,
-                        folder: SPOOL_FOLDER.into(),
-                    }),
+                    spool: Some(spool()),
                 };
                 match self.ask(action, client, ask)? {
                     Answer::Done { body, .. } => Ok(body),
@@ -83,6 +105,7 @@ impl IndexStore {
                     Answer::BadRequest(fault) => Err(failed(&self.name, action, fault)),
                 }
             }
+            Place::Remote(file) => file.get(action, INDEX_LEN_MAX, spool()),
             Place::Ssh(location, options) => pull_index(location, options, INDEX_LEN_MAX as u64, SPOOL_FOLDER.as_ref())
                 .map_err(|source| self.unavailable(action, source)),
         }
@@ -108,6 +131,7 @@ impl IndexStore {
                     Answer::Missing => Err(self.unavailable(action, "no answer to an upload".into())),
                 }
             }
+            Place::Remote(file) => file.put(action, index),
             Place::Ssh(location, options) => {
                 push_index(location, options, &index).map_err(|source| self.unavailable(action, source))
             }
@@ -154,6 +178,13 @@ impl std::fmt::Debug for IndexStore {
     }
 }
 
+fn spool() -> Spool {
+    Spool {
+        memory_len_max: IN_MEMORY_LEN_MAX,
+        folder: SPOOL_FOLDER.into(),
+    }
+}
+
 /// Maps a file; reads what cannot be mapped (pipes, process substitution).
 fn read_local(path: &Path) -> io::Result<Bytes> {
     let file = File::open(path)?;
@@ -191,12 +222,7 @@ mod tests {
     use super::*;
 
     fn open(path: &Path) -> IndexStore {
-        IndexStore::open(
-            &Location::Local(path.to_owned()),
-            &HttpOptions::default(),
-            &SshOptions::default(),
-        )
-        .unwrap()
+        IndexStore::open(&Location::Local(path.to_owned()), &StoreOptions::default()).unwrap()
     }
 
     #[test]

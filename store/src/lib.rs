@@ -18,17 +18,20 @@ mod wrapper;
 
 use std::fmt;
 use std::sync::Arc;
+use std::time::Duration;
 
 use cairn_formats::{ChunkForm, ChunkId, EncodedChunk, StorableChunk};
 
 pub use backend::flat::{FlatOptions, FlatStore, StoredChunk, SyncPolicy};
 pub use backend::http::{Authorization, Cookie, HttpOptions, HttpStore, Proxy};
+pub use backend::s3::{S3Configured, S3Credentials, S3Keys, S3Options};
+pub use backend::sftp::SftpOptions;
 pub use backend::ssh::{SshOptions, SshPush, SshPushed, SshStore};
 pub use error::{BoxError, Error};
 
 pub use index_store::IndexStore;
-pub use location::{HttpLocation, LaterLocation, Location, LocationError, SshLocation};
-pub use open::{MemberSpec, StoreOptions, StoreSpec, open_chain, open_store};
+pub use location::{HttpLocation, LaterLocation, Location, LocationError, S3Location, S3Lookup, SshLocation};
+pub use open::{MemberSpec, StoreOptions, StoreSpec, open_chain, open_prunable, open_store};
 pub use pack::{
     Change, ChunkKey, ChunkPlace, CompactOptions, CompactReport, Host, HostFile, Locations, LogPosition,
     MemoryLocations, OpenReport, PackEngine, PackOptions, PackStore, Suspect, Watermark,
@@ -134,4 +137,11 @@ pub trait Prune: ChunkStore {
 
     /// Deletes chunks; those that are not there are passed over.
     fn remove_many(&self, ids: &[ChunkId]) -> Result<()>;
+
+    /// Deletes temporary files that nobody has touched for `age`: what killed writers left, of this tool and of desync.
+    ///
+    /// Returns how many there were; none where writers leave nothing.
+    fn remove_stale_temporaries(&self, _age: Duration) -> Result<u64> {
+        Ok(0)
+    }
 }

@@ -19,8 +19,35 @@ pub enum Location {
     Http(HttpLocation),
     /// `ssh://`, a remote casync.
     Ssh(SshLocation),
+    /// `s3+http://` or `s3+https://`, a bucket and a place in it.
+    S3(S3Location),
+    /// `sftp://`, a folder or file behind an SSH server.
+    Sftp(SshLocation),
     /// A URL form that later releases open.
     Later(LaterLocation),
+}
+
+/// A place in a bucket of an S3 server.
+#[derive(Clone, PartialEq, Eq)]
+pub struct S3Location {
+    /// Scheme, host and port alone.
+    endpoint: Url,
+    bucket: String,
+    /// Without `/` at either end; empty for the bucket itself.
+    key: String,
+    lookup: S3Lookup,
+}
+
+/// How a bucket is named in requests (desync's `?lookup=`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub enum S3Lookup {
+    /// In the host name with Amazon, in the path with all others.
+    #[default]
+    Auto,
+    /// In the host name: `bucket.host`.
+    Dns,
+    /// In the path: `host/bucket`.
+    Path,
 }
 
 /// An `http` or `https` URL; may carry secrets, which its `Debug` and `Display` leave out.
@@ -29,9 +56,10 @@ pub struct HttpLocation {
     url: Url,
 }
 
-/// A host that runs casync, and a path on it.
+/// A host that is reached by SSH, and a path on it.
 #[derive(Clone, PartialEq, Eq)]
 pub struct SshLocation {
+    scheme: &'static str,
     user: Option<String>,
     host: String,
     port: Option<u16>,
@@ -71,9 +99,7 @@ pub enum LocationError {
     },
 }
 
-const S3: &str = "S3 stores come with the store engine (release 0.3)";
 const GCS: &str = "Google Cloud Storage comes with the store engine (release 0.3)";
-const SFTP: &str = "SFTP stores come with the store engine (release 0.3)";
 const OCI: &str = "registries as stores are not in a planned release yet";
 const FTP: &str = "FTP is not planned: serve the folder over HTTP";
 
@@ -101,9 +127,9 @@ impl Location {
                     reason: "a file URL has three slashes and an absolute path".to_owned(),
                 }),
             },
-            "s3+http" | "s3+https" => later(S3),
+            "s3+http" | "s3+https" => S3Location::parse(text).map(Self::S3),
             "gs" => later(GCS),
-            "sftp" => later(SFTP),
+            "sftp" => SshLocation::parse(text).map(Self::Sftp),
             "ssh" => SshLocation::parse(text).map(Self::Ssh),
             "oci+http" | "oci+https" => later(OCI),
             "ftp" | "ftps" => later(FTP),
@@ -120,7 +146,8 @@ impl fmt::Display for Location {
         match self {
             Self::Local(path) => path.display().fmt(f),
             Self::Http(http) => http.fmt(f),
-            Self::Ssh(ssh) => ssh.fmt(f),
+            Self::Ssh(ssh) | Self::Sftp(ssh) => ssh.fmt(f),
+            Self::S3(s3) => s3.fmt(f),
             Self::Later(later) => f.write_str(&later.url),
         }
     }
@@ -164,8 +191,102 @@ impl fmt::Debug for HttpLocation {
     }
 }
 
+impl S3Location {
+    /// Reads `s3+http[s]://host[:port]/bucket[/prefix][?lookup=auto|dns|path]`.
+    ///
+    /// Errors: no host or bucket, credentials in the URL, a key that S3 could not hold, another query.
+    pub fn parse(text: &str) -> Result<Self, LocationError> {
+        let bad = |reason: &str| LocationError::BadUrl {
+            location: without_secrets(text),
+            reason: reason.to_owned(),
+        };
+        // The scheme is desync's own; `Url` knows ports and paths only of those that it knows.
+        let url = text.split_at_checked(3).map_or(text, |(_, url)| url);
+        let mut url = parse_url(url)?;
+        if !matches!(url.scheme(), "http" | "https") {
+            return Err(bad("it has to be s3+http:// or s3+https://"));
+        }
+        if !url.username().is_empty() || url.password().is_some() {
+            return Err(bad(
+                "credentials do not belong into the URL: set S3_ACCESS_KEY and S3_SECRET_KEY, or s3-credentials",
+            ));
+        }
+        let mut lookup = S3Lookup::Auto;
+        for (name, value) in url.query_pairs() {
+            lookup = match (&*name, &*value) {
+                ("lookup", "auto") => S3Lookup::Auto,
+                ("lookup", "dns") => S3Lookup::Dns,
+                ("lookup", "path") => S3Lookup::Path,
+                _ => return Err(bad("after ? there can only be lookup=auto, lookup=dns or lookup=path")),
+            };
+        }
+        let path = percent_encoding::percent_decode_str(url.path()).decode_utf8();
+        let path = path.map_err(|_| bad("it is not UTF-8"))?.trim_matches('/').to_owned();
+        let (bucket, key) = path.split_once('/').unwrap_or((&path, ""));
+        if bucket.is_empty() {
+            return Err(bad("no bucket: it has to be s3+https://host[:port]/bucket[/prefix]"));
+        }
+        if !key.is_empty() && key.split('/').any(|part| matches!(part, "" | "." | "..")) {
+            return Err(bad("a prefix cannot have empty parts, `.` or `..`"));
+        }
+        if path.contains(|letter: char| letter.is_ascii_control()) {
+            return Err(bad("a control character"));
+        }
+        url.set_query(None);
+        url.set_fragment(None);
+        url.set_path("");
+        Ok(Self {
+            endpoint: url,
+            bucket: bucket.to_owned(),
+            key: key.to_owned(),
+            lookup,
+        })
+    }
+
+    /// Scheme, host and port.
+    pub(crate) fn endpoint(&self) -> &Url {
+        &self.endpoint
+    }
+
+    /// The bucket's name.
+    pub(crate) fn bucket(&self) -> &str {
+        &self.bucket
+    }
+
+    /// The place in the bucket, without `/` at either end.
+    pub(crate) fn key(&self) -> &str {
+        &self.key
+    }
+
+    /// How the bucket is named in requests.
+    pub(crate) fn lookup(&self) -> S3Lookup {
+        self.lookup
+    }
+
+    /// `scheme://host[:port]`, by which desync's configuration knows credentials.
+    pub fn server(&self) -> String {
+        self.endpoint.as_str().trim_end_matches('/').to_owned()
+    }
+}
+
+impl fmt::Display for S3Location {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "s3+{}/{}", self.server(), self.bucket)?;
+        if !self.key.is_empty() {
+            write!(f, "/{}", self.key)?;
+        }
+        Ok(())
+    }
+}
+
+impl fmt::Debug for S3Location {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
 impl SshLocation {
-    /// Reads `ssh://[user@]host[:port]/path`.
+    /// Reads `ssh://[user@]host[:port]/path`, or the same with `sftp`.
     ///
     /// Errors: no host or path, a password, or a host or user that `ssh` would take for an option.
     pub fn parse(text: &str) -> Result<Self, LocationError> {
@@ -185,15 +306,21 @@ impl SshLocation {
         let host = decode(url.host_str().unwrap_or_default())?;
         let path = decode(url.path())?;
         if host.is_empty() || path.is_empty() || path.contains('\0') {
-            return Err(bad("an ssh URL is ssh://[user@]host[:port]/path"));
+            return Err(bad("it has to be ssh://[user@]host[:port]/path, or the same with sftp"));
         }
         if url.password().is_some() {
-            return Err(bad("ssh asks for passwords itself: leave it out"));
+            return Err(bad(
+                "a password does not belong here: ssh asks for it itself, sftp takes keys",
+            ));
         }
         if host.starts_with('-') || user.starts_with('-') || user.contains(['@', '\0']) || host.contains('\0') {
             return Err(bad("a host or user that ssh would take for something else"));
         }
         Ok(Self {
+            scheme: match url.scheme() {
+                "sftp" => "sftp",
+                _ => "ssh",
+            },
             user: (!user.is_empty()).then_some(user),
             host,
             port: url.port(),
@@ -203,11 +330,21 @@ impl SshLocation {
 
     /// `[user@]host`, as `ssh` takes it.
     pub fn destination(&self) -> String {
-        let host = self.host.trim_start_matches('[').trim_end_matches(']');
+        let host = self.host();
         match &self.user {
             Some(user) => format!("{user}@{host}"),
             None => host.to_owned(),
         }
+    }
+
+    /// The user, if one is named.
+    pub(crate) fn user(&self) -> Option<&str> {
+        self.user.as_deref()
+    }
+
+    /// The host alone, without the brackets of an IPv6 address.
+    pub(crate) fn host(&self) -> &str {
+        self.host.trim_start_matches('[').trim_end_matches(']')
     }
 
     /// The port, if it is not ssh's own choice.
@@ -223,7 +360,7 @@ impl SshLocation {
 
 impl fmt::Display for SshLocation {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "ssh://{}", self.host)?;
+        write!(f, "{}://{}", self.scheme, self.host)?;
         if let Some(port) = self.port {
             write!(f, ":{port}")?;
         }
@@ -287,6 +424,8 @@ mod tests {
             Ok(Location::Local(path)) => format!("path {}", path.display()),
             Ok(Location::Http(http)) => format!("http {http}"),
             Ok(Location::Ssh(ssh)) => format!("ssh {} {:?} {}", ssh.destination(), ssh.port(), ssh.path()),
+            Ok(Location::Sftp(ssh)) => format!("{ssh} {} {:?} {}", ssh.destination(), ssh.port(), ssh.path()),
+            Ok(Location::S3(s3)) => format!("{s3} {} {} {} {:?}", s3.server(), s3.bucket(), s3.key(), s3.lookup()),
             Ok(Location::Later(later)) => format!("later {}: {}", later.url, later.answer),
             Err(error) => format!("error {error}"),
         };
@@ -313,6 +452,29 @@ mod tests {
     }
 
     #[test]
+    fn places_in_buckets() {
+        check(
+            "s3+http://h:9000/b/p%20q/r/?lookup=path",
+            expect!["s3+http://h:9000/b/p q/r http://h:9000 b p q/r Path"],
+        );
+        check("S3+HTTPS://h/b", expect!["s3+https://h/b https://h b  Auto"]);
+        check(
+            "s3+https://h/",
+            expect!["error s3+https://h/: not a URL: no bucket: it has to be s3+https://host[:port]/bucket[/prefix]"],
+        );
+        check(
+            "s3+https://h/b//p",
+            expect!["error s3+https://h/b//p: not a URL: a prefix cannot have empty parts, `.` or `..`"],
+        );
+        check(
+            "s3+https://h/b?region=x",
+            expect![
+                "error s3+https://h/b: not a URL: after ? there can only be lookup=auto, lookup=dns or lookup=path"
+            ],
+        );
+    }
+
+    #[test]
     fn urls_show_no_secrets() {
         check(
             "http://h:8000/store/default",
@@ -321,16 +483,15 @@ mod tests {
         check("HTTPS://u:p@h/x/?token=t#f", expect!["http https://h/x/"]);
         check(
             "s3+https://key:secret@h/b/p?lookup=dns",
-            expect!["later s3+https://h/b/p: S3 stores come with the store engine (release 0.3)"],
+            expect![
+                "error s3+https://h/b/p: not a URL: credentials do not belong into the URL: set S3_ACCESS_KEY and S3_SECRET_KEY, or s3-credentials"
+            ],
         );
         check(
             "gs://b/p",
             expect!["later gs://b/p: Google Cloud Storage comes with the store engine (release 0.3)"],
         );
-        check(
-            "sftp://u@h/p",
-            expect!["later sftp://h/p: SFTP stores come with the store engine (release 0.3)"],
-        );
+        check("sftp://u@h/p", expect!["sftp://h/p u@h None /p"]);
         check("ssh://u@h:2222/p%20q", expect!["ssh u@h Some(2222) /p q"]);
         check("ssh://[::1]/p", expect!["ssh ::1 None /p"]);
         check(
@@ -339,7 +500,9 @@ mod tests {
         );
         check(
             "ssh://u:secret@h/p",
-            expect!["error ssh://h/p: not a URL: ssh asks for passwords itself: leave it out"],
+            expect![
+                "error ssh://h/p: not a URL: a password does not belong here: ssh asks for it itself, sftp takes keys"
+            ],
         );
         check(
             "oci+http://h/r",

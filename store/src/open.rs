@@ -1,11 +1,16 @@
 //! From locations and options to stores.
 
+use std::path::Path;
 use std::sync::Arc;
 
 use cairn_formats::ChunkForm;
 
-use crate::location::{LaterLocation, Location, LocationError};
-use crate::{ChunkStore, Error, FailoverGroup, FlatOptions, FlatStore, HttpOptions, HttpStore};
+use crate::backend::remote::patience::Patience;
+use crate::backend::remote::store::{RemoteOptions, RemoteStore};
+use crate::backend::s3::{Bucket, S3Options};
+use crate::backend::sftp::{Folder, Holds, SftpOptions};
+use crate::location::{LaterLocation, Location, LocationError, S3Location, SshLocation};
+use crate::{ChunkStore, Error, FailoverGroup, FlatOptions, FlatStore, HttpOptions, HttpStore, Prune};
 use crate::{Result, Sealing, SshOptions, SshStore, StoreChain, StoreName, SyncPolicy};
 
 /// How one location is opened. Where the values come from (flags, config, environment) is the caller's business.
@@ -15,16 +20,20 @@ pub struct StoreOptions {
     pub form: ChunkForm,
     /// When chunks written to a local folder become durable.
     pub sync: SyncPolicy,
-    /// Refuse writes to a local folder.
+    /// Refuse writes to a folder, bucket or SFTP store.
     pub read_only: bool,
     /// The caller need not verify what it reads from here (desync's `skip-verify`); stores themselves do not look at it.
     pub skip_verify: bool,
     /// How chunks are encrypted.
     pub sealing: Sealing,
-    /// How a server is talked to.
+    /// How a server is talked to, S3 ones too.
     pub http: HttpOptions,
+    /// How a bucket is opened.
+    pub s3: S3Options,
     /// How a remote casync is reached.
     pub ssh: SshOptions,
+    /// How an SFTP server is reached.
+    pub sftp: SftpOptions,
 }
 
 impl Default for StoreOptions {
@@ -36,7 +45,9 @@ impl Default for StoreOptions {
             skip_verify: false,
             sealing: Sealing::default(),
             http: HttpOptions::default(),
+            s3: S3Options::default(),
             ssh: SshOptions::default(),
+            sftp: SftpOptions::default(),
         }
     }
 }
@@ -110,16 +121,7 @@ pub fn open_chain(specs: &[StoreSpec]) -> Result<Arc<dyn ChunkStore>> {
 fn open_member(member: &MemberSpec) -> Result<Arc<dyn ChunkStore>> {
     let MemberSpec { location, options } = member;
     match location {
-        Location::Local(path) => Ok(Arc::new(FlatStore::open(
-            path,
-            FlatOptions {
-                form: options.form,
-                read_only: options.read_only,
-                sync: options.sync,
-                sealing: options.sealing.clone(),
-                ..FlatOptions::default()
-            },
-        )?)),
+        Location::Local(path) => Ok(Arc::new(open_folder(path, options)?)),
         Location::Http(http) => Ok(Arc::new(HttpStore::open_sealed(
             http,
             options.form,
@@ -131,7 +133,81 @@ fn open_member(member: &MemberSpec) -> Result<Arc<dyn ChunkStore>> {
             options.ssh.clone(),
             options.sealing.clone(),
         ))),
+        Location::S3(s3) => Ok(Arc::new(open_bucket(s3, options)?)),
+        Location::Sftp(sftp) => Ok(Arc::new(open_sftp(sftp, options)?)),
         Location::Later(later) => Err(not_yet(location, later)),
+    }
+}
+
+/// Opens a store whose chunks can be listed and deleted: a folder, a bucket, a folder behind SFTP.
+///
+/// Errors: as [`open_store`], and [`Error::Refused`] for other kinds.
+pub fn open_prunable(member: &MemberSpec) -> Result<Arc<dyn Prune>> {
+    match &member.location {
+        Location::Local(path) => Ok(Arc::new(open_folder(path, &member.options)?)),
+        Location::S3(s3) => Ok(Arc::new(open_bucket(s3, &member.options)?)),
+        Location::Sftp(sftp) => Ok(Arc::new(open_sftp(sftp, &member.options)?)),
+        location => Err(Error::Refused {
+            store: StoreName::new(location.to_string()),
+            action: "open",
+            source: "chunks of such a store cannot be listed or deleted".into(),
+        }),
+    }
+}
+
+fn open_folder(path: &Path, options: &StoreOptions) -> Result<FlatStore> {
+    FlatStore::open(
+        path,
+        FlatOptions {
+            form: options.form,
+            read_only: options.read_only,
+            sync: options.sync,
+            sealing: options.sealing.clone(),
+            ..FlatOptions::default()
+        },
+    )
+}
+
+fn open_bucket(location: &S3Location, options: &StoreOptions) -> Result<RemoteStore<Bucket>> {
+    let name = StoreName::new(location.to_string());
+    let bucket = Bucket::open(location, location.key(), &options.s3, &options.http)
+        .map_err(|fault| fault.into_error(&name, "open"))?;
+    RemoteStore::new(
+        name,
+        bucket,
+        options.remote(options.http.concurrency, options.http.patience()),
+    )
+}
+
+fn open_sftp(location: &SshLocation, options: &StoreOptions) -> Result<RemoteStore<Folder>> {
+    let folder = Folder::open(
+        location,
+        location.path(),
+        Holds::Chunks {
+            read_only: options.read_only,
+        },
+        SftpOptions {
+            sync: options.sftp.sync && options.sync == SyncPolicy::Sync,
+            ..options.sftp.clone()
+        },
+        options.http.clone(),
+    );
+    RemoteStore::new(
+        StoreName::new(location.to_string()),
+        folder,
+        options.remote(options.http.concurrency, options.http.patience()),
+    )
+}
+
+impl StoreOptions {
+    fn remote(&self, concurrency: usize, patience: Patience) -> RemoteOptions {
+        RemoteOptions {
+            form: self.form,
+            read_only: self.read_only,
+            sealing: self.sealing.clone(),
+            concurrency,
+            patience,
+        }
     }
 }
 
@@ -170,12 +246,12 @@ mod tests {
 
     #[test]
     fn stores_of_later_releases_say_so() {
-        let location = Location::parse("s3+https://key:secret@host/bucket").unwrap();
+        let location = Location::parse("gs://bucket?key=secret").unwrap();
         let error = open_store(&StoreSpec::single(location, StoreOptions::default())).unwrap_err();
         let source = std::error::Error::source(&error).unwrap();
         assert_eq!(
             format!("{error}: {source}"),
-            "s3+https://host/bucket refused to open: not in this release: S3 stores come with the store engine (release 0.3)"
+            "gs://bucket refused to open: not in this release: Google Cloud Storage comes with the store engine (release 0.3)"
         );
     }
 }

@@ -43,6 +43,16 @@ impl RateLimit {
     }
 }
 
+/// Waits until a limit, if there is one, allows so many bytes.
+pub(crate) async fn pause_for(limit: Option<&RateLimit>, bytes: usize) {
+    if let Some(limit) = limit {
+        let pause = limit.take(bytes);
+        if !pause.is_zero() {
+            tokio::time::sleep(pause).await;
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

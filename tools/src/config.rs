@@ -1,13 +1,14 @@
 //! The configuration file: desync's JSON, so that one file serves both.
 //!
 //! Read from `--config`, else `~/.config/cairn/config.json`, else desync's own. What belongs to kinds of stores that this
-//! release does not open (`s3-credentials`, `oci-credentials`) is kept as it is and not looked at.
+//! release does not open (`oci-credentials`) is kept as it is and not looked at.
 
 use std::collections::BTreeMap;
 use std::fmt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use cairn_store::{S3Configured, S3Keys, S3Location};
 use serde::{Deserialize, Serialize};
 
 use crate::failure::{Failure, Outcome};
@@ -16,9 +17,9 @@ use crate::failure::{Failure, Outcome};
 #[derive(Debug, Default, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
 pub(crate) struct Config {
-    /// Kept for the release that opens S3 stores.
-    #[serde(default)]
-    pub(crate) s3_credentials: Opaque,
+    /// Credentials by `scheme://host[:port]`.
+    #[serde(default, deserialize_with = "null_is_empty")]
+    pub(crate) s3_credentials: BTreeMap<String, S3Entry>,
     /// Kept for a release that opens registries.
     #[serde(default)]
     pub(crate) oci_credentials: Opaque,
@@ -35,6 +36,33 @@ pub(crate) struct Opaque(serde_json::Value);
 impl fmt::Debug for Opaque {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("…")
+    }
+}
+
+/// Credentials of one S3 server.
+#[derive(Clone, Default, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields, default)]
+pub(crate) struct S3Entry {
+    /// Names the account.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) access_key: Option<String>,
+    /// Signs.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) secret_key: Option<String>,
+    /// A credentials file of Amazon's form.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) aws_credentials_file: Option<PathBuf>,
+    /// A profile in it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) aws_profile: Option<String>,
+    /// The region of its buckets.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) aws_region: Option<String>,
+}
+
+impl fmt::Debug for S3Entry {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("S3Entry { … }")
     }
 }
 
@@ -78,6 +106,12 @@ pub(crate) struct StoreEntry {
     /// Requests in flight.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) n: Option<usize>,
+    /// Private key for SFTP, in place of those in `~/.ssh`. Not desync's: it starts `ssh`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) ssh_identity: Option<PathBuf>,
+    /// `known_hosts` file for SFTP, in place of the user's and the system's. Not desync's.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) ssh_known_hosts: Option<PathBuf>,
     /// Chunks are encrypted.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub(crate) encryption: bool,
@@ -129,6 +163,38 @@ impl Config {
         let config = serde_json::from_slice(&text)
             .map_err(|error| Failure::new(format!("{}: not a configuration: {error}", path.display())))?;
         Ok((path, config))
+    }
+
+    /// What is said of the credentials of an S3 server. Errors: one key without the other.
+    ///
+    /// - `server`: `scheme://host[:port]`.
+    pub(crate) fn s3(&self, server: &str) -> Outcome<S3Configured> {
+        let fits = |key: &str| S3Location::parse(&format!("s3+{}/b", key.trim_end_matches('/')));
+        let entry = self.s3_credentials.iter().find(|(key, _)| {
+            key.trim_end_matches('/') == server || fits(key).is_ok_and(|location| location.server() == server)
+        });
+        let Some((key, entry)) = entry else {
+            return Ok(S3Configured::default());
+        };
+        let keys = match (&entry.access_key, &entry.secret_key) {
+            (Some(access_key), Some(secret_key)) => Some(S3Keys {
+                access_key: access_key.clone(),
+                secret_key: secret_key.clone(),
+                session_token: None,
+            }),
+            (None, None) => None,
+            _ => {
+                return Err(Failure::new(format!(
+                    "s3-credentials: `{key}` has one of access-key and secret-key; give both"
+                )));
+            }
+        };
+        Ok(S3Configured {
+            keys,
+            file: entry.aws_credentials_file.clone(),
+            profile: entry.aws_profile.clone(),
+            region: entry.aws_region.clone(),
+        })
     }
 
     /// The options of a location. Errors: two keys fit it.
@@ -196,7 +262,11 @@ fn in_class(class: &[u8], byte: u8) -> bool {
     found != negated
 }
 
-fn null_is_empty<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<BTreeMap<String, StoreEntry>, D::Error> {
+fn null_is_empty<'de, T, D>(deserializer: D) -> Result<BTreeMap<String, T>, D::Error>
+where
+    T: Deserialize<'de>,
+    D: serde::Deserializer<'de>,
+{
     Ok(Option::deserialize(deserializer)?.unwrap_or_default())
 }
 
@@ -218,6 +288,22 @@ mod tests {
         ] {
             assert_eq!(glob(pattern.as_bytes(), text.as_bytes()), fits, "{pattern} on {text}");
         }
+    }
+
+    #[test]
+    fn s3_servers_are_known_by_scheme_host_and_port() {
+        let config: Config = serde_json::from_str(
+            r#"{"s3-credentials": {"http://h:9000/": {"access-key": "a", "secret-key": "b", "aws-region": "r"},
+                "https://h:443": {"aws-credentials-file": "/f", "aws-profile": "p"}, "http://half": {"access-key": "a"}}}"#,
+        )
+        .unwrap();
+        let found = config.s3("http://h:9000").unwrap();
+        assert_eq!(found.keys.unwrap().secret_key, "b");
+        assert_eq!(found.region.as_deref(), Some("r"));
+        assert_eq!(config.s3("https://h").unwrap().profile.as_deref(), Some("p"));
+        assert!(config.s3("http://h").unwrap().keys.is_none());
+        assert!(config.s3("http://half").unwrap_err().message.contains("give both"));
+        assert!(!format!("{config:?}").contains("\"b\""));
     }
 
     #[test]

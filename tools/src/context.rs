@@ -10,8 +10,8 @@ use bytes::Bytes;
 use cairn_formats::{ChunkCipher, ChunkForm, ChunkIndex, CipherAlgorithm, CipherKey, DigestAlgorithm};
 use cairn_store::{
     Authorization, CacheOptions, CacheStore, ChunkStore, Cookie, FlatOptions, FlatStore, HttpOptions, IndexStore,
-    Location, Proxy, RateLimit, Sealing, SshOptions, SshPush, StoreOptions, StoreSpec, SyncPolicy, open_chain,
-    open_store,
+    Location, MemberSpec, Proxy, Prune, RateLimit, S3Options, Sealing, SftpOptions, SshOptions, SshPush, StoreOptions,
+    StoreSpec, SyncPolicy, open_chain, open_prunable, open_store,
 };
 
 use crate::bar::{Bar, Unit};
@@ -24,6 +24,8 @@ use crate::failure::{Failure, Outcome};
 const INDEX_LEN_MAX: u64 = 1 << 30;
 /// Connections to one remote casync: each has many chunks in flight, so `-n` needs no more.
 const SSH_CONNECTIONS_MAX: usize = 2;
+/// Connections to one SFTP server: one core at its end can encrypt on each.
+const SFTP_CONNECTIONS_MAX: usize = 4;
 
 /// One run of the tool.
 #[derive(Debug)]
@@ -121,7 +123,24 @@ impl Context {
             http.timeout = timeout;
         }
         let plain = entry.uncompressed || writing.is_some_and(|writing| writing.uncompressed);
+        let environment = |name: &str| std::env::var(name).ok();
+        let s3 = match Location::parse(location) {
+            Ok(Location::S3(s3)) => S3Options::from_chain(&self.config.s3(&s3.server())?, &environment),
+            _ => S3Options::default(),
+        };
+        let mut sftp = SftpOptions {
+            connections: http.concurrency.min(SFTP_CONNECTIONS_MAX),
+            ..SftpOptions::from_environment(&environment)
+        };
+        if let Some(identity) = &entry.ssh_identity {
+            sftp.identities = vec![identity.clone()];
+        }
+        if let Some(known_hosts) = &entry.ssh_known_hosts {
+            sftp.known_hosts = vec![known_hosts.clone()];
+        }
         Ok(StoreOptions {
+            s3,
+            sftp,
             form: if plain { ChunkForm::Plain } else { ChunkForm::Compressed },
             sync: writing.map_or(SyncPolicy::Sync, |writing| writing.sync.into()),
             read_only: writing.is_none(),
@@ -252,6 +271,18 @@ impl Context {
         Ok(Some((push, options.form)))
     }
 
+    /// A store that can be listed and pruned.
+    ///
+    /// - `access`: how a server is talked to.
+    pub(crate) fn prunable(&self, store: &str, access: &Access) -> Outcome<Arc<dyn Prune>> {
+        let location = Location::parse(store).map_err(|error| Failure::usage(error.to_string()))?;
+        let options = StoreOptions {
+            read_only: false,
+            ..self.options(store, access, None, &Rate::new(access))?
+        };
+        Ok(open_prunable(&MemberSpec { location, options })?)
+    }
+
     /// A local store, for what only those can do.
     pub(crate) fn local(&self, folder: &Path, writing: Option<&Writing>) -> Outcome<FlatStore> {
         folder_only(folder)?;
@@ -308,7 +339,7 @@ impl Context {
         // As in desync, the configuration knows indexes by their folder.
         let folder = name.rsplit_once('/').map_or("", |(folder, _)| folder);
         let options = self.options(folder, access, None, &Rate::new(access))?;
-        Ok(IndexStore::open(&location, &options.http, &options.ssh)?)
+        Ok(IndexStore::open(&location, &options)?)
     }
 
     /// Opens seeds; those of a folder that cannot be used are passed over, those named are not. The blob that is about to be

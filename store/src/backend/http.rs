@@ -9,25 +9,24 @@
 //! An upload that the server acknowledged is the server's to keep, and may replace an equal chunk.
 //! Not here: verifying what is read (the reader's), deleting, listing (plain web servers have neither).
 
-mod client;
-mod connect;
+pub(crate) mod client;
+pub(crate) mod connect;
 mod options;
 
 use std::fmt;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::mpsc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use bytes::Bytes;
 use cairn_formats::{CHUNK_LEN_MAX, ChunkForm, ChunkId, EncodedChunk, Level, StorableChunk};
 use cairn_formats::{compress_frame, decompress_frame};
-use tokio::runtime::{self, Runtime};
-use tokio::sync::Semaphore;
 use url::Url;
 
-pub(crate) use client::{Answer, Ask, HttpClient, HttpFault, Spool};
+pub(crate) use client::{Answer, Ask, HttpClient, HttpFault};
 pub use options::{Authorization, Cookie, HttpOptions, Proxy};
 
+use super::remote::lost;
+use super::remote::workers::Workers;
 use crate::location::HttpLocation;
 use crate::{ChunkStat, ChunkStore, Error, Result, Sealing, StoreName};
 
@@ -37,8 +36,7 @@ const COMPRESSED_LEN_MAX: usize = CHUNK_LEN_MAX + CHUNK_LEN_MAX / 128 + 1024;
 /// A chunk store behind HTTP.
 pub struct HttpStore {
     shared: Arc<Shared>,
-    /// `None` only while it is dropped.
-    runtime: Option<Runtime>,
+    workers: Workers,
 }
 
 struct Shared {
@@ -50,8 +48,6 @@ struct Shared {
     form: ChunkForm,
     sealing: Sealing,
     forms: FormMemory,
-    permits: Semaphore,
-    concurrency: usize,
 }
 
 /// What the server has taught us about the forms that it serves.
@@ -89,7 +85,7 @@ impl HttpStore {
         sealing: Sealing,
     ) -> Result<Self> {
         let name = StoreName::new(location.to_string());
-        let concurrency = options.concurrency.clamp(1, Semaphore::MAX_PERMITS);
+        let concurrency = options.concurrency;
         let client = HttpClient::new(location, options).map_err(|fault| failed(&name, "open", fault))?;
         let mut base = client.base().clone();
         if !base.path().ends_with('/') {
@@ -106,54 +102,29 @@ impl HttpStore {
                     plain_first: AtomicBool::new(form == ChunkForm::Plain),
                     not_served: [AtomicBool::new(false), AtomicBool::new(false)],
                 },
-                permits: Semaphore::new(concurrency),
-                concurrency,
                 name: name.clone(),
             }),
-            runtime: Some(network_thread().map_err(|source| Error::Unavailable {
+            workers: Workers::start(concurrency).map_err(|source| Error::Unavailable {
                 store: name,
                 action: "start its network thread",
                 source: source.into(),
-            })?),
+            })?,
         })
     }
 
-    /// Runs `job` for `0..count`, at most `concurrency` at a time; answers arrive in any order.
-    ///
-    /// - `goes_on`: says after each answer whether the jobs not yet begun are still wanted.
+    /// [`Workers::run_many`] of jobs that share the client.
     fn run_many<T, F>(
         &self,
         count: usize,
         job: impl Fn(Arc<Shared>, usize) -> F + Clone + Send + 'static,
-        mut goes_on: impl FnMut(usize, T) -> bool,
+        goes_on: impl FnMut(usize, T) -> bool,
     ) where
         T: Send + 'static,
         F: Future<Output = T> + Send,
     {
-        let runtime = self.runtime.as_ref().expect("taken only by drop");
-        let next = Arc::new(AtomicUsize::new(0));
-        let (answers, incoming) = mpsc::channel();
-        for _ in 0..count.min(self.shared.concurrency) {
-            let (shared, next, answers, job) = (self.shared.clone(), next.clone(), answers.clone(), job.clone());
-            runtime.spawn(async move {
-                loop {
-                    let Ok(_permit) = shared.permits.acquire().await else {
-                        return;
-                    };
-                    let index = next.fetch_add(1, Ordering::Relaxed);
-                    if index >= count || answers.send((index, job(shared.clone(), index).await)).is_err() {
-                        return;
-                    }
-                }
-            });
-        }
-        drop(answers);
-        // Ends when the last worker has let go of its sender, so that none outlives the call.
-        for (index, answer) in incoming {
-            if !goes_on(index, answer) {
-                next.store(count, Ordering::Relaxed);
-            }
-        }
+        let shared = self.shared.clone();
+        self.workers
+            .run_many(count, move |index| job(shared.clone(), index), goes_on);
     }
 }
 
@@ -351,13 +322,8 @@ impl Shared {
         url
     }
 
-    /// A request that ended without an answer: its task panicked, or the runtime is going away.
     fn lost(&self, action: &'static str) -> Error {
-        Error::Unavailable {
-            store: self.name.clone(),
-            action,
-            source: "the request was dropped before it was answered".into(),
-        }
+        lost(&self.name, action)
     }
 }
 
@@ -387,27 +353,9 @@ impl fmt::Debug for HttpStore {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("HttpStore")
             .field("name", &self.shared.name)
-            .field("concurrency", &self.shared.concurrency)
+            .field("concurrency", &self.workers.concurrency())
             .finish_non_exhaustive()
     }
-}
-
-impl Drop for HttpStore {
-    fn drop(&mut self) {
-        // Nothing runs between calls but idle connections, and waiting is not allowed where async code drops a store.
-        if let Some(runtime) = self.runtime.take() {
-            runtime.shutdown_background();
-        }
-    }
-}
-
-/// One thread that drives the connections of one client.
-pub(crate) fn network_thread() -> std::io::Result<Runtime> {
-    runtime::Builder::new_multi_thread()
-        .worker_threads(1)
-        .thread_name("cairn-http")
-        .enable_all()
-        .build()
 }
 
 /// The store's error for a request that failed.

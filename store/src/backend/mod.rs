@@ -2,4 +2,7 @@
 
 pub(crate) mod flat;
 pub(crate) mod http;
+pub(crate) mod remote;
+pub(crate) mod s3;
+pub(crate) mod sftp;
 pub(crate) mod ssh;

@@ -27,12 +27,11 @@ fn empty_index() -> Bytes {
 }
 
 fn open(url: &str, options: &HttpOptions) -> IndexStore {
-    IndexStore::open(
-        &Location::parse(url).unwrap(),
-        options,
-        &cairn_store::SshOptions::default(),
-    )
-    .unwrap()
+    let options = cairn_store::StoreOptions {
+        http: options.clone(),
+        ..cairn_store::StoreOptions::default()
+    };
+    IndexStore::open(&Location::parse(url).unwrap(), &options).unwrap()
 }
 
 #[test]

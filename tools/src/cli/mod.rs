@@ -32,8 +32,9 @@ pub(crate) use stores::{CacheArgs, Convert, Prune, Verify};
 pub(crate) use trees::{ArchiveStyle, Keeping, List, Mtree, Shifting, SourceFormat, Tar, TreeFormat, Untar};
 
 const AFTER_HELP: &str = "\
-Stores: a folder, http(s)://host/path/, or several joined by `|` (the next is asked when one fails). With several -s the next \
-is asked for chunks that the ones before do not have. An index is a file, an http(s) URL, or - for standard input or output.
+Stores: a folder, http(s)://host/path/, s3+http(s)://host/bucket/prefix, sftp://user@host/path, ssh://user@host/path, or \
+several joined by `|` (the next is asked when one fails). With several -s the next is asked for chunks that the ones before \
+do not have. An index is a file, such a URL, or - for standard input or output.
 
 Exit codes: 0 done · 1 failed · 2 wrong command line · 3 done, but something is bad or missing (it is listed) · \
 130 interrupted. docs/exit-codes.md has the details.";

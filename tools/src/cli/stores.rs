@@ -9,9 +9,9 @@ use super::groups::{Access, Effort, Ignoring, Storing, Writing};
 /// `verify`
 #[derive(Debug, Args)]
 pub(crate) struct Verify {
-    /// Local store
-    #[arg(short = 's', long, value_name = "DIR")]
-    pub(crate) store: PathBuf,
+    /// Store to check: a folder, s3+http(s):// or sftp://
+    #[arg(short = 's', long, value_name = "STORE")]
+    pub(crate) store: String,
     /// Remove bad chunks
     #[arg(short = 'r', long)]
     pub(crate) repair: bool,
@@ -55,9 +55,9 @@ pub(crate) struct Prune {
     /// Indexes whose chunks are kept
     #[arg(required = true)]
     pub(crate) indexes: Vec<String>,
-    /// Store to prune
-    #[arg(short = 's', long, value_name = "DIR")]
-    pub(crate) store: PathBuf,
+    /// Store to prune: a folder, s3+http(s):// or sftp://
+    #[arg(short = 's', long, value_name = "STORE")]
+    pub(crate) store: String,
     /// Do not ask
     #[arg(short = 'y', long)]
     pub(crate) yes: bool,
@@ -71,11 +71,11 @@ pub(crate) struct Prune {
 /// `convert`
 #[derive(Debug, Args)]
 pub(crate) struct Convert {
-    /// Local store to read
-    #[arg(short = 's', long, value_name = "DIR")]
-    pub(crate) store: PathBuf,
-    /// Local store to write; a chunk that is there already is left
-    pub(crate) target: PathBuf,
+    /// Store to read: a folder, s3+http(s):// or sftp://
+    #[arg(short = 's', long, value_name = "STORE")]
+    pub(crate) store: String,
+    /// Store to write; in a folder, a chunk that is there already is left
+    pub(crate) target: String,
     /// Leave out bad chunks, list them, end with code 3
     #[arg(long)]
     pub(crate) keep_going: bool,

@@ -2,7 +2,7 @@
 
 use std::sync::Mutex;
 
-use cairn_store::{ChunkStore, Prune as _};
+use cairn_store::ChunkStore;
 use serde_json::json;
 
 use crate::bar::Unit;
@@ -55,10 +55,9 @@ pub(crate) fn cache(context: &Context, arguments: &CacheArgs) -> Outcome<()> {
 
 /// Writes a store's chunks anew.
 pub(crate) fn convert(context: &Context, arguments: &Convert) -> Outcome<()> {
-    let from = context.local(&arguments.store, None)?;
     let access = Access::default();
-    let target = arguments.target.to_string_lossy();
-    let (to, form) = context.target(&target, &access, &arguments.writing)?;
+    let from = context.prunable(&arguments.store, &access)?;
+    let (to, form) = context.target(&arguments.target, &access, &arguments.writing)?;
     let options = CopyOptions {
         digest: context.digest,
         encode: Some((form, arguments.writing.level())),
@@ -66,7 +65,7 @@ pub(crate) fn convert(context: &Context, arguments: &Convert) -> Outcome<()> {
         dry_run: false,
         workers: arguments.effort.workers(),
     };
-    run(context, "converting", &from, &*to, options, &mut |take| {
+    run(context, "converting", &*from, &*to, options, &mut |take| {
         from.for_each_id(take)
     })
 }

@@ -3,7 +3,6 @@
 use std::io::{BufRead as _, IsTerminal as _, Write as _};
 
 use cairn_formats::ChunkId;
-use cairn_store::{ChunkStore as _, Prune as _};
 use serde_json::json;
 
 use crate::bar::Unit;
@@ -24,7 +23,7 @@ pub(crate) fn prune(context: &Context, arguments: &Prune) -> Outcome<()> {
     for name in &arguments.indexes {
         kept.add(context.index(name, &arguments.access)?)?;
     }
-    let store = context.local(&arguments.store, None)?;
+    let store = context.prunable(&arguments.store, &arguments.access)?;
     if !(arguments.yes || arguments.dry_run) {
         confirm(&kept, &store.name().to_string())?;
     }
@@ -41,11 +40,11 @@ pub(crate) fn prune(context: &Context, arguments: &Prune) -> Outcome<()> {
             batch.push(id);
         }
         if batch.len() == BATCH_CHUNKS {
-            remove(&store, &mut batch, arguments.dry_run)?;
+            remove(&*store, &mut batch, arguments.dry_run)?;
         }
         Ok(())
     })?;
-    remove(&store, &mut batch, arguments.dry_run)?;
+    remove(&*store, &mut batch, arguments.dry_run)?;
     let stale = if arguments.dry_run {
         0
     } else {
@@ -72,7 +71,7 @@ pub(crate) fn prune(context: &Context, arguments: &Prune) -> Outcome<()> {
     Ok(())
 }
 
-fn remove(store: &cairn_store::FlatStore, batch: &mut Vec<ChunkId>, dry_run: bool) -> cairn_store::Result<()> {
+fn remove(store: &dyn cairn_store::Prune, batch: &mut Vec<ChunkId>, dry_run: bool) -> cairn_store::Result<()> {
     if !dry_run {
         store.remove_many(batch)?;
     }

@@ -6,11 +6,10 @@ use std::process::{Command, Stdio};
 use std::sync::Mutex;
 
 use cairn_formats::{ChunkId, DigestAlgorithm};
-use cairn_store::ChunkStore as _;
 use serde_json::json;
 
 use crate::bar::Unit;
-use crate::cli::{Verify, VerifyIndex};
+use crate::cli::{Access, Verify, VerifyIndex};
 use crate::context::Context;
 use crate::engine;
 use crate::failure::{Failure, Outcome};
@@ -19,9 +18,12 @@ use crate::sizes::human;
 /// Bad chunks that a JSON report lists at most.
 const LISTED_MAX: usize = 10_000;
 
-/// Checks a local store.
+/// Checks a store.
 pub(crate) fn verify(context: &Context, arguments: &Verify) -> Outcome<()> {
-    let store = context.local(&arguments.store, None)?;
+    let store = context.prunable(&arguments.store, &Access::default())?;
+    if arguments.with_desync.is_some() && arguments.store.contains("://") {
+        return Err(Failure::usage("desync checks folders only: --with-desync needs one"));
+    }
     let bad = Mutex::new(Vec::new());
     let bad_ids = Mutex::new(BTreeSet::new());
     let bar = context.bar("verifying", Unit::Chunks);
@@ -38,7 +40,7 @@ pub(crate) fn verify(context: &Context, arguments: &Verify) -> Outcome<()> {
         }
     };
     let (repair, progress) = (arguments.repair, &context.progress);
-    let check = engine::verify_store(&store, context.digest, repair, effort.workers(), progress, &on_bad)?;
+    let check = engine::verify_store(&*store, context.digest, repair, effort.workers(), progress, &on_bad)?;
     drop(bar);
     let mut bad = bad.into_inner().unwrap_or_else(std::sync::PoisonError::into_inner);
     bad.sort();
@@ -62,7 +64,7 @@ pub(crate) fn verify(context: &Context, arguments: &Verify) -> Outcome<()> {
     context.report(&object, &lines)?;
     if let Some(desync) = &arguments.with_desync {
         let ours = bad_ids.into_inner().unwrap_or_else(std::sync::PoisonError::into_inner);
-        agree(context, desync, &arguments.store, &ours)?;
+        agree(context, desync, Path::new(&arguments.store), &ours)?;
     }
     if check.bad == 0 {
         return Ok(());

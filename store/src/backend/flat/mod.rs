@@ -7,7 +7,7 @@
 //! rewritten, unless it was empty, which only a crash of another tool leaves behind. `store/DURABILITY.md` has the whole promise.
 //! Hot path: one open, one stat, one read a chunk. Not here: verifying reads (`wrapper/verify.rs`), deciding what to delete.
 
-mod path;
+pub(crate) mod path;
 mod resident;
 mod stage;
 mod walk;
@@ -345,6 +345,10 @@ impl Prune for FlatStore {
             }
         }
         Ok(())
+    }
+
+    fn remove_stale_temporaries(&self, age: Duration) -> Result<u64> {
+        self.remove_stale(age)
     }
 }
 

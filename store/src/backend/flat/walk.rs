@@ -25,7 +25,7 @@ impl FlatStore {
     /// Deletes temporary files that nobody has touched for `age`: what killed writers left, of this tool and of desync.
     ///
     /// Returns how many there were. Errors: a folder cannot be listed or changed.
-    pub fn remove_stale_temporaries(&self, age: Duration) -> Result<u64> {
+    pub(super) fn remove_stale(&self, age: Duration) -> Result<u64> {
         let mut removed = 0;
         self.for_each_folder(&mut |folder| {
             let now = SystemTime::now();

@@ -8,15 +8,11 @@
 //!   fails, and `https` never becomes `http`.
 
 use std::error::Error as StdError;
-use std::fs::File;
-use std::io::{self, Write as _};
-use std::mem;
-use std::path::PathBuf;
+use std::io;
 use std::sync::OnceLock;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use reqwest::header::{ACCEPT, ACCEPT_ENCODING, AUTHORIZATION, CONTENT_LENGTH, CONTENT_TYPE, COOKIE, HeaderMap};
 use reqwest::header::{HeaderValue, LOCATION, RETRY_AFTER};
 use reqwest::{Client, Method, RequestBuilder, Response, StatusCode};
@@ -24,14 +20,11 @@ use url::Url;
 
 use super::connect;
 use super::options::{Authorization, HttpOptions};
-use crate::BoxError;
-use crate::file::{map_file, nameless_file};
+use crate::backend::remote::body::{Body, BodyFault, Spool};
+use crate::backend::remote::patience::{self, GivenUp, Next, RETRY_AFTER_MAX};
 use crate::location::{HttpLocation, shown};
+use crate::{BoxError, rate};
 
-/// Longest pause between two tries that we choose ourselves.
-const BACKOFF_MAX: Duration = Duration::from_secs(30);
-/// Longest pause that a server may ask for; when it asks for more, the request fails at once.
-const RETRY_AFTER_MAX: Duration = Duration::from_secs(60);
 /// Redirects followed for one request.
 const REDIRECTS_MAX: usize = 5;
 /// How much of an error answer is read and shown.
@@ -56,15 +49,6 @@ pub(crate) enum Ask {
     Head,
     /// PUT of this body.
     Put { body: Bytes, content_type: &'static str },
-}
-
-/// Where long bodies go instead of memory.
-#[derive(Clone, Debug)]
-pub(crate) struct Spool {
-    /// Longest body kept in memory, in bytes.
-    pub(crate) memory_len_max: usize,
-    /// Folder of the nameless file that longer ones go to.
-    pub(crate) folder: PathBuf,
 }
 
 /// A definite answer.
@@ -117,19 +101,7 @@ impl HttpFault {
     }
 }
 
-/// How often a waiting request looks whether it is still wanted.
-const CANCELLED_LOOK: Duration = Duration::from_millis(50);
-
-/// What to do after a failed try.
-enum Next {
-    GiveUp,
-    TryAgain { not_before: Duration },
-}
-
-struct Failure {
-    fault: HttpFault,
-    next: Next,
-}
+type Failure = patience::Failure<HttpFault>;
 
 /// What is left of the time for one try. Only waiting for the network counts.
 struct Budget {
@@ -165,37 +137,15 @@ impl HttpClient {
 
     /// Asks until there is a definite answer, the tries are used up, another try cannot help, or nobody wants to know any more.
     pub(crate) async fn ask(&self, url: &Url, ask: &Ask) -> Result<Answer, HttpFault> {
-        let Some(cancelled) = &self.options.cancelled else {
-            return self.ask_patiently(url, ask).await;
-        };
-        tokio::select! {
-            answer = self.ask_patiently(url, ask) => answer,
-            () = until_set(cancelled) => Err(HttpFault::Cancelled),
-        }
-    }
-
-    async fn ask_patiently(&self, url: &Url, ask: &Ask) -> Result<Answer, HttpFault> {
-        let tries = self.options.error_retry.max(1);
-        let mut done = 1;
-        loop {
-            let Failure { fault, next } = match self.try_once(url, ask).await {
-                Ok(answer) => return Ok(answer),
-                Err(failure) => failure,
-            };
-            match next {
-                Next::TryAgain { not_before } if done < tries => {
-                    let pause = backoff(self.options.error_retry_base_interval, done).max(not_before);
-                    tokio::time::sleep(pause).await;
-                    done += 1;
-                }
-                _ => {
-                    return Err(match fault {
-                        HttpFault::Transport { source, .. } => HttpFault::Transport { tries: done, source },
-                        other => other,
-                    });
-                }
-            }
-        }
+        let answer = self.options.patience().insist(|| self.try_once(url, ask)).await;
+        answer.map_err(|given_up| match given_up {
+            GivenUp::Cancelled => HttpFault::Cancelled,
+            GivenUp::Failed {
+                fault: HttpFault::Transport { source, .. },
+                tries,
+            } => HttpFault::Transport { tries, source },
+            GivenUp::Failed { fault, .. } => fault,
+        })
     }
 
     async fn try_once(&self, url: &Url, ask: &Ask) -> Result<Answer, Failure> {
@@ -280,61 +230,28 @@ impl HttpClient {
         spool: Option<&Spool>,
         budget: &mut Budget,
     ) -> Result<Bytes, Failure> {
-        let too_long = || Failure::final_(HttpFault::TooLong { len_max });
         let announced = number(response.headers(), &CONTENT_LENGTH).unwrap_or(0);
-        let announced = usize::try_from(announced).unwrap_or(usize::MAX);
-        if announced > len_max {
-            return Err(too_long());
-        }
-        let memory_len_max = spool.map_or(len_max, |spool| spool.memory_len_max);
+        let mut body = Body::new(announced, len_max, spool).map_err(not_taken)?;
         // The time for a whole request is meant for chunks; a long body may take as long as it keeps coming.
-        if announced > memory_len_max {
+        if spool.is_some_and(|spool| announced > spool.memory_len_max as u64) {
             budget.left = None;
         }
-        let mut body = BytesMut::with_capacity(announced.min(memory_len_max));
-        let mut spooled: Option<File> = None;
-        let mut len = 0;
         while let Some(piece) = budget.wait(Some(budget.idle), response.chunk()).await? {
-            len += piece.len();
-            if len > len_max {
-                return Err(too_long());
-            }
             self.pause_for(piece.len()).await;
-            if len == announced && piece.len() == announced {
+            if body.len() == 0 && piece.len() as u64 == announced {
                 return Ok(piece);
             }
-            if let Some(spool) = spool.filter(|_| len > memory_len_max) {
-                let mut write = || -> io::Result<()> {
-                    let mut file = match spooled.take() {
-                        Some(file) => file,
-                        None => nameless_file(&spool.folder)?,
-                    };
-                    // What came before, once.
-                    file.write_all(&mem::take(&mut body))?;
-                    file.write_all(&piece)?;
-                    spooled = Some(file);
-                    Ok(())
-                };
-                write().map_err(|error| spool_failed(spool, error))?;
+            body.push(&piece).map_err(not_taken)?;
+            if body.is_spooled() {
                 budget.left = None;
-            } else {
-                body.extend_from_slice(&piece);
             }
         }
-        match (spooled, spool) {
-            (Some(file), Some(spool)) => map_file(&file).map_err(|error| spool_failed(spool, error)),
-            _ => Ok(body.freeze()),
-        }
+        body.finish().map_err(not_taken)
     }
 
     /// Waits until the rate limit allows so many bytes.
     async fn pause_for(&self, bytes: usize) {
-        if let Some(limit) = &self.options.rate_limit {
-            let pause = limit.take(bytes);
-            if !pause.is_zero() {
-                tokio::time::sleep(pause).await;
-            }
-        }
+        rate::pause_for(self.options.rate_limit.as_deref(), bytes).await;
     }
 
     fn request(&self, url: &Url, ask: &Ask) -> Result<RequestBuilder, HttpFault> {
@@ -427,7 +344,7 @@ impl Budget {
     }
 }
 
-impl Failure {
+impl patience::Failure<HttpFault> {
     fn final_(fault: HttpFault) -> Self {
         Self {
             fault,
@@ -453,13 +370,6 @@ impl Failure {
                 not_before: Duration::ZERO,
             },
         }
-    }
-}
-
-/// Looks at the flag again and again: a signal's handler can set one, and wake nobody.
-async fn until_set(flag: &AtomicBool) {
-    while !flag.load(Ordering::Relaxed) {
-        tokio::time::sleep(CANCELLED_LOOK).await;
     }
 }
 
@@ -502,11 +412,11 @@ async fn reason(mut response: Response, budget: &mut Budget) -> String {
 }
 
 /// Answers that another try may change.
-fn is_passing(status: StatusCode) -> bool {
+pub(crate) fn is_passing(status: StatusCode) -> bool {
     status.is_server_error() || matches!(status.as_u16(), 408 | 425 | 429)
 }
 
-fn is_tls(error: &reqwest::Error) -> bool {
+pub(crate) fn is_tls(error: &(dyn StdError + 'static)) -> bool {
     let mut source = error.source();
     while let Some(cause) = source {
         let inner = cause.downcast_ref::<io::Error>().and_then(io::Error::get_ref);
@@ -518,14 +428,8 @@ fn is_tls(error: &reqwest::Error) -> bool {
     false
 }
 
-/// The pause after the `done`th try: a random part ("full jitter") of `base` doubled per try.
-fn backoff(base: Duration, done: u32) -> Duration {
-    let top = base.saturating_mul(1 << (done - 1).min(16)).min(BACKOFF_MAX);
-    top.mul_f64(fastrand::f64())
-}
-
 /// A header that is a whole number. `Retry-After` may also be a date: then our own back-off is used.
-fn number(headers: &HeaderMap, name: &reqwest::header::HeaderName) -> Option<u64> {
+pub(crate) fn number(headers: &HeaderMap, name: &reqwest::header::HeaderName) -> Option<u64> {
     headers.get(name)?.to_str().ok()?.trim().parse().ok()
 }
 
@@ -547,25 +451,11 @@ pub(super) fn setup(what: &str, source: impl Into<BoxError>) -> HttpFault {
     }
 }
 
-fn spool_failed(spool: &Spool, error: io::Error) -> Failure {
-    let what = format!("cannot keep the answer in {}", spool.folder.display());
-    Failure::final_(setup(&what, error))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn pauses_double_up_to_a_bound_and_never_pass_it() {
-        let base = Duration::from_millis(500);
-        for done in 1..100 {
-            let top = base.saturating_mul(1 << (done - 1).min(16)).min(BACKOFF_MAX);
-            for _ in 0..100 {
-                assert!(backoff(base, done) <= top);
-            }
+fn not_taken(fault: BodyFault) -> Failure {
+    Failure::final_(match fault {
+        BodyFault::TooLong { len_max } => HttpFault::TooLong { len_max },
+        BodyFault::Spool { folder, source } => {
+            setup(&format!("cannot keep the answer in {}", folder.display()), source)
         }
-        assert_eq!(backoff(Duration::ZERO, 1), Duration::ZERO);
-        assert!(backoff(Duration::MAX, 9) <= BACKOFF_MAX);
-    }
+    })
 }

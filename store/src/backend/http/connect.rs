@@ -15,7 +15,7 @@ use super::options::{HttpOptions, Proxy};
 const POOL_IDLE_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// A client for `http` URLs; holds no certificates, so that it opens quickly and on systems without any.
-pub(super) fn plain(options: &HttpOptions) -> Result<Client, HttpFault> {
+pub(crate) fn plain(options: &HttpOptions) -> Result<Client, HttpFault> {
     if matches!(&options.proxy, Proxy::Url(url) if url.starts_with("https:")) {
         return tls(options);
     }
@@ -26,7 +26,7 @@ pub(super) fn plain(options: &HttpOptions) -> Result<Client, HttpFault> {
 }
 
 /// A client for `https` URLs. Reads the certificates that the options name.
-pub(super) fn tls(options: &HttpOptions) -> Result<Client, HttpFault> {
+pub(crate) fn tls(options: &HttpOptions) -> Result<Client, HttpFault> {
     let read = |path: &Path| fs::read(path).map_err(|error| setup(&format!("cannot read {}", path.display()), error));
     let mut builder = builder(options)?;
     if let Some(path) = &options.ca_cert {

@@ -8,6 +8,7 @@ use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use crate::RateLimit;
+use crate::backend::remote::patience::Patience;
 
 /// Options of everything that speaks HTTP.
 #[derive(Clone, Debug)]
@@ -62,6 +63,17 @@ impl Default for HttpOptions {
             proxy: Proxy::Environment,
             rate_limit: None,
             cancelled: None,
+        }
+    }
+}
+
+impl HttpOptions {
+    /// How often a request is tried.
+    pub(crate) fn patience(&self) -> Patience {
+        Patience {
+            tries: self.error_retry,
+            base: self.error_retry_base_interval,
+            cancelled: self.cancelled.clone(),
         }
     }
 }

@@ -1,0 +1,338 @@
+//! Chunks and indexes as objects of an S3 bucket, in desync's layout: `prefix/<4 hex>/<64 hex>[.cacnk]`.
+//!
+//! `object_store` signs, lists and deletes; connections, time-outs and tries are those of the HTTP backend (`service.rs`).
+//! A PUT is atomic by itself. "Missing" is 404 for the object: a bucket that is not there is an error, and so is 403, which
+//! servers answer for any missing object to those who may not list.
+
+mod credentials;
+mod service;
+
+use std::error::Error as StdError;
+use std::fmt;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures_util::StreamExt as _;
+use object_store::aws::{AmazonS3, AmazonS3Builder};
+use object_store::path::Path;
+use object_store::{Attribute, Attributes, GetOptions, GetResult, ObjectStore as _, PutOptions, RetryConfig};
+
+pub use credentials::{S3Configured, S3Credentials, S3Keys};
+
+use super::http::HttpOptions;
+use super::http::client::is_tls;
+use super::remote::body::{Body, Spool};
+use super::remote::{Fault, Files, Page, Try};
+use crate::location::{S3Location, S3Lookup};
+use crate::rate;
+use credentials::Profile;
+use service::{Connector, S3Fault};
+
+/// Where Amazon's buckets are if nobody says; other servers mostly do not care.
+const REGION: &str = "us-east-1";
+/// Objects of one DeleteObjects request (S3's own limit).
+const REMOVED_TOGETHER: usize = 1000;
+/// Objects taken of a listing at once (S3's own limit for a page).
+const PAGE_LEN: usize = 1000;
+/// A body longer than this may take longer than the time for one request, which is meant for chunks.
+const TIMED_LEN_MAX: usize = 16 << 20;
+
+/// How a bucket is opened; how its server is talked to is [`HttpOptions`]'.
+#[derive(Clone, Debug, Default)]
+pub struct S3Options {
+    /// Whose requests these are.
+    pub credentials: S3Credentials,
+    /// The bucket's region; without one, the host name's if it is Amazon's, else `us-east-1`.
+    pub region: Option<String>,
+}
+
+/// The objects below a prefix of a bucket.
+pub(crate) struct Bucket {
+    store: AmazonS3,
+    /// Empty, or ends with `/`.
+    prefix: String,
+    options: HttpOptions,
+    /// The bucket is known to be there: 404 without a body (HEAD) speaks of the object.
+    seen: AtomicBool,
+}
+
+impl Bucket {
+    /// Prepares a client; nothing is asked yet.
+    ///
+    /// - `prefix`: a place in the bucket, without `/` at either end.
+    /// - Errors: a certificate, proxy or region that cannot be used.
+    pub(crate) fn open(
+        location: &S3Location,
+        prefix: &str,
+        options: &S3Options,
+        http: &HttpOptions,
+    ) -> Result<Self, Fault> {
+        let refused = |error: object_store::Error| Fault::Refused(error.into());
+        let endpoint = location.endpoint();
+        let host = endpoint.host_str().unwrap_or_default();
+        let in_host = match location.lookup() {
+            S3Lookup::Dns => true,
+            S3Lookup::Path => false,
+            // A dotted bucket name does not fit a wildcard certificate.
+            S3Lookup::Auto => host.ends_with(".amazonaws.com") && !location.bucket().contains('.'),
+        };
+        let server = match in_host {
+            true => location
+                .server()
+                .replacen("://", &format!("://{}.", location.bucket()), 1),
+            false => location.server(),
+        };
+        let region = options.region.as_deref().or_else(|| region_of(host)).unwrap_or(REGION);
+        let connector = Connector::new(http).map_err(|fault| Fault::Refused(fault.into()))?;
+        let anonymous = matches!(options.credentials, S3Credentials::None);
+        let mut builder = AmazonS3Builder::new()
+            .with_endpoint(server)
+            .with_bucket_name(location.bucket())
+            .with_virtual_hosted_style_request(in_host)
+            .with_region(region)
+            .with_allow_http(endpoint.scheme() == "http")
+            .with_skip_signature(anonymous)
+            // Tries are counted by us, who also count what is wrong with a body.
+            .with_retry(RetryConfig {
+                max_retries: 0,
+                ..RetryConfig::default()
+            })
+            .with_http_connector(connector.signed(!anonymous));
+        match &options.credentials {
+            S3Credentials::None => {}
+            S3Credentials::Keys(keys) => {
+                builder = builder
+                    .with_access_key_id(&keys.access_key)
+                    .with_secret_access_key(&keys.secret_key);
+                if let Some(token) = &keys.session_token {
+                    builder = builder.with_token(token);
+                }
+            }
+            S3Credentials::Profile { file, profile } => {
+                builder = builder.with_credentials(Arc::new(Profile::new(file.clone(), profile.clone())));
+            }
+        }
+        let prefix = if prefix.is_empty() {
+            String::new()
+        } else {
+            format!("{prefix}/")
+        };
+        Ok(Self {
+            store: builder.build().map_err(refused)?,
+            prefix,
+            options: http.clone(),
+            seen: AtomicBool::new(false),
+        })
+    }
+
+    fn path(&self, name: &str) -> Try<Path> {
+        Path::parse(format!("{}{name}", self.prefix)).map_err(Fault::refused)
+    }
+
+    /// Waits for an operation as long as one try may take.
+    async fn timed<T>(&self, limit: Option<Duration>, operation: impl Future<Output = Try<T>>) -> Try<T> {
+        match limit {
+            None => operation.await,
+            Some(limit) => tokio::time::timeout(limit, operation)
+                .await
+                .unwrap_or_else(|_| Err(Fault::passing(format!("no answer within {limit:?}")))),
+        }
+    }
+
+    /// `None` for an object that is not there.
+    fn found<T>(&self, answer: object_store::Result<T>) -> Try<Option<T>> {
+        let missing = matches!(answer, Err(object_store::Error::NotFound { .. }));
+        match answer {
+            _ if missing => Ok(None),
+            Ok(answer) => {
+                self.seen.store(true, Ordering::Relaxed);
+                Ok(Some(answer))
+            }
+            Err(error) => Err(failed(error)),
+        }
+    }
+
+    async fn get(&self, path: &Path) -> Try<Option<GetResult>> {
+        let answer = self.found(self.store.get_opts(path, GetOptions::default()).await)?;
+        // A missing bucket would have been told apart by the answer's body.
+        self.seen.store(true, Ordering::Relaxed);
+        Ok(answer)
+    }
+
+    async fn read_once(&self, name: &str, len_max: usize, spool: Option<&Spool>) -> Try<Option<Bytes>> {
+        let path = self.path(name)?;
+        let Some(result) = self.get(&path).await? else {
+            return Ok(None);
+        };
+        let announced = result.meta.size;
+        let mut body = Body::new(announced, len_max, spool).map_err(Fault::refused)?;
+        let mut pieces = result.into_stream();
+        let idle = self.options.idle_timeout;
+        loop {
+            let piece = match tokio::time::timeout(idle, pieces.next()).await {
+                Ok(Some(piece)) => piece.map_err(failed)?,
+                Ok(None) => break,
+                Err(_) => return Err(Fault::passing(format!("nothing more of the object within {idle:?}"))),
+            };
+            rate::pause_for(self.options.rate_limit.as_deref(), piece.len()).await;
+            if body.len() == 0 && piece.len() as u64 == announced {
+                return Ok(Some(piece));
+            }
+            body.push(&piece).map_err(Fault::refused)?;
+        }
+        if body.len() as u64 != announced {
+            let len = body.len();
+            return Err(Fault::passing(format!("{len} bytes came of an object of {announced}")));
+        }
+        Ok(Some(body.finish().map_err(Fault::refused)?))
+    }
+}
+
+impl Files for Bucket {
+    const REMOVED_TOGETHER: usize = REMOVED_TOGETHER;
+
+    async fn read(&self, name: &str, len_max: usize, spool: Option<&Spool>) -> Try<Option<Bytes>> {
+        // An index may take as long as it keeps coming.
+        let limit = if spool.is_some() { None } else { self.options.timeout };
+        self.timed(limit, self.read_once(name, len_max, spool)).await
+    }
+
+    async fn len(&self, name: &str) -> Try<Option<u64>> {
+        let look = async {
+            let path = self.path(name)?;
+            let options = GetOptions {
+                head: true,
+                ..GetOptions::default()
+            };
+            let found = match self.found(self.store.get_opts(&path, options).await) {
+                // An answer to HEAD has no body, which would say why.
+                Err(failure) if matches!(failure.fault, Fault::Refused(_)) => {
+                    return Ok(self.get(&path).await?.map(|result| result.meta.size));
+                }
+                found => found?,
+            };
+            if found.is_none() && !self.seen.load(Ordering::Relaxed) {
+                return Ok(self.get(&path).await?.map(|result| result.meta.size));
+            }
+            Ok(found.map(|result| result.meta.size))
+        };
+        self.timed(self.options.timeout, look).await
+    }
+
+    async fn write(&self, name: &str, body: Bytes, content_type: &'static str) -> Try<()> {
+        let limit = self.options.timeout.filter(|_| body.len() <= TIMED_LEN_MAX);
+        rate::pause_for(self.options.rate_limit.as_deref(), body.len()).await;
+        let put = async {
+            let path = self.path(name)?;
+            let mut attributes = Attributes::new();
+            attributes.insert(Attribute::ContentType, content_type.into());
+            let options = PutOptions {
+                attributes,
+                ..PutOptions::default()
+            };
+            match self.store.put_opts(&path, body.into(), options).await {
+                Ok(_) => Ok(()),
+                // Nothing but the bucket can be missing.
+                Err(error @ object_store::Error::NotFound { .. }) => Err(Fault::refused(error)),
+                Err(error) => Err(failed(error)),
+            }
+        };
+        self.timed(limit, put).await
+    }
+
+    async fn remove(&self, names: Vec<String>) -> Try<()> {
+        let remove = async {
+            let paths = names.iter().map(|name| self.path(name).map(Ok));
+            let paths: Vec<_> = paths.collect::<Try<_>>()?;
+            let mut removed = self.store.delete_stream(futures_util::stream::iter(paths).boxed());
+            while let Some(answer) = removed.next().await {
+                self.found(answer)?;
+            }
+            Ok(())
+        };
+        self.timed(self.options.timeout, remove).await
+    }
+
+    async fn parts(&self) -> Try<Vec<String>> {
+        Ok(vec![String::new()])
+    }
+
+    async fn list(&self, _part: &str, after: Option<&str>) -> Try<Page> {
+        let list = async {
+            let prefix = Path::parse(&self.prefix).map_err(Fault::refused)?;
+            let prefix = Some(&prefix).filter(|prefix| !prefix.as_ref().is_empty());
+            let objects = match after {
+                None => self.store.list(prefix),
+                Some(after) => self.store.list_with_offset(prefix, &self.path(after)?),
+            };
+            // One page: what comes after it is asked for anew, so that a failure there does not cost what is here.
+            let mut objects = objects.take(PAGE_LEN);
+            let mut page = Page::default();
+            while let Some(object) = objects.next().await {
+                let location = object.map_err(failed)?.location;
+                let name = location.as_ref().strip_prefix(&self.prefix);
+                page.names.extend(name.map(str::to_owned));
+            }
+            self.seen.store(true, Ordering::Relaxed);
+            if page.names.len() == PAGE_LEN {
+                page.more_after = page.names.last().cloned();
+            }
+            Ok(page)
+        };
+        self.timed(self.options.timeout, list).await
+    }
+}
+
+impl fmt::Debug for Bucket {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Bucket").field(&self.prefix).finish()
+    }
+}
+
+/// What is wrong, from the chain of causes that `object_store` gives.
+fn failed(error: object_store::Error) -> super::remote::patience::Failure<Fault> {
+    let mut transport = None;
+    let mut cause: Option<&(dyn StdError + 'static)> = Some(&error);
+    while let Some(this) = cause {
+        if let Some(fault) = this.downcast_ref::<S3Fault>() {
+            return fault.clone().into_failure();
+        }
+        if let Some(error) = this.downcast_ref::<object_store::client::HttpError>() {
+            transport.get_or_insert(error);
+        }
+        if is_tls(this) {
+            return Fault::refused(error);
+        }
+        cause = this.source();
+    }
+    match transport.and_then(|error| error.source()) {
+        Some(error) => Fault::passing(chain(error)),
+        None => Fault::refused(error),
+    }
+}
+
+/// An error and its causes, each said once, without what `object_store` says around them.
+fn chain(error: &dyn StdError) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        let more = error.to_string();
+        if !text.contains(&more) {
+            text = format!("{text}: {more}");
+        }
+        cause = error.source();
+    }
+    text
+}
+
+/// The region in one of Amazon's host names: `s3.eu-west-1.amazonaws.com`, older ones with a dash.
+fn region_of(host: &str) -> Option<&str> {
+    let name = host.strip_suffix(".amazonaws.com")?.strip_prefix("s3")?;
+    let name = name.strip_prefix(".dualstack").unwrap_or(name);
+    Some(name.trim_start_matches(['.', '-'])).filter(|region| !region.is_empty() && !region.contains('.'))
+}
+
+#[cfg(test)]
+mod tests;

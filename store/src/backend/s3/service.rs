@@ -1,0 +1,193 @@
+//! `object_store`'s requests over the HTTP backend's connections, and what a refusal says in words of our own.
+//!
+//! Answers that mean something to `object_store` go through: success, 404 for an object, 304, 409, 412. Everything else
+//! becomes an [`S3Fault`] here, with S3's code and message, because further up only text would be left of it.
+
+use std::time::Duration;
+
+use object_store::ClientOptions;
+use object_store::client::{
+    HttpClient, HttpConnector, HttpError, HttpErrorKind, HttpRequest, HttpResponse, HttpService,
+};
+use reqwest::{Client, Method, StatusCode};
+
+use crate::backend::http::HttpOptions;
+use crate::backend::http::client::{HttpFault, is_passing, number};
+use crate::backend::http::connect;
+use crate::backend::remote::Fault;
+use crate::backend::remote::patience::{Failure, Next, RETRY_AFTER_MAX};
+
+/// Most bytes of an error answer that are looked at.
+const REASON_LEN_MAX: usize = 64 << 10;
+/// Most letters of S3's message that are repeated.
+const MESSAGE_LEN_MAX: usize = 300;
+
+/// An answer that is no answer.
+#[derive(Clone, Debug, thiserror::Error)]
+pub(super) enum S3Fault {
+    #[error("it answered {status}{}{hint}", said(code, message))]
+    Status {
+        status: StatusCode,
+        /// S3's own word for what is wrong, `NoSuchBucket`; empty where it says none.
+        code: String,
+        message: String,
+        hint: String,
+        /// `Retry-After`, in seconds.
+        wait: u64,
+    },
+    #[error("no answer within {0:?}")]
+    TimedOut(Duration),
+}
+
+impl S3Fault {
+    /// What another try would make of it.
+    pub(super) fn into_failure(self) -> Failure<Fault> {
+        match &self {
+            Self::TimedOut(_) => Fault::passing(self),
+            Self::Status { status, .. } if *status == StatusCode::INSUFFICIENT_STORAGE => Fault::lasting(self),
+            Self::Status { code, .. } if is_full(code) => Fault::lasting(self),
+            Self::Status { status, code, wait, .. } if is_passing(*status) || code == "RequestTimeout" => {
+                let not_before = Duration::from_secs(*wait);
+                let next = match not_before > RETRY_AFTER_MAX {
+                    true => Next::GiveUp,
+                    false => Next::TryAgain { not_before },
+                };
+                Failure {
+                    fault: Fault::Unavailable(self.into()),
+                    next,
+                }
+            }
+            Self::Status { .. } => Fault::refused(self),
+        }
+    }
+}
+
+/// The words of several servers for "no room left".
+fn is_full(code: &str) -> bool {
+    matches!(
+        code,
+        "QuotaExceeded" | "XMinioStorageFull" | "XMinioAdminBucketQuotaExceeded" | "InsufficientCapacity"
+    )
+}
+
+fn said(code: &str, message: &str) -> String {
+    match (code, message) {
+        ("", "") => String::new(),
+        ("", words) | (words, "") => format!(": {words}"),
+        (code, message) => format!(": {code}: {message}"),
+    }
+}
+
+/// Makes [`Service`]s.
+#[derive(Debug)]
+pub(super) struct Connector {
+    service: Service,
+}
+
+/// A client of the HTTP backend.
+#[derive(Clone, Debug)]
+struct Service {
+    plain: Client,
+    tls: Client,
+    /// Longest silence before an answer begins.
+    quiet: Duration,
+    signed: bool,
+}
+
+impl Connector {
+    pub(super) fn new(options: &HttpOptions) -> Result<Self, HttpFault> {
+        Ok(Self {
+            service: Service {
+                plain: connect::plain(options)?,
+                tls: connect::tls(options)?,
+                quiet: options.idle_timeout.max(options.connect_timeout),
+                signed: true,
+            },
+        })
+    }
+
+    /// - `signed`: whether there are keys, for a word on it where they are missed.
+    pub(super) fn signed(mut self, signed: bool) -> Self {
+        self.service.signed = signed;
+        self
+    }
+}
+
+impl HttpConnector for Connector {
+    fn connect(&self, _options: &ClientOptions) -> object_store::Result<HttpClient> {
+        Ok(HttpClient::new(self.service.clone()))
+    }
+}
+
+#[async_trait::async_trait]
+impl HttpService for Service {
+    async fn call(&self, request: HttpRequest) -> Result<HttpResponse, HttpError> {
+        let client = match request.uri().scheme_str() {
+            Some("https") => &self.tls,
+            _ => &self.plain,
+        };
+        let head = request.method() == Method::HEAD;
+        // An upload is silent until the server has it all: only the time for the whole request bounds it.
+        let response = match request.method() == Method::PUT {
+            true => HttpService::call(client, request).await?,
+            false => match tokio::time::timeout(self.quiet, HttpService::call(client, request)).await {
+                Ok(response) => response?,
+                Err(_) => return Err(HttpError::new(HttpErrorKind::Timeout, S3Fault::TimedOut(self.quiet))),
+            },
+        };
+        let status = response.status();
+        let understood = matches!(
+            status,
+            StatusCode::NOT_MODIFIED | StatusCode::CONFLICT | StatusCode::PRECONDITION_FAILED
+        );
+        if status.is_success() || understood || (head && status == StatusCode::NOT_FOUND) {
+            return Ok(response);
+        }
+        let (mut parts, body) = response.into_parts();
+        let wait = number(&parts.headers, &reqwest::header::RETRY_AFTER).unwrap_or(0);
+        let region = parts
+            .headers
+            .get("x-amz-bucket-region")
+            .and_then(|value| value.to_str().ok());
+        let announced = number(&parts.headers, &reqwest::header::CONTENT_LENGTH).unwrap_or(0);
+        let text = match tokio::time::timeout(self.quiet, body.bytes()).await {
+            // What goes wrong here does not change the status.
+            Ok(Ok(text)) if announced <= REASON_LEN_MAX as u64 => String::from_utf8_lossy(&text).into_owned(),
+            _ => String::new(),
+        };
+        let (code, message) = (element(&text, "Code"), element(&text, "Message"));
+        if status == StatusCode::NOT_FOUND && code != "NoSuchBucket" {
+            parts.headers.remove(reqwest::header::CONTENT_LENGTH);
+            return Ok(HttpResponse::from_parts(parts, String::new().into()));
+        }
+        let hint = match (status, region) {
+            (_, Some(region)) if status.is_redirection() || code == "AuthorizationHeaderMalformed" => {
+                format!("; the bucket is in region {region}: say so with aws-region or S3_REGION")
+            }
+            (StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN, _) if !self.signed => {
+                "; no keys were given: set S3_ACCESS_KEY and S3_SECRET_KEY, or s3-credentials".to_owned()
+            }
+            (StatusCode::FORBIDDEN, _) if head || code == "AccessDenied" => {
+                "; without the right to list, a missing object is answered so too".to_owned()
+            }
+            _ => String::new(),
+        };
+        let fault = S3Fault::Status {
+            status,
+            code,
+            message,
+            hint,
+            wait,
+        };
+        Err(HttpError::new(HttpErrorKind::Unknown, fault))
+    }
+}
+
+/// The text of the first element of this name in an S3 error, made safe to print.
+fn element(text: &str, name: &str) -> String {
+    let (open, close) = (format!("<{name}>"), format!("</{name}>"));
+    let inner = text.split_once(&open).and_then(|(_, rest)| rest.split_once(&close));
+    let inner = inner.map_or("", |(inner, _)| inner);
+    let letters = inner.chars().filter(|letter| !letter.is_control());
+    letters.take(MESSAGE_LEN_MAX).collect()
+}

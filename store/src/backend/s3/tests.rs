@@ -1,0 +1,362 @@
+//! A bucket of a real S3 server, and servers that fail, lie and stall.
+
+use std::fs;
+use std::io::{Read as _, Write as _};
+use std::net::TcpListener;
+use std::path::Path as FilePath;
+use std::sync::Arc;
+use std::sync::atomic::AtomicUsize;
+
+use cairn_formats::{ChunkForm, ChunkId, StorableChunk};
+use cairn_test_servers::{ACCESS_KEY, S3Server, SECRET_KEY};
+
+use super::*;
+use crate::{
+    ChunkStoreExt as _, Error, IndexStore, Location, MemberSpec, Proxy, Prune, StoreOptions, contract, open_prunable,
+};
+
+fn keys(secret: &str) -> S3Credentials {
+    S3Credentials::Keys(S3Keys {
+        access_key: ACCESS_KEY.to_owned(),
+        secret_key: secret.to_owned(),
+        session_token: None,
+    })
+}
+
+/// Options for tests: no proxy from the environment, pauses too short to notice.
+fn quick() -> StoreOptions {
+    StoreOptions {
+        http: HttpOptions {
+            proxy: Proxy::Direct,
+            error_retry_base_interval: Duration::from_micros(1),
+            ..HttpOptions::default()
+        },
+        s3: S3Options {
+            credentials: keys(SECRET_KEY),
+            region: None,
+        },
+        ..StoreOptions::default()
+    }
+}
+
+fn open(url: &str, options: StoreOptions) -> Arc<dyn Prune> {
+    let location = Location::parse(url).unwrap();
+    open_prunable(&MemberSpec { location, options }).unwrap()
+}
+
+/// An error and its causes in one line.
+fn told(error: &Error) -> String {
+    let mut text = error.to_string();
+    let mut source = std::error::Error::source(error);
+    while let Some(cause) = source {
+        text += &format!(": {cause}");
+        source = cause.source();
+    }
+    text
+}
+
+fn ids_of(store: &dyn Prune) -> Vec<ChunkId> {
+    let mut ids = Vec::new();
+    store
+        .for_each_id(&mut |id| {
+            ids.push(id);
+            Ok(())
+        })
+        .unwrap();
+    ids.sort();
+    ids
+}
+
+fn put(store: &dyn Prune, seed: u64) -> Vec<ChunkId> {
+    let chunks = contract::chunks(seed, ChunkForm::Compressed);
+    store.put_many(&chunks).unwrap();
+    let mut ids: Vec<ChunkId> = chunks.iter().map(StorableChunk::id).collect();
+    ids.sort();
+    ids
+}
+
+#[test]
+fn a_bucket_keeps_every_promise() {
+    let server = S3Server::start();
+    for place in ["", "a/prefix with blanks", "a/other/"] {
+        contract::writable(&*open(&server.url(place), quick()));
+    }
+    let plain = StoreOptions {
+        form: ChunkForm::Plain,
+        ..quick()
+    };
+    contract::writable(&*open(&server.url("plain"), plain));
+    let id = contract::chunks(1, ChunkForm::Plain)[0].id().to_string();
+    assert!(server.object(&format!("plain/{}/{id}", &id[..4])).exists());
+}
+
+#[test]
+fn chunks_are_listed_and_deleted_and_nothing_else_is() {
+    let server = S3Server::start();
+    let store = open(&server.url("store"), quick());
+    let mut all = put(&*store, 5);
+    // The same chunk in its other form is one chunk.
+    store.put_many(&contract::chunks(5, ChunkForm::Plain)).unwrap();
+    all.extend(put(&*store, 6));
+    all.sort();
+    let index = IndexStore::open(&Location::parse(&server.url("store/x.caibx")).unwrap(), &quick()).unwrap();
+    index.put(Bytes::from_static(b"index")).unwrap();
+    assert_eq!(ids_of(&*store), all);
+    let (gone, kept) = all.split_at(3);
+    store.remove_many(gone).unwrap();
+    store.remove_many(gone).unwrap();
+    assert_eq!(ids_of(&*store), kept);
+    assert_eq!(store.has_many(gone).unwrap(), vec![false; gone.len()]);
+    assert_eq!(&index.get().unwrap()[..], b"index");
+    assert!(ids_of(&*open(&server.url("elsewhere"), quick())).is_empty());
+}
+
+/// Goal: listings of several pages lose and repeat nothing.
+#[test]
+fn long_listings_go_on_behind_the_last_name() {
+    let server = S3Server::start();
+    let mut all: Vec<ChunkId> = (0..2100u32)
+        .map(|number| cairn_formats::DigestAlgorithm::default().id(&number.to_le_bytes()))
+        .collect();
+    for id in &all {
+        let hex = id.to_string();
+        let path = server.object(&format!("many/{}/{hex}.cacnk", &hex[..4]));
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::write(path, b"x").unwrap();
+    }
+    all.sort();
+    let store = open(&server.url("many"), quick());
+    assert_eq!(ids_of(&*store), all);
+    store.remove_many(&all[1..]).unwrap();
+    assert_eq!(ids_of(&*store), all[..1]);
+}
+
+#[test]
+fn an_index_is_an_object() {
+    let server = S3Server::start();
+    for name in ["x.caibx", "folder/with blanks/y.caidx"] {
+        let index = IndexStore::open(&Location::parse(&server.url(name)).unwrap(), &quick()).unwrap();
+        assert!(matches!(index.get(), Err(Error::NoIndex { .. })));
+        index.put(Bytes::from_static(b"one")).unwrap();
+        index.put(Bytes::from_static(b"another")).unwrap();
+        assert_eq!(&index.get().unwrap()[..], b"another");
+        assert_eq!(fs::read(server.object(name)).unwrap(), b"another");
+    }
+}
+
+#[test]
+fn refusals_name_the_store_the_action_and_the_cause() {
+    let server = S3Server::start();
+    let wrong = StoreOptions {
+        s3: S3Options {
+            credentials: keys("another"),
+            region: None,
+        },
+        ..quick()
+    };
+    let error = open(&server.url("p"), wrong)
+        .put_many(&contract::chunks(1, ChunkForm::Plain))
+        .unwrap_err();
+    let text = told(&error);
+    assert!(matches!(error, Error::Refused { .. }), "{text}");
+    assert!(
+        text.starts_with(&format!(
+            "s3+http://{}/chunks/p refused to store a chunk",
+            server.address()
+        )),
+        "{text}"
+    );
+    assert!(text.contains("403") && text.contains("SignatureDoesNotMatch"), "{text}");
+
+    let nobody = StoreOptions {
+        s3: S3Options::default(),
+        ..quick()
+    };
+    let text = told(
+        &open(&server.url("p"), nobody)
+            .has(ChunkId::from_bytes([1; 32]))
+            .unwrap_err(),
+    );
+    assert!(text.contains("no keys were given"), "{text}");
+
+    let url = server.url("p").replace("/chunks/", "/no-bucket/");
+    let store = open(&url, quick());
+    let error = store.for_each_id(&mut |_| Ok(())).unwrap_err();
+    assert!(
+        told(&error).contains("refused to list its chunks") && told(&error).contains("NoSuchBucket"),
+        "{}",
+        told(&error)
+    );
+
+    let read_only = StoreOptions {
+        read_only: true,
+        ..quick()
+    };
+    let store = open(&server.url("p"), read_only);
+    assert!(matches!(store.put_many(&[]), Err(Error::ReadOnly { .. })));
+    assert!(matches!(store.remove_many(&[]), Err(Error::ReadOnly { .. })));
+}
+
+#[test]
+fn keys_come_from_a_profile_too() {
+    let server = S3Server::start();
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("credentials");
+    let with = |file: &FilePath, profile: &str| StoreOptions {
+        s3: S3Options {
+            credentials: S3Credentials::Profile {
+                file: file.to_owned(),
+                profile: profile.to_owned(),
+            },
+            region: Some("eu-west-1".to_owned()),
+        },
+        ..quick()
+    };
+    let text = format!("[us]\naws_access_key_id = {ACCESS_KEY}\naws_secret_access_key = {SECRET_KEY}\n");
+    fs::write(&file, text).unwrap();
+    contract::writable(&*open(&server.url("p"), with(&file, "us")));
+    let text = told(
+        &open(&server.url("p"), with(&file, "them"))
+            .has(ChunkId::from_bytes([1; 32]))
+            .unwrap_err(),
+    );
+    assert!(text.contains("no profile [them]"), "{text}");
+    let text = told(
+        &open(&server.url("p"), with(&folder.path().join("none"), "us"))
+            .has(ChunkId::from_bytes([1; 32]))
+            .unwrap_err(),
+    );
+    assert!(text.contains("cannot read"), "{text}");
+}
+
+/// A server that gives the same bytes to every request; `None` gives nothing and keeps the connection. Counts requests.
+fn always(wire: Option<&'static [u8]>) -> (String, Arc<AtomicUsize>) {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let url = format!("s3+http://{}/b/p", listener.local_addr().unwrap());
+    let count = Arc::new(AtomicUsize::new(0));
+    let counted = count.clone();
+    std::thread::spawn(move || {
+        let mut silent = Vec::new();
+        for stream in listener.incoming() {
+            let mut stream = stream.unwrap();
+            let mut request = Vec::new();
+            let mut piece = [0; 4096];
+            // Heads are enough: bodies of these tests are short, and what is left of them is dropped with the connection.
+            while !request.windows(4).any(|end| end == b"\r\n\r\n") {
+                match stream.read(&mut piece) {
+                    Ok(read @ 1..) => request.extend_from_slice(&piece[..read]),
+                    _ => break,
+                }
+            }
+            counted.fetch_add(1, Ordering::SeqCst);
+            match wire {
+                Some(wire) => drop(stream.write_all(wire)),
+                None => silent.push(stream),
+            }
+        }
+    });
+    (url, count)
+}
+
+#[test]
+fn failing_servers_are_tried_again_and_then_told() {
+    let one = ChunkId::from_bytes([1; 32]);
+    for (wire, requests, cause) in [
+        (&b"HTTP/1.1 500 Oops\r\nConnection: close\r\nContent-Length: 0\r\n\r\n"[..], 3, "500"),
+        (
+            b"HTTP/1.1 503 Busy\r\nConnection: close\r\nContent-Length: 58\r\n\r\n<Error><Code>SlowDown</Code><Message>later</Message></Error>",
+            3,
+            "SlowDown: later",
+        ),
+        (b"HTTP/1.1 503 Busy\r\nConnection: close\r\nRetry-After: 3600\r\nContent-Length: 0\r\n\r\n", 1, "503"),
+        (b"HTTP/1.1 507 Full\r\nConnection: close\r\nContent-Length: 0\r\n\r\n", 1, "507"),
+        // Half of what it announces.
+        (b"HTTP/1.1 200 OK\r\nConnection: close\r\nLast-Modified: Sat, 01 Jan 2022 00:00:00 GMT\r\nContent-Length: 9\r\n\r\nhalf", 3, ""),
+        (b"", 3, ""),
+    ] {
+        let (url, count) = always(Some(wire));
+        let error = open(&url, quick()).get(one).unwrap_err();
+        let text = told(&error);
+        assert!(matches!(error, Error::Unavailable { action: "read a chunk", .. }), "{error:?}");
+        assert!(text.contains(cause), "{text}");
+        assert_eq!(count.load(Ordering::SeqCst), requests, "{text}");
+    }
+}
+
+#[test]
+fn what_another_try_cannot_change_is_told_at_once() {
+    let one = ChunkId::from_bytes([1; 32]);
+    for (wire, cause) in [
+        (&b"HTTP/1.1 403 Forbidden\r\nConnection: close\r\nContent-Length: 0\r\n\r\n"[..], "403"),
+        (
+            b"HTTP/1.1 404 Not Found\r\nConnection: close\r\nContent-Length: 39\r\n\r\n<Error><Code>NoSuchBucket</Code></Error>",
+            "NoSuchBucket",
+        ),
+        (
+            b"HTTP/1.1 301 Moved\r\nConnection: close\r\nx-amz-bucket-region: eu-west-1\r\nContent-Length: 0\r\n\r\n",
+            "region eu-west-1",
+        ),
+    ] {
+        let (url, count) = always(Some(wire));
+        let error = open(&url, quick()).get(one).unwrap_err();
+        let text = told(&error);
+        assert!(matches!(error, Error::Refused { .. }), "{error:?}");
+        assert!(text.contains(cause), "{text}");
+        assert_eq!(count.load(Ordering::SeqCst), 1, "{text}");
+    }
+}
+
+/// A bucket that is not there is no missing chunk, although HEAD tells them apart by nothing.
+#[test]
+fn a_missing_bucket_is_not_a_missing_chunk() {
+    let (url, _) = always(Some(
+        b"HTTP/1.1 404 Not Found\r\nConnection: close\r\nContent-Length: 40\r\n\r\n<Error><Code>NoSuchBucket</Code></Error>",
+    ));
+    let store = open(&url, quick());
+    let error = store.has(ChunkId::from_bytes([1; 32])).unwrap_err();
+    assert!(told(&error).contains("NoSuchBucket"), "{}", told(&error));
+    let error = store
+        .put_many(&contract::chunks(1, ChunkForm::Compressed)[3..])
+        .unwrap_err();
+    assert!(
+        matches!(error, Error::Refused { .. }) && told(&error).contains("NoSuchBucket"),
+        "{}",
+        told(&error)
+    );
+}
+
+#[test]
+fn silence_ends_in_time() {
+    let (url, count) = always(None);
+    let mut options = quick();
+    options.http.timeout = Some(Duration::from_millis(20));
+    let store = open(&url, options);
+    let text = told(&store.has(ChunkId::from_bytes([1; 32])).unwrap_err());
+    assert!(
+        text.contains("no answer within 20ms") && text.contains("3 tries"),
+        "{text}"
+    );
+    assert_eq!(count.load(Ordering::SeqCst), 3);
+    let error = store
+        .put_many(&contract::chunks(1, ChunkForm::Compressed)[3..])
+        .unwrap_err();
+    assert!(
+        matches!(
+            error,
+            Error::Unavailable {
+                action: "store a chunk",
+                ..
+            }
+        ),
+        "{error:?}"
+    );
+}
+
+#[test]
+fn regions_are_in_amazons_host_names() {
+    assert_eq!(region_of("s3.eu-west-1.amazonaws.com"), Some("eu-west-1"));
+    assert_eq!(region_of("s3-eu-west-1.amazonaws.com"), Some("eu-west-1"));
+    assert_eq!(region_of("s3.dualstack.eu-west-1.amazonaws.com"), Some("eu-west-1"));
+    assert_eq!(region_of("s3.amazonaws.com"), None);
+    assert_eq!(region_of("s3.example.org"), None);
+}
