@@ -33,7 +33,7 @@ pub use index_store::IndexStore;
 pub use location::{HttpLocation, LaterLocation, Location, LocationError, S3Location, S3Lookup, SshLocation};
 pub use open::{MemberSpec, StoreOptions, StoreSpec, open_chain, open_prunable, open_store};
 pub use pack::{
-    Change, ChunkKey, ChunkPlace, CompactOptions, CompactReport, Host, HostFile, Locations, LogPosition,
+    Change, ChunkKey, ChunkPlace, CompactOptions, CompactReport, Host, HostFile, Liveness, Locations, LogPosition,
     MemoryLocations, OpenReport, PackEngine, PackOptions, PackStore, Suspect, Watermark,
 };
 pub use rate::RateLimit;

@@ -46,6 +46,18 @@ impl PackEngine {
     /// Writes what is left of mostly dead packs anew and removes them. May run beside readers and writers; can be run again
     /// after any error.
     pub fn compact(&self, options: &CompactOptions) -> Result<CompactReport> {
+        self.compact_paced(options, &mut |_| Ok(()))
+    }
+
+    /// [`PackEngine::compact`], at a pace.
+    ///
+    /// - `pace`: called before each chunk is written anew, with its bytes, and with 0 before each pack. It may wait; an error ends
+    ///   the work and is returned.
+    pub fn compact_paced(
+        &self,
+        options: &CompactOptions,
+        pace: &mut dyn FnMut(u64) -> Result<()>,
+    ) -> Result<CompactReport> {
         self.writable()?;
         self.settle_all()?;
         let mut report = CompactReport::default();
@@ -72,7 +84,8 @@ impl PackEngine {
             if last_commit.is_some_and(|offset| LogPosition { pack: number, offset } >= options.commits_kept_from) {
                 continue;
             }
-            report.bytes_moved += self.move_out(&pack, &footer)?;
+            pace(0)?;
+            report.bytes_moved += self.move_out(&pack, &footer, pace)?;
             self.unlink(&pack)?;
             report.packs_removed += 1;
             report.bytes_removed += len;
@@ -85,7 +98,7 @@ impl PackEngine {
     }
 
     /// Writes anew what a pack holds that counts. Returns the bytes of chunks.
-    fn move_out(&self, pack: &Arc<Pack>, footer: &PackFooter) -> Result<u64> {
+    fn move_out(&self, pack: &Arc<Pack>, footer: &PackFooter, pace: &mut dyn FnMut(u64) -> Result<()>) -> Result<u64> {
         let mut entries = footer.entries.clone();
         entries.sort_unstable_by_key(|entry| entry.offset);
         let mut moved = 0;
@@ -107,6 +120,7 @@ impl PackEngine {
                     let Ok(frame) = self.read_place(pack, key, place) else {
                         continue;
                     };
+                    pace(frame.len() as u64)?;
                     moved += frame.len() as u64;
                     ticket = self.enqueue(vec![Item::moved(key, place, frame)])?;
                 }

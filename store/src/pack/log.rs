@@ -138,8 +138,8 @@ pub(super) struct Queue {
     done: u64,
     /// Somebody is writing.
     writing: bool,
-    /// Chunks that wait or are being written.
-    pending: HashMap<ChunkKey, u64>,
+    /// Chunks that wait or are being written, and whether they will be pinned.
+    pending: HashMap<ChunkKey, (u64, bool)>,
 }
 
 /// What only who writes may touch.
@@ -170,12 +170,14 @@ struct OpenPack {
 }
 
 impl PackEngine {
-    /// Takes chunks that are neither in the store nor on their way into it.
+    /// Takes chunks that are neither in the store nor on their way into it. One that is condemned, or is to be pinned and is
+    /// not, is written anew.
     pub(super) fn put_many(&self, domain: DomainId, pinned: bool, chunks: &[StorableChunk]) -> Result<()> {
         self.writable()?;
         let keys: Vec<ChunkKey> = chunks.iter().map(|chunk| ChunkKey { domain, id: chunk.id() }).collect();
         let done_before = self.queue().done;
         let places = self.locations.get_many(&keys)?;
+        let places = self.relied_on(&keys, places, pinned)?;
         let absent = chunks
             .iter()
             .zip(&keys)
@@ -193,10 +195,12 @@ impl PackEngine {
         let places = if queue.done == done_before {
             vec![None; keys.len()]
         } else {
-            self.locations.get_many(&keys)?
+            let places = self.locations.get_many(&keys)?;
+            self.relied_on(&keys, places, pinned)?
         };
         for ((item, key), place) in items.into_iter().zip(keys).zip(places) {
-            if place.is_none() && !queue.pending.contains_key(&key) {
+            let coming = queue.pending.get(&key).is_some_and(|&(_, will_be)| will_be || !pinned);
+            if place.is_none() && !coming {
                 queue.push(item);
             }
         }
@@ -233,7 +237,7 @@ impl PackEngine {
         let ticket = {
             let queue = self.queue();
             let absent = keys.iter().zip(&places).filter(|(_, place)| place.is_none());
-            absent.filter_map(|(key, _)| queue.pending.get(key).copied()).max()
+            absent.filter_map(|(key, _)| Some(queue.pending.get(key)?.0)).max()
         };
         match ticket {
             Some(ticket) => {
@@ -526,6 +530,18 @@ impl PackEngine {
         Ok(())
     }
 
+    /// Where the log ends: what is published later lies at or behind this.
+    pub fn position(&self) -> LogPosition {
+        let writer = self.writer.lock().unwrap_or_else(PoisonError::into_inner);
+        match &writer.open {
+            Some(open) => open.position(open.end),
+            None => LogPosition {
+                pack: writer.last_number + 1,
+                offset: 0,
+            },
+        }
+    }
+
     /// Number of the pack that is being appended to, or that would be begun next: only older ones may be compacted.
     pub(super) fn open_number(&self) -> u32 {
         let writer = self.writer.lock().unwrap_or_else(PoisonError::into_inner);
@@ -557,7 +573,8 @@ impl Queue {
         self.enqueued += 1;
         self.bytes += item.payload.len();
         if let Some(key) = item.new_chunk() {
-            self.pending.insert(key, self.enqueued);
+            let pinned = matches!(item.content, Content::Chunk { pinned: true, .. });
+            self.pending.insert(key, (self.enqueued, pinned));
         }
         self.items.push(item);
     }

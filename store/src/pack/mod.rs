@@ -12,17 +12,19 @@
 
 mod compact;
 mod host;
+mod liveness;
 mod locations;
 mod log;
 mod read;
 mod recover;
+mod reserve;
 #[cfg(test)]
 mod tests;
 
 use std::collections::BTreeMap;
 use std::io;
 use std::path::Path;
-use std::sync::{Arc, Condvar, Mutex, PoisonError, RwLock};
+use std::sync::{Arc, Condvar, Mutex, OnceLock, PoisonError, RwLock};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -35,6 +37,7 @@ use log::{Item, Queue, Writer};
 
 pub use compact::{CompactOptions, CompactReport};
 pub use host::{Host, HostFile};
+pub use liveness::Liveness;
 pub use locations::{Change, ChunkKey, ChunkPlace, Locations, LogPosition, MemoryLocations, Watermark};
 pub use recover::{OpenReport, Suspect};
 
@@ -84,6 +87,7 @@ pub struct PackEngine {
     host: Arc<dyn Host>,
     options: PackOptions,
     locations: Arc<dyn Locations>,
+    liveness: OnceLock<Arc<dyn Liveness>>,
     packs: RwLock<BTreeMap<u32, Arc<Pack>>>,
     queue: Mutex<Queue>,
     settled: Condvar,
@@ -223,6 +227,13 @@ impl PackStore {
         }
     }
 
+    /// Where chunks are whose being there may be told: what is condemned, or is not yet pinned as it should be, is to be sent
+    /// again.
+    fn relied_on(&self, keys: &[ChunkKey]) -> Result<Vec<Option<ChunkPlace>>> {
+        let places = self.engine.places(keys)?;
+        self.engine.relied_on(keys, places, self.pinned)
+    }
+
     fn keys(&self, ids: &[ChunkId]) -> Vec<ChunkKey> {
         ids.iter().map(|&id| self.key(id)).collect()
     }
@@ -234,7 +245,7 @@ impl ChunkStore for PackStore {
     }
 
     fn has_many(&self, ids: &[ChunkId]) -> Result<Vec<bool>> {
-        let places = self.engine.places(&self.keys(ids))?;
+        let places = self.relied_on(&self.keys(ids))?;
         Ok(places.iter().map(Option::is_some).collect())
     }
 
@@ -256,7 +267,7 @@ impl ChunkStore for PackStore {
     }
 
     fn stat(&self, id: ChunkId, _form: ChunkForm) -> Result<Option<ChunkStat>> {
-        let place = self.engine.places(&[self.key(id)])?[0];
+        let place = self.relied_on(&[self.key(id)])?[0];
         Ok(place.map(|place| ChunkStat {
             stored: Some((ChunkForm::Compressed, u64::from(place.len))),
         }))

@@ -9,7 +9,7 @@ use std::collections::HashSet;
 use std::fs;
 use std::io;
 use std::path::Path;
-use std::sync::{Arc, Condvar, Mutex, RwLock};
+use std::sync::{Arc, Condvar, Mutex, OnceLock, RwLock};
 
 use bytes::Bytes;
 use cairn_formats::{
@@ -91,6 +91,7 @@ impl PackEngine {
             host,
             options,
             locations,
+            liveness: OnceLock::new(),
             packs: RwLock::default(),
             queue: Mutex::new(Queue::default()),
             settled: Condvar::new(),

@@ -348,3 +348,77 @@ fn any_cut_of_the_last_pack_keeps_the_whole_records() {
         }
     }
 }
+
+/// Condemns what it is told to.
+#[derive(Debug, Default)]
+struct Marks(Mutex<Vec<ChunkPlace>>);
+
+impl Liveness for Marks {
+    fn condemned(&self, chunks: &[(ChunkKey, ChunkPlace)]) -> Result<Vec<bool>> {
+        let marks = self.0.lock().unwrap();
+        Ok(chunks.iter().map(|(_, place)| marks.contains(place)).collect())
+    }
+
+    fn touched(&self, _: &[(ChunkKey, ChunkPlace)]) {}
+}
+
+#[test]
+fn what_is_condemned_reads_and_is_written_anew() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = open(&folder);
+    let all = chunks(0..4);
+    put(&store, &all);
+    let ids: Vec<ChunkId> = all.iter().map(StorableChunk::id).collect();
+    let before = store.engine().places(&store.keys(&ids)).unwrap();
+    let marks = Arc::new(Marks(Mutex::new(vec![before[1].unwrap()])));
+    store.engine().consult(marks.clone()).unwrap();
+    assert!(store.engine().consult(marks).is_err(), "one is enough");
+    assert_eq!(store.has_many(&ids).unwrap(), [true, false, true, true]);
+    assert_eq!(store.stat(ids[1], ChunkForm::Compressed).unwrap(), None);
+    contract::reads_are_right(&store, &all[..1]);
+    assert!(store.get_many(&ids[1..2])[0].is_ok(), "it reads");
+    put(&store, &all);
+    let after = store.engine().places(&store.keys(&ids)).unwrap();
+    assert!(after[1] != before[1] && after[1].is_some(), "it lies elsewhere");
+    assert_eq!([after[0], after[2], after[3]], [before[0], before[2], before[3]]);
+    // What was condemned goes; what was sent since stays.
+    let condemned = (store.key(ids[1]), before[1].unwrap());
+    store.engine().remove_at(&[condemned]).unwrap();
+    contract::reads_are_right(&store, &all);
+}
+
+#[test]
+fn pinning_counts_only_what_is_pinned() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = open(&folder);
+    let all = chunks(0..2);
+    put(&store, &all[..1]);
+    let pinning = store.clone().pinning();
+    let ids = [all[0].id(), all[1].id()];
+    assert_eq!(pinning.has_many(&ids).unwrap(), [false, false]);
+    // One on its way without a pin, asked for with one.
+    store.put_many(&all[1..]).unwrap();
+    pinning.put_many(&all).unwrap();
+    pinning.flush().unwrap();
+    assert_eq!(pinning.has_many(&ids).unwrap(), [true, true]);
+    drop((store, pinning));
+    assert_eq!(open(&folder).pinning().has_many(&ids).unwrap(), [true, true]);
+}
+
+#[test]
+fn the_reserve_is_a_pack_long_and_can_be_given_up() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = open(&folder);
+    let at = folder.path().join("RESERVE");
+    for left_behind in [false, true] {
+        if left_behind {
+            std::fs::write(&at, "half").unwrap();
+        }
+        store.engine().keep_reserve().unwrap();
+        assert_eq!(at.metadata().unwrap().len(), small().pack_len);
+    }
+    drop(store);
+    let store = open(&folder);
+    assert!(store.engine().release_reserve().unwrap());
+    assert!(!at.exists() && !store.engine().release_reserve().unwrap());
+}
