@@ -9,6 +9,7 @@ mod contract;
 mod error;
 mod file;
 mod index_store;
+mod local;
 mod location;
 mod open;
 mod pack;
@@ -30,11 +31,12 @@ pub use backend::ssh::{SshOptions, SshPush, SshPushed, SshStore};
 pub use error::{BoxError, Error};
 
 pub use index_store::IndexStore;
+pub use local::LocalStore;
 pub use location::{HttpLocation, LaterLocation, Location, LocationError, S3Location, S3Lookup, SshLocation};
 pub use open::{MemberSpec, StoreOptions, StoreSpec, open_chain, open_prunable, open_store};
 pub use pack::{
     Change, ChunkKey, ChunkPlace, CompactOptions, CompactReport, Host, HostFile, Liveness, Locations, LogPosition,
-    MemoryLocations, OpenReport, PackEngine, PackOptions, PackStore, Suspect, Watermark,
+    MemoryLocations, OpenReport, PackCheck, PackEngine, PackOptions, PackStat, PackStore, Suspect, Watermark,
 };
 pub use rate::RateLimit;
 pub use sealing::Sealing;

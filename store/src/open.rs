@@ -1,24 +1,23 @@
 //! From locations and options to stores.
 
-use std::path::Path;
 use std::sync::Arc;
 
-use cairn_formats::ChunkForm;
+use cairn_formats::{ChunkForm, DigestAlgorithm};
 
 use crate::backend::remote::patience::Patience;
 use crate::backend::remote::store::{RemoteOptions, RemoteStore};
 use crate::backend::s3::{Bucket, S3Options};
 use crate::backend::sftp::{Folder, Holds, SftpOptions};
 use crate::location::{LaterLocation, Location, LocationError, S3Location, SshLocation};
-use crate::{ChunkStore, Error, FailoverGroup, FlatOptions, FlatStore, HttpOptions, HttpStore, Prune};
-use crate::{Result, Sealing, SshOptions, SshStore, StoreChain, StoreName, SyncPolicy};
+use crate::{ChunkStore, Error, FailoverGroup, HttpOptions, HttpStore, LocalStore, Prune};
+use crate::{Result, Sealing, SshOptions, SshStore, StoreChain, StoreName, Suspect, SyncPolicy};
 
 /// How one location is opened. Where the values come from (flags, config, environment) is the caller's business.
 #[derive(Clone, Debug)]
 pub struct StoreOptions {
     /// Form in which chunks are written and looked for first; plain is desync's `uncompressed`. Both forms are read.
     pub form: ChunkForm,
-    /// When chunks written to a local folder become durable.
+    /// When chunks written to a local folder become durable, of either kind.
     pub sync: SyncPolicy,
     /// Refuse writes to a folder, bucket or SFTP store.
     pub read_only: bool,
@@ -26,6 +25,10 @@ pub struct StoreOptions {
     pub skip_verify: bool,
     /// How chunks are encrypted.
     pub sealing: Sealing,
+    /// What new packs say of the digest that names their chunks.
+    pub digest: DigestAlgorithm,
+    /// Hears of what is not whole in a store of packs, which opens all the same.
+    pub on_suspect: fn(&StoreName, &Suspect),
     /// How a server is talked to, S3 ones too.
     pub http: HttpOptions,
     /// How a bucket is opened.
@@ -44,6 +47,8 @@ impl Default for StoreOptions {
             read_only: false,
             skip_verify: false,
             sealing: Sealing::default(),
+            digest: DigestAlgorithm::default(),
+            on_suspect: |_, _| {},
             http: HttpOptions::default(),
             s3: S3Options::default(),
             ssh: SshOptions::default(),
@@ -121,7 +126,7 @@ pub fn open_chain(specs: &[StoreSpec]) -> Result<Arc<dyn ChunkStore>> {
 fn open_member(member: &MemberSpec) -> Result<Arc<dyn ChunkStore>> {
     let MemberSpec { location, options } = member;
     match location {
-        Location::Local(path) => Ok(Arc::new(open_folder(path, options)?)),
+        Location::Local(path) => Ok(LocalStore::open(path, options)?.into_shared()),
         Location::Http(http) => Ok(Arc::new(HttpStore::open_sealed(
             http,
             options.form,
@@ -144,7 +149,7 @@ fn open_member(member: &MemberSpec) -> Result<Arc<dyn ChunkStore>> {
 /// Errors: as [`open_store`], and [`Error::Refused`] for other kinds.
 pub fn open_prunable(member: &MemberSpec) -> Result<Arc<dyn Prune>> {
     match &member.location {
-        Location::Local(path) => Ok(Arc::new(open_folder(path, &member.options)?)),
+        Location::Local(path) => Ok(LocalStore::open(path, &member.options)?.into_prunable()),
         Location::S3(s3) => Ok(Arc::new(open_bucket(s3, &member.options)?)),
         Location::Sftp(sftp) => Ok(Arc::new(open_sftp(sftp, &member.options)?)),
         location => Err(Error::Refused {
@@ -153,19 +158,6 @@ pub fn open_prunable(member: &MemberSpec) -> Result<Arc<dyn Prune>> {
             source: "chunks of such a store cannot be listed or deleted".into(),
         }),
     }
-}
-
-fn open_folder(path: &Path, options: &StoreOptions) -> Result<FlatStore> {
-    FlatStore::open(
-        path,
-        FlatOptions {
-            form: options.form,
-            read_only: options.read_only,
-            sync: options.sync,
-            sealing: options.sealing.clone(),
-            ..FlatOptions::default()
-        },
-    )
 }
 
 fn open_bucket(location: &S3Location, options: &StoreOptions) -> Result<RemoteStore<Bucket>> {

@@ -11,6 +11,7 @@
 //! place carries (`wrapper/verify.rs`).
 
 mod compact;
+mod contents;
 mod host;
 mod liveness;
 mod locations;
@@ -36,6 +37,7 @@ use crate::{ChunkStat, ChunkStore, Error, Prune, Result, StoreName, SyncPolicy};
 use log::{Item, Queue, Writer};
 
 pub use compact::{CompactOptions, CompactReport};
+pub use contents::{PackCheck, PackStat};
 pub use host::{Host, HostFile};
 pub use liveness::Liveness;
 pub use locations::{Change, ChunkKey, ChunkPlace, Locations, LogPosition, MemoryLocations, Watermark};
@@ -288,7 +290,7 @@ impl ChunkStore for PackStore {
 
 impl Prune for PackStore {
     fn for_each_id(&self, visit: &mut dyn FnMut(ChunkId) -> Result<()>) -> Result<()> {
-        self.engine.locations.for_each(&mut |key, _| {
+        self.engine.for_each_in_order(&mut |key, _| {
             if key.domain == self.domain {
                 visit(key.id)?;
             }

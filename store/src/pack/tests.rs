@@ -422,3 +422,53 @@ fn the_reserve_is_a_pack_long_and_can_be_given_up() {
     assert!(store.engine().release_reserve().unwrap());
     assert!(!at.exists() && !store.engine().release_reserve().unwrap());
 }
+
+#[test]
+fn chunks_are_listed_in_the_order_in_which_they_lie_and_counted() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = open(&folder);
+    let chunks = chunks(0..100);
+    put(&store, &chunks);
+    store.remove_many(&[chunks[3].id()]).unwrap();
+    let mut places = Vec::new();
+    let visit = &mut |key: ChunkKey, place: ChunkPlace| {
+        places.push((place.pack, place.offset, key.id));
+        Ok(())
+    };
+    store.engine().for_each_in_order(visit).unwrap();
+    let listed: Vec<ChunkId> = places.iter().map(|(_, _, id)| *id).collect();
+    let put: Vec<ChunkId> = chunks
+        .iter()
+        .map(StorableChunk::id)
+        .filter(|&id| id != chunks[3].id())
+        .collect();
+    assert_eq!(listed, put);
+    assert!(places.is_sorted());
+    let stats = store.engine().pack_stats().unwrap();
+    assert_eq!(stats.iter().map(|stat| stat.live_chunks).sum::<u64>(), 99);
+    assert_eq!(stats.iter().map(|stat| stat.live_bytes_plain).sum::<u64>(), 99 * 5000);
+    assert_eq!(stats.iter().map(|stat| stat.bytes).sum::<u64>(), disk_bytes(&folder));
+}
+
+#[test]
+fn a_check_reads_every_byte_of_every_sealed_pack() {
+    let folder = tempfile::tempdir().unwrap();
+    put(&open(&folder), &chunks(0..40));
+    let check = |folder: &TempDir| open(folder).engine().check_packs(&mut |_| true).unwrap();
+    let clean = check(&folder);
+    assert_eq!((clean.records, &clean.suspects[..]), (40, &[][..]));
+    let stopped = open(&folder).engine().check_packs(&mut |_| false).unwrap();
+    assert!(stopped.stopped);
+    let pack = &packs(&folder)[1];
+    let mut bytes = std::fs::read(pack).unwrap();
+    bytes[9000] ^= 1;
+    std::fs::write(pack, bytes).unwrap();
+    let damaged = check(&folder);
+    assert_eq!(damaged.packs, clean.packs);
+    assert!(damaged.suspects.len() >= 2, "{damaged:?}");
+    let name = pack.file_name().unwrap().to_string_lossy();
+    assert!(
+        damaged.suspects.iter().all(|suspect| suspect.file == name),
+        "{damaged:?}"
+    );
+}
