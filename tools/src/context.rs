@@ -9,9 +9,9 @@ use std::time::Duration;
 use bytes::Bytes;
 use cairn_formats::{ChunkCipher, ChunkForm, ChunkIndex, CipherAlgorithm, CipherKey, DigestAlgorithm};
 use cairn_store::{
-    Authorization, CacheOptions, CacheStore, ChunkStore, Cookie, FlatOptions, FlatStore, HttpOptions, IndexStore,
-    Location, MemberSpec, Proxy, Prune, RateLimit, S3Options, Sealing, SftpOptions, SshOptions, SshPush, StoreOptions,
-    StoreSpec, SyncPolicy, open_chain, open_prunable, open_store,
+    Authorization, CacheOptions, CacheStore, ChunkStore, Cookie, HttpOptions, IndexStore, LocalStore, Location,
+    MemberSpec, PackStore, Proxy, Prune, RateLimit, S3Options, Sealing, SftpOptions, SshOptions, SshPush, StoreName,
+    StoreOptions, StoreSpec, Suspect, SyncPolicy, open_chain, open_prunable, open_store,
 };
 
 use crate::bar::{Bar, Unit};
@@ -146,6 +146,8 @@ impl Context {
             read_only: writing.is_none(),
             skip_verify: entry.skip_verify,
             sealing,
+            digest: self.digest,
+            on_suspect: warn_of,
             ssh: SshOptions {
                 ssh: std::env::var_os("CASYNC_SSH_PATH").unwrap_or_else(|| "ssh".into()),
                 remote: std::env::var("CASYNC_REMOTE_PATH").unwrap_or_else(|_| "casync".to_owned()),
@@ -206,6 +208,10 @@ impl Context {
     fn cached(&self, store: Arc<dyn ChunkStore>, cached: &Cached) -> Outcome<Arc<dyn ChunkStore>> {
         let Some(folder) = &cached.cache else { return Ok(store) };
         make_folder(folder)?;
+        if PackStore::is_at(folder) {
+            let failure = Failure::usage(format!("{} is a pack store, and no cache", folder.display()));
+            return Err(failure.try_this("name a flat folder, or an empty one"));
+        }
         let options = CacheOptions {
             bytes_max: cached.cache_limit,
             repair: cached.cache_repair,
@@ -274,26 +280,30 @@ impl Context {
     /// A store that can be listed and pruned.
     ///
     /// - `access`: how a server is talked to.
-    pub(crate) fn prunable(&self, store: &str, access: &Access) -> Outcome<Arc<dyn Prune>> {
+    pub(crate) fn prunable(&self, store: &str, access: &Access, purpose: Purpose) -> Outcome<Prunable> {
         let location = Location::parse(store).map_err(|error| Failure::usage(error.to_string()))?;
         let options = StoreOptions {
-            read_only: false,
+            read_only: purpose == Purpose::Read,
             ..self.options(store, access, None, &Rate::new(access))?
         };
-        Ok(open_prunable(&MemberSpec { location, options })?)
+        Ok(match location {
+            Location::Local(path) => Prunable::Local(LocalStore::open(&path, &options)?),
+            location => Prunable::Remote(open_prunable(&MemberSpec { location, options })?),
+        })
     }
 
     /// A local store, for what only those can do.
-    pub(crate) fn local(&self, folder: &Path, writing: Option<&Writing>) -> Outcome<FlatStore> {
+    pub(crate) fn local(&self, folder: &Path, purpose: Purpose) -> Outcome<LocalStore> {
         folder_only(folder)?;
         let entry = self.config.options(&folder.to_string_lossy())?;
-        let options = FlatOptions {
-            form: writing.map_or(ChunkForm::Compressed, Writing::form),
-            sync: writing.map_or(SyncPolicy::Sync, |writing| writing.sync.into()),
+        let options = StoreOptions {
+            read_only: purpose == Purpose::Read,
             sealing: self.location_sealing(&entry)?,
-            ..FlatOptions::default()
+            digest: self.digest,
+            on_suspect: warn_of,
+            ..StoreOptions::default()
         };
-        Ok(FlatStore::open(folder, options)?)
+        Ok(LocalStore::open(folder, &options)?)
     }
 
     /// Reads and checks an index.
@@ -390,6 +400,46 @@ impl Context {
     }
 }
 
+/// A store that can be listed and pruned.
+#[derive(Debug)]
+pub(crate) enum Prunable {
+    Local(LocalStore),
+    Remote(Arc<dyn Prune>),
+}
+
+impl Prunable {
+    pub(crate) fn chunks(&self) -> &dyn Prune {
+        match self {
+            Self::Local(store) => store.chunks(),
+            Self::Remote(store) => &**store,
+        }
+    }
+
+    /// The packs of a folder that has them.
+    pub(crate) fn packs(&self) -> Option<&PackStore> {
+        match self {
+            Self::Local(store) => store.packs(),
+            Self::Remote(_) => None,
+        }
+    }
+}
+
+/// What a local store is opened for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Purpose {
+    /// Packs are seen as they are now, whoever writes to them meanwhile.
+    Read,
+    /// Chunks are deleted or packs written anew; nobody else writes to packs meanwhile.
+    Change,
+}
+
+fn warn_of(store: &StoreName, suspect: &Suspect) {
+    eprintln!(
+        "cairn: warning: {store}: {}: {}; what it holds is left alone",
+        suspect.file, suspect.what
+    );
+}
+
 /// Whether a seed's name is that of a file or device to be cut, rather than of an index.
 fn has_no_index(path: &Path) -> bool {
     if path
@@ -452,7 +502,7 @@ fn shown(name: &str) -> String {
     Location::parse(name).map_or_else(|_| name.to_owned(), |location| location.to_string())
 }
 
-fn make_folder(folder: &Path) -> Outcome<()> {
+pub(crate) fn make_folder(folder: &Path) -> Outcome<()> {
     match std::fs::create_dir(folder) {
         Ok(()) => Ok(()),
         Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => Ok(()),

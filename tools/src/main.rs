@@ -52,6 +52,7 @@ fn run(cli: &Cli) -> failure::Outcome<()> {
         Verb::Cache(arguments) => verbs::copy::cache(&context, arguments),
         Verb::Convert(arguments) => verbs::copy::convert(&context, arguments),
         Verb::Prune(arguments) => verbs::prune::prune(&context, arguments),
+        Verb::Store(arguments) => verbs::store::store(&context, arguments),
         Verb::Tar(arguments) => verbs::tar::tar(&context, arguments),
         Verb::Mount(arguments) => verbs::mount::mount(&context, arguments),
         Verb::MountIndex(arguments) => verbs::mount_index::mount_index(&context, arguments),

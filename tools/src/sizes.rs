@@ -21,6 +21,14 @@ pub(crate) fn bytes(text: &str) -> Result<u64, String> {
         .ok_or_else(|| format!("`{text}` is too large"))
 }
 
+/// A share of a whole, 0 to 1.
+pub(crate) fn share(text: &str) -> Result<f64, String> {
+    match text.parse() {
+        Ok(share) if (0.0..=1.0).contains(&share) => Ok(share),
+        _ => Err(format!("`{text}` is not a share such as 0.5")),
+    }
+}
+
 /// Chunk sizes as desync and casync take them.
 ///
 /// - `16:64:256`: three bare numbers are KiB (desync).

@@ -455,6 +455,20 @@ fn the_page_for_desync_users_is_in_step() {
     let mut flags = help.clone();
     for verb in &verbs {
         flags += &folder.ok(&[verb, "--help"]);
+        for line in folder
+            .ok(&[verb, "--help"])
+            .lines()
+            .skip_while(|line| *line != "Commands:")
+            .skip(1)
+        {
+            let Some(inner) = line.split_whitespace().next() else {
+                break;
+            };
+            if inner == "help" {
+                continue;
+            }
+            flags += &folder.ok(&[verb, inner, "--help"]);
+        }
         assert!(
             page.contains(&format!("`{verb}`")),
             "docs/cli.md does not have the verb {verb}"

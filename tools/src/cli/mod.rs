@@ -10,6 +10,7 @@ mod groups;
 mod mounts;
 mod remote;
 mod servers;
+mod store;
 mod stores;
 mod trees;
 
@@ -28,6 +29,9 @@ pub(crate) use groups::{
 pub(crate) use mounts::{Mount, MountIndex, Mounting};
 pub(crate) use remote::{Pull, Push};
 pub(crate) use servers::{ChunkServer, IndexServer, Listening};
+pub(crate) use store::{
+    StoreArgs, StoreCopy, StoreExport, StoreGc, StoreInit, StoreLs, StoreStat, StoreVerb, StoreVerify,
+};
 pub(crate) use stores::{CacheArgs, Convert, Prune, Verify};
 pub(crate) use trees::{ArchiveStyle, Keeping, List, Mtree, Shifting, SourceFormat, Tar, TreeFormat, Untar};
 
@@ -103,6 +107,8 @@ pub(crate) enum Verb {
     Diff(Diff),
     /// Write a store's chunks anew: other level, plain or compressed
     Convert(Convert),
+    /// Look into, check, copy and collect a store as a whole
+    Store(StoreArgs),
     /// Make an archive of a folder or a tar file; with -i cut, store and index it
     Tar(Tar),
     /// Show an archive as a tree, read as it is looked at (FUSE)

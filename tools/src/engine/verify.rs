@@ -196,15 +196,21 @@ fn verify_chunks(
 ) -> Result<StoreCheck> {
     let mut check = StoreCheck::default();
     let mut encoded = Vec::with_capacity(ids.len());
+    let mut bad = Vec::new();
     for chunk in store.get_many(ids) {
         match chunk {
             Ok(chunk) => encoded.push(chunk),
             // Pruned by somebody else since it was listed.
             Err(cairn_store::Error::Missing { .. }) => {}
+            // Packs have check sums of their own.
+            Err(cairn_store::Error::Corrupt { source, .. }) => {
+                check.chunks += 1;
+                on_bad(&source);
+                bad.push(source.id());
+            }
             Err(error) => return Err(error.into()),
         }
     }
-    let mut bad = Vec::new();
     for (chunk, opened) in encoded
         .iter()
         .zip(EncodedChunk::open_many(&encoded, digest, CHUNK_LEN_MAX))

@@ -7,7 +7,7 @@ use serde_json::json;
 
 use crate::bar::Unit;
 use crate::cli::{Access, CacheArgs, Convert};
-use crate::context::Context;
+use crate::context::{Context, Purpose};
 use crate::engine::{self, CopyOptions, CopyReport, IdSet};
 use crate::failure::{Failure, Outcome};
 use crate::sizes::human;
@@ -50,13 +50,14 @@ pub(crate) fn cache(context: &Context, arguments: &CacheArgs) -> Outcome<()> {
             .filter(|&id| !ignored.contains(id))
             .try_for_each(take)
     };
-    run(context, "copying", &*from, &*to, options, &mut ids)
+    carry(context, "copying", &*from, &*to, options, &mut ids)
 }
 
 /// Writes a store's chunks anew.
 pub(crate) fn convert(context: &Context, arguments: &Convert) -> Outcome<()> {
     let access = Access::default();
-    let from = context.prunable(&arguments.store, &access)?;
+    let from = context.prunable(&arguments.store, &access, Purpose::Read)?;
+    let from = from.chunks();
     let (to, form) = context.target(&arguments.target, &access, &arguments.writing)?;
     let options = CopyOptions {
         digest: context.digest,
@@ -65,15 +66,16 @@ pub(crate) fn convert(context: &Context, arguments: &Convert) -> Outcome<()> {
         dry_run: false,
         workers: arguments.effort.workers(),
     };
-    run(context, "converting", &*from, &*to, options, &mut |take| {
+    carry(context, "converting", from, &*to, options, &mut |take| {
         from.for_each_id(take)
     })
 }
 
-type Ids<'a> =
+pub(crate) type Ids<'a> =
     &'a mut dyn FnMut(&mut dyn FnMut(cairn_formats::ChunkId) -> cairn_store::Result<()>) -> cairn_store::Result<()>;
 
-fn run(
+/// Copies chunks and says how it went.
+pub(crate) fn carry(
     context: &Context,
     what: &'static str,
     from: &dyn ChunkStore,

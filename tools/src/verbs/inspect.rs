@@ -10,7 +10,7 @@ use cairn_store::ChunkStore;
 use serde_json::json;
 
 use crate::cli::{Diff, Info, InfoFormat, InspectChunks, ListChunks};
-use crate::context::{Context, print};
+use crate::context::{Context, Purpose, print};
 use crate::engine::IdSet;
 use crate::failure::{Failure, Outcome};
 use crate::sizes::human;
@@ -34,18 +34,19 @@ pub(crate) fn info(context: &Context, arguments: &Info) -> Outcome<()> {
     };
     let cache = match &arguments.sources.cached.cache {
         None => None,
-        Some(folder) => Some(context.local(folder, None)?),
+        Some(folder) => Some(context.local(folder, Purpose::Read)?),
     };
+    let cache = cache.as_ref().map(cairn_store::LocalStore::chunks);
     let mut count = Counts::default();
     let mut batch = Vec::with_capacity(BATCH_CHUNKS);
     for span in all.unique() {
         batch.push((span.id, span.range.end - span.range.start));
         if batch.len() == BATCH_CHUNKS {
-            count.add(&batch, &seeds, store.as_deref(), cache.as_ref(), arguments.chunks_info)?;
+            count.add(&batch, &seeds, store.as_deref(), cache, arguments.chunks_info)?;
             batch.clear();
         }
     }
-    count.add(&batch, &seeds, store.as_deref(), cache.as_ref(), arguments.chunks_info)?;
+    count.add(&batch, &seeds, store.as_deref(), cache, arguments.chunks_info)?;
     let sizes = index.sizes();
     // Names and order are desync's.
     let rows: [(&str, &str, u64); 13] = [
@@ -115,7 +116,7 @@ impl Counts {
         batch: &[(ChunkId, u64)],
         seeds: &IdSet,
         store: Option<&dyn ChunkStore>,
-        cache: Option<&cairn_store::FlatStore>,
+        cache: Option<&dyn cairn_store::Prune>,
         stored_sizes: bool,
     ) -> Outcome<()> {
         let ids: Vec<ChunkId> = batch.iter().map(|&(id, _)| id).collect();

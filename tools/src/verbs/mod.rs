@@ -13,6 +13,7 @@ mod output;
 pub(crate) mod prune;
 pub(crate) mod remote;
 pub(crate) mod serve;
+pub(crate) mod store;
 pub(crate) mod tar;
 pub(crate) mod untar;
 pub(crate) mod verify;

@@ -7,7 +7,7 @@ use serde_json::json;
 
 use crate::bar::Unit;
 use crate::cli::Prune;
-use crate::context::Context;
+use crate::context::{Context, Purpose};
 use crate::engine::{Cancelled, Error, IdSet};
 use crate::failure::{Failure, Outcome};
 
@@ -17,42 +17,31 @@ const BATCH_CHUNKS: usize = 1024;
 /// Temporary files of this age belong to nobody: no writer keeps one open for a day.
 const STALE_AFTER: std::time::Duration = std::time::Duration::from_secs(24 * 60 * 60);
 
+/// Packs of which less than this is still needed are written anew at once.
+const LIVE_SHARE_MIN: f64 = 0.5;
+
 /// Deletes what is not kept.
 pub(crate) fn prune(context: &Context, arguments: &Prune) -> Outcome<()> {
     let mut kept = IdSet::default();
     for name in &arguments.indexes {
         kept.add(context.index(name, &arguments.access)?)?;
     }
-    let store = context.prunable(&arguments.store, &arguments.access)?;
-    if !(arguments.yes || arguments.dry_run) {
-        confirm(&kept, &store.name().to_string())?;
-    }
-    let bar = context.bar("pruning", Unit::Chunks);
-    let (mut chunks, mut deleted, mut batch) = (0u64, 0u64, Vec::new());
-    let mut cancelled = false;
-    store.for_each_id(&mut |id: ChunkId| {
-        // Whatever was deleted so far was not wanted: stopping here leaves a sound store.
-        cancelled |= context.progress.check().is_err();
-        chunks += 1;
-        context.progress.advance(1);
-        if !cancelled && !kept.contains(id) {
-            deleted += 1;
-            batch.push(id);
-        }
-        if batch.len() == BATCH_CHUNKS {
-            remove(&*store, &mut batch, arguments.dry_run)?;
-        }
-        Ok(())
-    })?;
-    remove(&*store, &mut batch, arguments.dry_run)?;
-    let stale = if arguments.dry_run {
-        0
+    let purpose = if arguments.dry_run {
+        Purpose::Read
     } else {
-        store.remove_stale_temporaries(STALE_AFTER)?
+        Purpose::Change
     };
-    drop(bar);
-    if cancelled {
-        return Err(Error::Cancelled(Cancelled).into());
+    let store = context.prunable(&arguments.store, &arguments.access, purpose)?;
+    if !(arguments.yes || arguments.dry_run) {
+        confirm(&kept, &store.chunks().name().to_string())?;
+    }
+    let Sweep { chunks, deleted } = sweep(context, &kept, store.chunks(), arguments.dry_run)?;
+    let mut stale = 0;
+    if !arguments.dry_run {
+        stale = store.chunks().remove_stale_temporaries(STALE_AFTER)?;
+        if let Some(packs) = store.packs() {
+            super::store::compact(packs, LIVE_SHARE_MIN)?;
+        }
     }
     if context.json || context.verbose || arguments.dry_run {
         let object = json!({
@@ -71,6 +60,40 @@ pub(crate) fn prune(context: &Context, arguments: &Prune) -> Outcome<()> {
     Ok(())
 }
 
+/// What was looked at and deleted.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Sweep {
+    pub(crate) chunks: u64,
+    pub(crate) deleted: u64,
+}
+
+/// Deletes every chunk that is not kept.
+pub(crate) fn sweep(context: &Context, kept: &IdSet, store: &dyn cairn_store::Prune, dry_run: bool) -> Outcome<Sweep> {
+    let bar = context.bar("pruning", Unit::Chunks);
+    let (mut sweep, mut batch) = (Sweep::default(), Vec::new());
+    let mut cancelled = false;
+    store.for_each_id(&mut |id: ChunkId| {
+        // Whatever was deleted so far was not wanted: stopping here leaves a sound store.
+        cancelled |= context.progress.check().is_err();
+        sweep.chunks += 1;
+        context.progress.advance(1);
+        if !cancelled && !kept.contains(id) {
+            sweep.deleted += 1;
+            batch.push(id);
+        }
+        if batch.len() == BATCH_CHUNKS {
+            remove(store, &mut batch, dry_run)?;
+        }
+        Ok(())
+    })?;
+    remove(store, &mut batch, dry_run)?;
+    drop(bar);
+    if cancelled {
+        return Err(Error::Cancelled(Cancelled).into());
+    }
+    Ok(sweep)
+}
+
 fn remove(store: &dyn cairn_store::Prune, batch: &mut Vec<ChunkId>, dry_run: bool) -> cairn_store::Result<()> {
     if !dry_run {
         store.remove_many(batch)?;
@@ -79,7 +102,8 @@ fn remove(store: &dyn cairn_store::Prune, batch: &mut Vec<ChunkId>, dry_run: boo
     Ok(())
 }
 
-fn confirm(kept: &IdSet, store: &str) -> Outcome<()> {
+/// Asks.
+pub(crate) fn confirm(kept: &IdSet, store: &str) -> Outcome<()> {
     let refused =
         || Failure::usage("nothing was deleted: confirm with -y").try_this("see what would go with --dry-run");
     if !std::io::stdin().is_terminal() {

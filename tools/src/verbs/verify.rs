@@ -6,11 +6,12 @@ use std::process::{Command, Stdio};
 use std::sync::Mutex;
 
 use cairn_formats::{ChunkId, DigestAlgorithm};
+use cairn_store::{PackCheck, PackStore};
 use serde_json::json;
 
 use crate::bar::Unit;
 use crate::cli::{Access, Verify, VerifyIndex};
-use crate::context::Context;
+use crate::context::{Context, Purpose};
 use crate::engine;
 use crate::failure::{Failure, Outcome};
 use crate::sizes::human;
@@ -20,10 +21,23 @@ const LISTED_MAX: usize = 10_000;
 
 /// Checks a store.
 pub(crate) fn verify(context: &Context, arguments: &Verify) -> Outcome<()> {
-    let store = context.prunable(&arguments.store, &Access::default())?;
+    let purpose = if arguments.repair {
+        Purpose::Change
+    } else {
+        Purpose::Read
+    };
+    let store = context.prunable(&arguments.store, &Access::default(), purpose)?;
     if arguments.with_desync.is_some() && arguments.store.contains("://") {
         return Err(Failure::usage("desync checks folders only: --with-desync needs one"));
     }
+    if arguments.with_desync.is_some() && store.packs().is_some() {
+        return Err(Failure::usage("--with-desync: desync does not read packs").try_this("see `cairn store export`"));
+    }
+    let packs = match store.packs() {
+        Some(packs) => check_packs(context, packs)?,
+        None => PackCheck::default(),
+    };
+    let store = store.chunks();
     let bad = Mutex::new(Vec::new());
     let bad_ids = Mutex::new(BTreeSet::new());
     let bar = context.bar("verifying", Unit::Chunks);
@@ -40,11 +54,16 @@ pub(crate) fn verify(context: &Context, arguments: &Verify) -> Outcome<()> {
         }
     };
     let (repair, progress) = (arguments.repair, &context.progress);
-    let check = engine::verify_store(&*store, context.digest, repair, effort.workers(), progress, &on_bad)?;
+    let check = engine::verify_store(store, context.digest, repair, effort.workers(), progress, &on_bad)?;
     drop(bar);
     let mut bad = bad.into_inner().unwrap_or_else(std::sync::PoisonError::into_inner);
     bad.sort();
-    let mut lines: String = bad.iter().map(|line| format!("{line}\n")).collect();
+    let suspects: Vec<String> = packs
+        .suspects
+        .iter()
+        .map(|suspect| format!("{}: {}", suspect.file, suspect.what))
+        .collect();
+    let mut lines: String = suspects.iter().chain(&bad).map(|line| format!("{line}\n")).collect();
     lines += &format!(
         "{} chunks, {} stored, {} plain: {} bad{}",
         check.chunks,
@@ -60,14 +79,24 @@ pub(crate) fn verify(context: &Context, arguments: &Verify) -> Outcome<()> {
         "bad": check.bad,
         "removed": check.removed,
         "bad-chunks": bad,
+        "packs": packs.packs,
+        "bad-packs": suspects,
     });
     context.report(&object, &lines)?;
     if let Some(desync) = &arguments.with_desync {
         let ours = bad_ids.into_inner().unwrap_or_else(std::sync::PoisonError::into_inner);
         agree(context, desync, Path::new(&arguments.store), &ours)?;
     }
-    if check.bad == 0 {
+    if check.bad == 0 && suspects.is_empty() {
         return Ok(());
+    }
+    if check.bad == 0 {
+        let failure = Failure::incomplete(format!(
+            "{}: {} places in its packs are bad",
+            store.name(),
+            suspects.len()
+        ));
+        return Err(failure.try_this("no chunk that counts lies there; `cairn store gc` writes packs anew"));
     }
     let failure = Failure::incomplete(format!(
         "{}: {} of {} chunks are bad",
@@ -80,6 +109,18 @@ pub(crate) fn verify(context: &Context, arguments: &Verify) -> Outcome<()> {
     } else {
         "remove them with -r, then store them again with `cairn chop` or `cairn cache`"
     }))
+}
+
+/// Packs against their own footers.
+fn check_packs(context: &Context, store: &PackStore) -> Outcome<PackCheck> {
+    let bar = context.bar("reading packs", Unit::Bytes);
+    let check = store.engine().check_packs(&mut |bytes| {
+        context.progress.advance(bytes);
+        context.progress.check().is_ok()
+    })?;
+    drop(bar);
+    context.progress.check().map_err(engine::Error::from)?;
+    Ok(check)
 }
 
 /// A second opinion: a real desync checks the same store, and has to find the same chunks bad.

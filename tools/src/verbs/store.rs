@@ -1,0 +1,428 @@
+//! `store`: a store as a whole. Packs are read by their footers.
+
+use std::io::{BufWriter, Write as _};
+use std::path::Path;
+
+use cairn_formats::{ChunkForm, ChunkId};
+use cairn_store::{
+    ChunkStore, CompactOptions, CompactReport, LocalStore, Location, LogPosition, PackOptions, PackStore,
+};
+use serde_json::json;
+
+use super::copy::carry;
+use super::prune;
+use crate::bar::Unit;
+use crate::cli::{
+    Access, StoreArgs, StoreCopy, StoreExport, StoreGc, StoreInit, StoreLs, StoreStat, StoreVerb, StoreVerify,
+};
+use crate::context::{Context, Purpose, make_folder, print};
+use crate::engine::{CopyOptions, IdSet};
+use crate::failure::{Failure, Outcome};
+use crate::sizes::human;
+
+/// Chunks asked for together.
+const BATCH_CHUNKS: usize = 1024;
+
+/// Does what is asked with a store.
+pub(crate) fn store(context: &Context, arguments: &StoreArgs) -> Outcome<()> {
+    match &arguments.verb {
+        StoreVerb::Init(arguments) => init(context, arguments),
+        StoreVerb::Stat(arguments) => stat(context, arguments),
+        StoreVerb::Ls(arguments) => ls(context, arguments),
+        StoreVerb::Verify(arguments) => verify(context, arguments),
+        StoreVerb::Copy(arguments) => copy(context, arguments),
+        StoreVerb::Gc(arguments) => gc(context, arguments),
+        StoreVerb::Export(arguments) => export(context, arguments),
+    }
+}
+
+fn init(context: &Context, arguments: &StoreInit) -> Outcome<()> {
+    make_packs(context, &arguments.folder)?;
+    let folder = &arguments.folder;
+    context.report(
+        &json!({ "store": folder, "kind": "packs" }),
+        &format!("{} is a pack store", folder.display()),
+    )
+}
+
+fn make_packs(context: &Context, folder: &Path) -> Outcome<()> {
+    let options = PackOptions {
+        algorithm: context.digest,
+        ..PackOptions::default()
+    };
+    PackStore::open(folder, options)?;
+    Ok(())
+}
+
+/// What `stat` tells.
+#[derive(Default)]
+struct Stat {
+    chunks: u64,
+    bytes_plain: Option<u64>,
+    bytes_frames: u64,
+    bytes_stored: u64,
+    packs: Option<usize>,
+}
+
+fn stat(context: &Context, arguments: &StoreStat) -> Outcome<()> {
+    let store = context.local(&arguments.store, Purpose::Read)?;
+    let stat = match &store {
+        LocalStore::Packs(packs) => packs_stat(packs)?,
+        LocalStore::Flat(flat) => {
+            let mut stat = Stat::default();
+            let bar = context.bar("counting", Unit::Chunks);
+            flat.for_each_file(&mut |chunk| {
+                if let Some((_, len)) = flat.stat(chunk.id, chunk.form)?.and_then(|stat| stat.stored) {
+                    stat.chunks += 1;
+                    stat.bytes_frames += len;
+                }
+                context.progress.advance(1);
+                Ok(())
+            })?;
+            drop(bar);
+            stat.bytes_stored = stat.bytes_frames;
+            stat
+        }
+    };
+    let live = share(stat.bytes_frames, stat.bytes_stored);
+    let mut object = json!({
+        "store": arguments.store,
+        "kind": if stat.packs.is_some() { "packs" } else { "flat" },
+        "chunks": stat.chunks,
+        "bytes-unique": stat.bytes_plain,
+        "bytes-frames": stat.bytes_frames,
+        "bytes-stored": stat.bytes_stored,
+        "packs": stat.packs,
+        "live-share": live,
+    });
+    let mut lines = format!("chunks: {}\n", stat.chunks);
+    if let Some(bytes) = stat.bytes_plain {
+        lines += &format!("unique: {} ({bytes} bytes, plain)\n", human(bytes));
+    }
+    lines += &format!("stored: {} ({} bytes)\n", human(stat.bytes_stored), stat.bytes_stored);
+    if let Some(packs) = stat.packs {
+        lines += &format!("packs: {packs}, of which {:.1} % is needed\n", live * 100.0);
+    }
+    let mut missing = 0;
+    if !arguments.indexes.is_empty() {
+        let named = named(context, &arguments.indexes, &arguments.access)?;
+        missing = count_missing(&named.ids, store.chunks())?;
+        object["bytes-logical"] = json!(named.bytes);
+        object["chunks-named"] = json!(named.chunks);
+        object["chunks-missing"] = json!(missing);
+        lines += &format!(
+            "logical: {} ({} bytes in {} chunks, repeats counted)\nmissing: {missing}\n",
+            human(named.bytes),
+            named.bytes,
+            named.chunks
+        );
+    }
+    context.report(&object, &lines)?;
+    if missing > 0 {
+        return Err(Failure::incomplete(format!(
+            "{}: {missing} chunks that the indexes name are not there",
+            arguments.store.display()
+        )));
+    }
+    Ok(())
+}
+
+fn packs_stat(store: &PackStore) -> Outcome<Stat> {
+    let packs = store.engine().pack_stats()?;
+    let sum = |of: fn(&cairn_store::PackStat) -> u64| packs.iter().map(of).sum();
+    Ok(Stat {
+        chunks: sum(|pack| pack.live_chunks),
+        bytes_plain: Some(sum(|pack| pack.live_bytes_plain)),
+        bytes_frames: sum(|pack| pack.live_bytes),
+        bytes_stored: sum(|pack| pack.bytes),
+        packs: Some(packs.len()),
+    })
+}
+
+/// A share; that of nothing is all.
+fn share(part: u64, whole: u64) -> f64 {
+    if whole == 0 { 1.0 } else { part as f64 / whole as f64 }
+}
+
+/// What indexes name.
+struct Named {
+    ids: IdSet,
+    chunks: u64,
+    bytes: u64,
+}
+
+fn named(context: &Context, indexes: &[String], access: &Access) -> Outcome<Named> {
+    let mut named = Named {
+        ids: IdSet::default(),
+        chunks: 0,
+        bytes: 0,
+    };
+    for name in indexes {
+        let index = context.index(name, access)?;
+        named.chunks += index.len() as u64;
+        named.bytes += index.blob_len();
+        named.ids.add(index)?;
+    }
+    Ok(named)
+}
+
+fn count_missing(ids: &IdSet, store: &dyn ChunkStore) -> Outcome<u64> {
+    let mut missing = 0;
+    let mut batch: Vec<ChunkId> = Vec::with_capacity(BATCH_CHUNKS);
+    let mut ask = |batch: &mut Vec<ChunkId>| -> Outcome<()> {
+        missing += store.has_many(batch)?.into_iter().filter(|there| !there).count() as u64;
+        batch.clear();
+        Ok(())
+    };
+    for span in ids.unique() {
+        batch.push(span.id);
+        if batch.len() == BATCH_CHUNKS {
+            ask(&mut batch)?;
+        }
+    }
+    ask(&mut batch)?;
+    Ok(missing)
+}
+
+fn ls(context: &Context, arguments: &StoreLs) -> Outcome<()> {
+    let store = context.local(&arguments.store, Purpose::Read)?;
+    let mut page = Page::new(context);
+    match (&store, arguments.packs) {
+        (LocalStore::Flat(_), true) => {
+            return Err(Failure::usage(format!(
+                "{} is a flat store, without packs",
+                arguments.store.display()
+            )));
+        }
+        (LocalStore::Packs(packs), true) => {
+            for pack in packs.engine().pack_stats()? {
+                let live = share(pack.live_bytes, pack.bytes);
+                page.line(
+                    || {
+                        json!({
+                            "number": pack.number, "uuid": pack.uuid.to_string(), "bytes": pack.bytes, "sealed": pack.sealed,
+                            "live-chunks": pack.live_chunks, "live-bytes": pack.live_bytes, "live-share": live,
+                        })
+                    },
+                    || {
+                        let sealed = if pack.sealed { "" } else { " open" };
+                        format!(
+                            "{:08x} {} {} {} {:.3}{sealed}",
+                            pack.number, pack.uuid, pack.bytes, pack.live_chunks, live
+                        )
+                    },
+                );
+            }
+        }
+        (LocalStore::Packs(packs), false) => packs.engine().for_each_in_order(&mut |key, place| {
+            page.line(
+                || {
+                    json!({
+                        "id": key.id.to_string(), "bytes": place.len, "bytes-plain": place.plain_len, "pack": place.pack,
+                        "offset": place.offset, "domain": key.domain.0, "pinned": place.pinned,
+                    })
+                },
+                || format!("{} {} {} {:08x}:{}", key.id, place.len, place.plain_len, place.pack, place.offset),
+            );
+            page.written()
+        })?,
+        (LocalStore::Flat(flat), false) => flat.for_each_file(&mut |chunk| {
+            let Some((_, len)) = flat.stat(chunk.id, chunk.form)?.and_then(|stat| stat.stored) else {
+                return Ok(());
+            };
+            let form = match chunk.form {
+                ChunkForm::Compressed => "compressed",
+                ChunkForm::Plain => "plain",
+            };
+            page.line(
+                || json!({ "id": chunk.id.to_string(), "bytes": len, "form": form }),
+                || format!("{} {len} {form}", chunk.id),
+            );
+            page.written()
+        })?,
+    }
+    page.end()
+}
+
+/// Lines on standard output, objects with `--json`, gathered.
+struct Page<'a> {
+    json: bool,
+    context: &'a Context,
+    text: BufWriter<Vec<u8>>,
+}
+
+/// Bytes of lines that are gathered.
+const PAGE_LEN: usize = 1 << 16;
+
+impl<'a> Page<'a> {
+    fn new(context: &'a Context) -> Self {
+        Self {
+            json: context.json,
+            context,
+            text: BufWriter::new(Vec::new()),
+        }
+    }
+
+    fn line(&mut self, object: impl FnOnce() -> serde_json::Value, line: impl FnOnce() -> String) {
+        let line = if self.json { object().to_string() } else { line() };
+        // Into memory.
+        let _ = writeln!(self.text, "{line}");
+    }
+
+    /// Lets out what was gathered; an error ends the walk through the store and is told by [`Page::end`].
+    fn written(&mut self) -> cairn_store::Result<()> {
+        if self.text.get_ref().len() >= PAGE_LEN && self.context.progress.check().is_ok() {
+            // Told at the end, when it fails again.
+            let _ = self.flush();
+        }
+        Ok(())
+    }
+
+    fn flush(&mut self) -> Outcome<()> {
+        let text = std::mem::replace(&mut self.text, BufWriter::new(Vec::new()));
+        print(&text.into_inner().unwrap_or_default())
+    }
+
+    fn end(mut self) -> Outcome<()> {
+        self.context.progress.check().map_err(crate::engine::Error::from)?;
+        self.flush()
+    }
+}
+
+fn verify(context: &Context, arguments: &StoreVerify) -> Outcome<()> {
+    let arguments = crate::cli::Verify {
+        store: arguments.store.to_string_lossy().into_owned(),
+        repair: arguments.repair,
+        with_desync: None,
+        concurrency: None,
+        effort: arguments.effort.clone(),
+    };
+    super::verify::verify(context, &arguments)
+}
+
+fn copy(context: &Context, arguments: &StoreCopy) -> Outcome<()> {
+    let storing = &arguments.storing;
+    let to_folder = match Location::parse(&arguments.to) {
+        Ok(Location::Local(path)) => Some(path),
+        _ => None,
+    };
+    if arguments.packs && !arguments.dry_run {
+        let Some(folder) = &to_folder else {
+            return Err(Failure::usage(format!("--packs: {} is not a folder", arguments.to)));
+        };
+        if !PackStore::is_at(folder) {
+            make_packs(context, folder)?;
+        }
+    }
+    let (to, _) = context.target(&arguments.to, &storing.access, &storing.writing)?;
+    let mut options = CopyOptions {
+        digest: context.digest,
+        encode: None,
+        keep_going: arguments.keep_going,
+        dry_run: arguments.dry_run,
+        workers: storing.effort.workers(),
+    };
+    if !arguments.index.is_empty() {
+        let mut wanted = IdSet::default();
+        for name in &arguments.index {
+            let index = context.index(name, &storing.access)?;
+            options.digest = index.digest_algorithm();
+            wanted.add(index)?;
+        }
+        let from = context.chain(std::slice::from_ref(&arguments.from), &storing.access)?;
+        let mut ids = |take: &mut dyn FnMut(ChunkId) -> cairn_store::Result<()>| {
+            wanted.unique().map(|span| span.id).try_for_each(take)
+        };
+        return carry(context, "copying", &*from, &*to, options, &mut ids);
+    }
+    if let Ok(Location::Http(_) | Location::Ssh(_)) = Location::parse(&arguments.from) {
+        let failure = Failure::usage(format!("{}: chunks of such a store cannot be listed", arguments.from));
+        return Err(failure.try_this("name what to copy with --index"));
+    }
+    let from = context.prunable(&arguments.from, &storing.access, Purpose::Read)?;
+    let from = from.chunks();
+    carry(context, "copying", from, &*to, options, &mut |take| {
+        from.for_each_id(take)
+    })
+}
+
+fn export(context: &Context, arguments: &StoreExport) -> Outcome<()> {
+    let from = context.local(&arguments.store, Purpose::Read)?;
+    if PackStore::is_at(&arguments.folder) {
+        let failure = Failure::new(format!("{} is a pack store", arguments.folder.display()));
+        return Err(failure.try_this("name another folder, or copy into it with `cairn store copy`"));
+    }
+    make_folder(&arguments.folder)?;
+    let to = context.local(&arguments.folder, Purpose::Change)?;
+    let options = CopyOptions {
+        digest: context.digest,
+        encode: None,
+        keep_going: arguments.keep_going,
+        dry_run: false,
+        workers: arguments.effort.workers(),
+    };
+    let from = from.chunks();
+    carry(context, "exporting", from, to.chunks(), options, &mut |take| {
+        from.for_each_id(take)
+    })
+}
+
+fn gc(context: &Context, arguments: &StoreGc) -> Outcome<()> {
+    let purpose = if arguments.dry_run {
+        Purpose::Read
+    } else {
+        Purpose::Change
+    };
+    let store = context.local(&arguments.store, purpose)?;
+    let sweep = match (&arguments.indexes[..], store.packs()) {
+        ([], None) => {
+            return Err(Failure::usage(
+                "a flat store holds nothing but its chunks: name the indexes whose chunks are kept",
+            ));
+        }
+        ([], Some(_)) => prune::Sweep::default(),
+        (indexes, _) => {
+            let kept = named(context, indexes, &arguments.access)?.ids;
+            if !(arguments.yes || arguments.dry_run) {
+                prune::confirm(&kept, &store.chunks().name().to_string())?;
+            }
+            prune::sweep(context, &kept, store.chunks(), arguments.dry_run)?
+        }
+    };
+    let space = match store.packs() {
+        Some(packs) if !arguments.dry_run => compact(packs, arguments.live_share)?,
+        _ => CompactReport::default(),
+    };
+    let object = json!({
+        "chunks": sweep.chunks,
+        "deleted": sweep.deleted,
+        "packs-removed": space.packs_removed,
+        "bytes-removed": space.bytes_removed,
+        "bytes-moved": space.bytes_moved,
+        "dry-run": arguments.dry_run,
+    });
+    let done = if arguments.dry_run {
+        "would be deleted"
+    } else {
+        "deleted"
+    };
+    let lines = format!(
+        "{} of {} chunks {done}, {} packs removed ({}), {} written anew",
+        sweep.deleted,
+        sweep.chunks,
+        space.packs_removed,
+        human(space.bytes_removed),
+        human(space.bytes_moved)
+    );
+    context.report(&object, &lines)
+}
+
+/// Writes packs anew of which less than `live_share` is needed.
+pub(crate) fn compact(store: &PackStore, live_share: f64) -> Outcome<CompactReport> {
+    let options = CompactOptions {
+        live_share_min: live_share,
+        // A store that a tool works on alone has no index that could be made again from its packs; one that has keeps them.
+        commits_kept_from: LogPosition::default(),
+    };
+    Ok(store.engine().compact(&options)?)
+}

@@ -1,0 +1,186 @@
+//! `cairn store`, and the other verbs on packs, as a script sees them.
+
+use std::fs;
+use std::path::PathBuf;
+use std::process::{Command, Output, Stdio};
+use std::time::{Duration, Instant};
+
+/// A test that waits longer has found a hang.
+const HANG: Duration = Duration::from_secs(120);
+
+struct Folder(tempfile::TempDir);
+
+impl Folder {
+    /// With `blob`, `blob.caibx` and its chunks in the flat folder `flat`.
+    fn new(len: usize) -> Self {
+        let folder = Self(tempfile::tempdir().expect("a temporary folder"));
+        let mut random = fastrand::Rng::with_seed(5);
+        let bytes: Vec<u8> = std::iter::repeat_with(|| random.u8(..)).take(len).collect();
+        fs::write(folder.path("blob"), bytes).expect("a file");
+        folder.ok(&["make", "-s", "flat", "blob.caibx", "blob"]);
+        folder
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.0.path().join(name)
+    }
+
+    fn command(&self, arguments: &[&str]) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_cairn"));
+        command.current_dir(self.0.path()).args(arguments).stdin(Stdio::null());
+        command.env("XDG_CONFIG_HOME", self.path("config"));
+        command
+    }
+
+    fn run(&self, arguments: &[&str]) -> Output {
+        self.command(arguments).output().expect("cairn is built")
+    }
+
+    #[track_caller]
+    fn ok(&self, arguments: &[&str]) -> String {
+        let output = self.run(arguments);
+        let words = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert!(output.status.success(), "{arguments:?}: {words}");
+        String::from_utf8(output.stdout).expect("text")
+    }
+
+    #[track_caller]
+    fn json(&self, arguments: &[&str]) -> serde_json::Value {
+        serde_json::from_str(&self.ok(arguments)).expect("JSON")
+    }
+
+    #[track_caller]
+    fn fails(&self, code: i32, arguments: &[&str]) -> String {
+        let output = self.run(arguments);
+        let words = String::from_utf8(output.stderr).expect("text");
+        assert_eq!(output.status.code(), Some(code), "{arguments:?}: {words}");
+        words
+    }
+
+    fn packs(&self, store: &str) -> Vec<PathBuf> {
+        let listed = fs::read_dir(self.path(store))
+            .expect("a store")
+            .flatten()
+            .map(|entry| entry.path());
+        let mut packs: Vec<PathBuf> = listed
+            .filter(|path| path.extension().is_some_and(|end| end == "pack"))
+            .collect();
+        packs.sort();
+        packs
+    }
+
+    fn ids(&self, store: &str) -> Vec<String> {
+        let listed = self.ok(&["store", "ls", store]);
+        let mut ids: Vec<String> = listed.lines().map(|line| line[..64].to_owned()).collect();
+        ids.sort();
+        ids
+    }
+}
+
+#[test]
+fn packs_are_a_store_like_any_other() {
+    let folder = Folder::new(2_000_000);
+    folder.ok(&["store", "init", "packs"]);
+    folder.ok(&["make", "-s", "packs", "again.caibx", "blob"]);
+    folder.ok(&["extract", "-s", "packs", "again.caibx", "copy"]);
+    assert!(fs::read(folder.path("copy")).unwrap() == fs::read(folder.path("blob")).unwrap());
+    assert_eq!(folder.ids("packs"), folder.ids("flat"));
+    folder.ok(&["verify", "-s", "packs"]);
+    folder.ok(&["store", "verify", "packs"]);
+    let stat = folder.json(&["--json", "store", "stat", "packs", "blob.caibx"]);
+    assert_eq!(
+        (&stat["kind"], &stat["bytes-unique"]),
+        (&"packs".into(), &2_000_000.into())
+    );
+    assert_eq!(
+        (&stat["bytes-logical"], &stat["chunks-missing"]),
+        (&2_000_000.into(), &0.into())
+    );
+    let flat = folder.json(&["--json", "store", "stat", "flat"]);
+    assert_eq!(flat["chunks"], stat["chunks"]);
+    assert_eq!(folder.ok(&["store", "ls", "--packs", "packs"]).lines().count(), 1);
+    // What packs cannot do is said, and nothing is left.
+    let words = folder.fails(1, &["make", "-u", "-s", "packs", "plain.caibx", "blob"]);
+    assert!(words.contains("--uncompressed"), "{words}");
+    folder.fails(1, &["store", "init", "flat"]);
+    folder.fails(1, &["store", "export", "flat", "packs"]);
+    folder.fails(2, &["store", "ls", "--packs", "flat"]);
+    folder.fails(2, &["store", "gc", "flat"]);
+    folder.fails(2, &["store", "copy", "http://127.0.0.1:9/", "packs"]);
+}
+
+#[test]
+fn a_damaged_pack_is_named_healed_and_collected() {
+    let folder = Folder::new(2_000_000);
+    folder.ok(&["store", "copy", "--packs", "flat", "packs"]);
+    let pack = folder.packs("packs").remove(0);
+    let mut bytes = fs::read(&pack).unwrap();
+    bytes[5000] ^= 1;
+    fs::write(&pack, bytes).unwrap();
+    let words = folder.fails(3, &["store", "verify", "packs"]);
+    assert!(words.contains("1 of"), "{words}");
+    folder.fails(3, &["store", "verify", "-r", "packs"]);
+    folder.ok(&["store", "copy", "flat", "packs"]);
+    folder.ok(&["extract", "-s", "packs", "blob.caibx", "copy"]);
+    assert!(fs::read(folder.path("copy")).unwrap() == fs::read(folder.path("blob")).unwrap());
+    // Nothing of it is wanted but the chunks of a smaller blob.
+    fs::write(folder.path("small"), [7; 100_000]).unwrap();
+    folder.ok(&["make", "-s", "packs", "small.caibx", "small"]);
+    folder.fails(2, &["store", "gc", "packs", "small.caibx"]);
+    let told = folder.json(&["--json", "store", "gc", "--dry-run", "packs", "small.caibx"]);
+    assert!(told["deleted"].as_u64().unwrap() > 10, "{told}");
+    assert_eq!(folder.ids("packs").len() as u64, told["chunks"].as_u64().unwrap());
+    folder.ok(&["store", "gc", "-y", "packs", "small.caibx"]);
+    let left: u64 = folder
+        .packs("packs")
+        .iter()
+        .map(|pack| pack.metadata().unwrap().len())
+        .sum();
+    assert!(left < 200_000, "{left} bytes are left");
+    folder.ok(&["extract", "-s", "packs", "small.caibx", "copy"]);
+    folder.ok(&["store", "verify", "packs"]);
+}
+
+/// Goal: a copy from a flat folder into packs and back goes on where it was killed, and ends with the same chunks.
+/// Method: each copy is killed twice and more as soon as its target has grown; then it may end.
+#[test]
+fn a_copy_into_packs_and_back_goes_on_where_it_was_killed() {
+    let folder = Folder::new(48 << 20);
+    folder.ok(&["store", "init", "packs"]);
+    let size = |store: &str| -> u64 {
+        let output = Command::new("du")
+            .args(["-sb", "--"])
+            .arg(folder.path(store))
+            .output()
+            .expect("du");
+        let text = String::from_utf8_lossy(&output.stdout).into_owned();
+        text.split_whitespace()
+            .next()
+            .expect("a size")
+            .parse()
+            .expect("a number")
+    };
+    fs::create_dir(folder.path("back")).unwrap();
+    for (from, to) in [("flat", "packs"), ("packs", "back")] {
+        for _kill in 0..5 {
+            let before = size(to);
+            let mut child = folder
+                .command(&["store", "copy", from, to])
+                .spawn()
+                .expect("cairn is built");
+            let begun = Instant::now();
+            while size(to) <= before && child.try_wait().unwrap().is_none() {
+                assert!(begun.elapsed() < HANG, "nothing comes");
+            }
+            let _ = child.kill();
+            child.wait().unwrap();
+        }
+        folder.ok(&["store", "copy", from, to]);
+        assert_eq!(folder.ids(from), folder.ids(to));
+        folder.ok(&["store", "verify", to]);
+        let again = folder.json(&["--json", "store", "copy", from, to]);
+        assert_eq!(again["copied"], 0, "{again}");
+    }
+    folder.ok(&["extract", "-s", "back", "blob.caibx", "copy"]);
+    assert!(fs::read(folder.path("copy")).unwrap() == fs::read(folder.path("blob")).unwrap());
+}
