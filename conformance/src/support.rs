@@ -279,11 +279,28 @@ impl Drop for Server {
     }
 }
 
-/// `cairnd` on an embedded default in `data`.
+/// `cairnd` on an embedded default in `data`, which keeps packs.
 pub fn cairnd(data: &Path) -> Server {
+    cairnd_with(data, &[])
+}
+
+/// How `cairnd` may keep chunks.
+pub const KINDS: [&str; 2] = ["packs", "flat"];
+
+/// `cairnd` with one writable store in `data`, of a kind.
+pub fn cairnd_of_kind(data: &Path, kind: &str) -> Server {
+    let settings = [
+        ("CAIRN_STORES__DEFAULT__WRITABLE", "true"),
+        ("CAIRN_STORES__DEFAULT__KIND", kind),
+    ];
+    cairnd_with(data, &settings)
+}
+
+fn cairnd_with(data: &Path, settings: &[(&str, &str)]) -> Server {
     let (port, internal) = (free_port(), free_port());
     let mut command = Command::new(built("cairnd"));
     command
+        .envs(settings.iter().copied())
         .arg("--data")
         .arg(data)
         .args([OsStr::new("--listen"), OsStr::new(&format!("127.0.0.1:{port}"))])

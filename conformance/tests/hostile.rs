@@ -8,7 +8,7 @@ use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
-use cairn_conformance::support::{args, cairn, cairnd, chunk_files, input, ok, refused, run};
+use cairn_conformance::support::{args, built, cairn, cairnd, chunk_files, input, ok, refused, run};
 
 fn with<const N: usize>(mut command: Command, args: [std::ffi::OsString; N]) -> Command {
     command.args(args);
@@ -236,13 +236,15 @@ fn garbage_at_the_chunk_root_is_refused_and_leaves_nothing() {
     assert_eq!(server.request("PUT", &path, &[], &right).0, 200);
     let (status, head, body) = server.request("GET", &path, &[], b"");
     assert!(status == 200 && body == right, "{head}");
-    let stored = ok(Command::new("find").arg(&data).args(["-name", "*.cacnk"])).stdout;
-    assert_eq!(
-        String::from_utf8_lossy(&stored).lines().count(),
-        1,
-        "{}",
-        String::from_utf8_lossy(&stored)
-    );
+    assert!(server.stop().success());
+    let counted = ok(Command::new(built("cairnd"))
+        .arg("--data")
+        .arg(&data)
+        .args(["store", "ls"]))
+    .stdout;
+    let lines = String::from_utf8_lossy(&counted).into_owned();
+    assert_eq!(lines.lines().count(), 1, "{lines}");
+    assert!(lines.starts_with(&name[..64]), "{lines}");
 }
 
 #[test]

@@ -4,7 +4,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use cairn_conformance::support::{args, cairn, cairnd, casync, chunk_files, desync, input, ok, refused};
+use cairn_conformance::support::{KINDS, args, cairn, cairnd_of_kind, casync, chunk_files, desync, input, ok, refused};
 
 /// The three that cut, store and rebuild blobs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -114,8 +114,14 @@ fn one_store_written_by_all_three_serves_all_three() {
 /// The first line: `cairn make` and a real `desync chop`/`make` to our server, real casync and desync extracting from it.
 #[test]
 fn the_main_job_through_cairnd() {
+    for kind in KINDS {
+        the_main_job(kind);
+    }
+}
+
+fn the_main_job(kind: &str) {
     let folder = Folder::new();
-    let server = cairnd(&folder.path("data"));
+    let server = cairnd_of_kind(&folder.path("data"), kind);
     let (store, indexes) = (
         format!("{}/store/default/", server.url()),
         format!("{}/index/default", server.url()),
@@ -156,8 +162,14 @@ fn the_main_job_through_cairnd() {
 /// Verbs besides make and extract that both have, with our server as the store and as the index store.
 #[test]
 fn desyncs_other_verbs_through_cairnd() {
+    for kind in KINDS {
+        desyncs_other_verbs(kind);
+    }
+}
+
+fn desyncs_other_verbs(kind: &str) {
     let folder = Folder::new();
-    let server = cairnd(&folder.path("data"));
+    let server = cairnd_of_kind(&folder.path("data"), kind);
     let (store, indexes) = (
         format!("{}/store/default/", server.url()),
         format!("{}/index/default", server.url()),

@@ -8,6 +8,8 @@ use std::fmt;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
+use cairn_formats::PACK_LEN_MAX;
+use cairn_store::PackStore;
 use figment::Figment;
 use figment::providers::{Env, Format as _, Toml};
 use serde::{Deserialize, Serialize};
@@ -15,6 +17,9 @@ use serde::{Deserialize, Serialize};
 /// The store that a server without any configuration has.
 pub(crate) const DEFAULT_STORE: &str = "default";
 const STORE_NAME_LEN_MAX: usize = 63;
+/// Smaller packs would be files again.
+const PACK_LEN_LEAST: u64 = 1 << 20;
+const QUEUE_LEN_LEAST: usize = 64 << 10;
 /// Variables of this prefix are settings; `__` separates levels: `CAIRN_LISTEN__PUBLIC`.
 const ENV_PREFIX: &str = "CAIRN_";
 
@@ -67,8 +72,16 @@ pub(crate) struct TlsFiles {
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(deny_unknown_fields, default)]
 pub(crate) struct Store {
-    /// Folder of chunks in the layout of casync and desync. Made when it is missing and the store is writable. Default `{data}/store/{name}`.
+    /// Folder of chunks. Made when it is missing and the store is writable. Default `{data}/packs/{name}`, of a flat store
+    /// `{data}/store/{name}`.
     pub(crate) path: Option<PathBuf>,
+    /// How chunks lie in it: `packs`, or `flat` in the layout of casync and desync. Default `packs`; with `path` what the
+    /// folder is, and `flat` if it is neither.
+    pub(crate) kind: Option<Kind>,
+    /// Bytes at which a pack is full and another is begun. Default `268435456`.
+    pub(crate) pack_len: u64,
+    /// Bytes of uploaded chunks that wait to be written to packs; further uploads wait. Default `16777216`.
+    pub(crate) queue_len: usize,
     /// Stores behind this one, asked in order for what the ones before do not have: URLs or folders, `a|b` for servers that
     /// stand in for each other. The store is then read-only, has no `path`, and checks each chunk it gets. Default: none.
     pub(crate) upstream: Vec<String>,
@@ -104,6 +117,16 @@ pub(crate) struct Store {
     pub(crate) require_chunks: bool,
     /// Hours for which a chunk that was checked against its id while it was read is not checked again; `0` checks none. Default `24`.
     pub(crate) verify_hours: u32,
+}
+
+/// How chunks lie in a folder.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum Kind {
+    /// A few append-only files.
+    Packs,
+    /// A file per chunk, in the layout of casync and desync.
+    Flat,
 }
 
 /// Digest that names chunks.
@@ -154,6 +177,8 @@ pub(crate) struct Limits {
     pub(crate) body_bytes: usize,
     /// Bytes of an index that is put; more is 413. Default `1073741824`.
     pub(crate) index_bytes: usize,
+    /// Bytes a second at which a flat folder of an older release is taken over into packs; `0` is no limit. Default `67108864`.
+    pub(crate) convert_rate: u64,
 }
 
 /// What is logged, as JSON lines on standard error.
@@ -225,6 +250,9 @@ impl Default for Store {
     fn default() -> Self {
         Self {
             path: None,
+            kind: None,
+            pack_len: 256 << 20,
+            queue_len: 16 << 20,
             upstream: Vec::new(),
             upstream_authorization: None,
             upstream_s3_access_key: None,
@@ -269,6 +297,7 @@ impl Default for Limits {
             jobs: 64,
             body_bytes: 512 << 20,
             index_bytes: 1 << 30,
+            convert_rate: 64 << 20,
         }
     }
 }
@@ -373,6 +402,24 @@ impl Config {
                     "a store's name is 1 to 63 of a-z, A-Z, 0-9, `.`, `_`, `-`, beginning with a letter or digit",
                 );
             }
+            if !store.upstream.is_empty() && store.kind.is_some() {
+                return wrong(
+                    format!("stores.{name}.kind"),
+                    "a store with upstream has no chunks of its own; remove it",
+                );
+            }
+            if !(PACK_LEN_LEAST..=PACK_LEN_MAX).contains(&store.pack_len) {
+                return wrong(
+                    format!("stores.{name}.pack_len"),
+                    &format!("{} is not from {PACK_LEN_LEAST} to {PACK_LEN_MAX}", store.pack_len),
+                );
+            }
+            if store.queue_len < QUEUE_LEN_LEAST {
+                return wrong(
+                    format!("stores.{name}.queue_len"),
+                    &format!("{} is below the least, {QUEUE_LEN_LEAST}", store.queue_len),
+                );
+            }
             if store.write_token.is_some() && !store.writable {
                 return wrong(
                     format!("stores.{name}.write_token"),
@@ -452,9 +499,38 @@ impl Config {
         Ok(())
     }
 
+    /// How the store's chunks lie.
+    pub(crate) fn kind(store: &Store) -> Kind {
+        match (store.kind, &store.path) {
+            (Some(kind), _) => kind,
+            (None, Some(path)) if !PackStore::is_at(path) => Kind::Flat,
+            (None, _) => Kind::Packs,
+        }
+    }
+
     /// Folder of the store's chunks.
     pub(crate) fn chunk_folder(&self, name: &str, store: &Store) -> PathBuf {
-        store.path.clone().unwrap_or_else(|| self.data.join("store").join(name))
+        match (&store.path, Self::kind(store)) {
+            (Some(path), _) => path.clone(),
+            (None, Kind::Packs) => self.own_packs(name),
+            (None, Kind::Flat) => self.own_flat(name),
+        }
+    }
+
+    /// Where the data folder has the packs of a store.
+    pub(crate) fn own_packs(&self, name: &str) -> PathBuf {
+        self.data.join("packs").join(name)
+    }
+
+    /// Where the data folder has the chunks of a flat store, and releases before 0.2 those of every store.
+    pub(crate) fn own_flat(&self, name: &str) -> PathBuf {
+        self.data.join("store").join(name)
+    }
+
+    /// Whether the data folder holds packs, which releases before 0.2 do not know.
+    pub(crate) fn has_own_packs(&self) -> bool {
+        let has = |store: &Store| store.path.is_none() && store.upstream.is_empty() && Self::kind(store) == Kind::Packs;
+        self.stores.values().any(has)
     }
 
     /// Folder of the store's indexes.
@@ -552,6 +628,13 @@ mod tests {
             &["stores.a.cache_bytes"],
         );
         refused("[stores.a]\ndigest = 'md5'", &["md5"]);
+        refused("[stores.a]\nkind = 'tape'", &["tape"]);
+        refused("[stores.a]\npack_len = 9", &["stores.a.pack_len"]);
+        refused("[stores.a]\nqueue_len = 9", &["stores.a.queue_len"]);
+        refused(
+            "[stores.a]\nupstream = ['http://h/']\nkind = 'flat'",
+            &["stores.a.kind"],
+        );
         refused(
             "[listen]\npublic = '0.0.0.0:80'",
             &["listen.public", "allow_plain_remote"],

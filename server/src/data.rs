@@ -6,18 +6,25 @@
 use std::fs::File;
 use std::io::{self, Read as _, Write as _};
 use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
 
 use figment::Figment;
 use figment::providers::{Format as _, Toml};
 use rustix::fs::{FlockOperation, flock};
 use serde::Deserialize;
 
-/// Version of the folder's layout that this program writes.
-const FORMAT_VERSION: u32 = 1;
+/// The newest layout that this program knows.
+const FORMAT_VERSION: u32 = 2;
+/// A folder begins with this one, so that releases that know no other can go on with it while nothing is in packs.
+const FLAT_VERSION: u32 = 1;
+/// The layout with packs.
+const PACKS_VERSION: u32 = 2;
 
 /// The folder of a running server. The lock is held as long as this lives.
 #[derive(Debug)]
 pub(crate) struct DataFolder {
+    path: PathBuf,
+    format: Mutex<FormatFile>,
     _lock: File,
 }
 
@@ -65,7 +72,7 @@ pub(crate) enum DataError {
 }
 
 /// What `FORMAT` says. Names that a newer program added are passed over: `least_*` tell whether they matter.
-#[derive(Debug, Deserialize)]
+#[derive(Clone, Debug, Deserialize)]
 struct FormatFile {
     uuid: String,
     version: u32,
@@ -112,18 +119,60 @@ impl DataFolder {
             .and_then(|()| writeln!(lock, "{}", std::process::id()))
             .map_err(io("write", &lock_path))?;
         let format_path = folder.join("FORMAT");
-        match std::fs::read_to_string(&format_path) {
+        let format = match std::fs::read_to_string(&format_path) {
             Ok(text) => check_format(folder, &text)?,
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                write_format(folder).map_err(io("write", &format_path))?;
+                let begin = || {
+                    let format = FormatFile::new(new_uuid()?, FLAT_VERSION);
+                    write_format(folder, &format).map(|()| format)
+                };
+                begin().map_err(io("write", &format_path))?
             }
             Err(error) => return Err(io("read", &format_path)(error)),
+        };
+        Ok(Self {
+            path: folder.to_owned(),
+            format: Mutex::new(format),
+            _lock: lock,
+        })
+    }
+
+    /// Says in `FORMAT` that there are packs from now on, before there are any: a program that does not know them would take
+    /// the folder for an empty one.
+    pub(crate) fn begin_packs(&self) -> Result<(), DataError> {
+        let mut format = self.format.lock().unwrap_or_else(PoisonError::into_inner);
+        if format.version >= PACKS_VERSION {
+            return Ok(());
         }
-        Ok(Self { _lock: lock })
+        let new = FormatFile::new(format.uuid.clone(), PACKS_VERSION);
+        write_format(&self.path, &new).map_err(|source| DataError::Io {
+            folder: self.path.clone(),
+            action: "write",
+            path: self.path.join("FORMAT"),
+            source,
+        })?;
+        *format = new;
+        Ok(())
     }
 }
 
-fn check_format(folder: &Path, text: &str) -> Result<(), DataError> {
+impl FormatFile {
+    fn new(uuid: String, version: u32) -> Self {
+        Self {
+            uuid,
+            version,
+            least_reader: version,
+            least_writer: version,
+        }
+    }
+}
+
+/// Writes a new `FORMAT` of the first release into a folder that is to be used by it.
+pub(crate) fn write_flat_format(folder: &Path) -> io::Result<()> {
+    write_format(folder, &FormatFile::new(new_uuid()?, FLAT_VERSION))
+}
+
+fn check_format(folder: &Path, text: &str) -> Result<FormatFile, DataError> {
     let damaged = |reason: String| DataError::Damaged {
         folder: folder.to_owned(),
         reason,
@@ -140,14 +189,17 @@ fn check_format(folder: &Path, text: &str) -> Result<(), DataError> {
             version: format.version,
         });
     }
-    Ok(())
+    Ok(format)
 }
 
-fn write_format(folder: &Path) -> io::Result<()> {
+fn write_format(folder: &Path, format: &FormatFile) -> io::Result<()> {
     let text = format!(
-        "# What can use this data folder; see docs/limits.md. Do not edit.\n\
-         uuid = \"{}\"\nversion = {FORMAT_VERSION}\nleast_reader = 1\nleast_writer = 1\nwritten_by = \"cairnd {}\"\n",
-        new_uuid()?,
+        "# What can use this data folder; see docs/upgrading.md. Do not edit.\n\
+         uuid = \"{}\"\nversion = {}\nleast_reader = {}\nleast_writer = {}\nwritten_by = \"cairnd {}\"\n",
+        format.uuid,
+        format.version,
+        format.least_reader,
+        format.least_writer,
         env!("CARGO_PKG_VERSION"),
     );
     let temporary = folder.join(".tmp-FORMAT");
@@ -189,6 +241,26 @@ mod tests {
     }
 
     #[test]
+    fn a_folder_is_closed_to_older_programs_when_it_gets_packs() {
+        let folder = tempfile::tempdir().unwrap();
+        let data = DataFolder::open(folder.path()).unwrap();
+        let text = || std::fs::read_to_string(folder.path().join("FORMAT")).unwrap();
+        let uuid = |text: &str| text.lines().find(|line| line.starts_with("uuid")).unwrap().to_owned();
+        let before = text();
+        assert!(before.contains("least_reader = 1"), "{before}");
+        data.begin_packs().unwrap();
+        data.begin_packs().unwrap();
+        let after = text();
+        assert!(
+            after.contains("least_reader = 2") && after.contains("least_writer = 2"),
+            "{after}"
+        );
+        assert_eq!(uuid(&before), uuid(&after));
+        drop(data);
+        DataFolder::open(folder.path()).unwrap();
+    }
+
+    #[test]
     fn a_newer_folder_is_refused_and_a_newer_writer_that_kept_us_in_mind_is_not() {
         let folder = tempfile::tempdir().unwrap();
         let write = |least: u32| {
@@ -197,7 +269,7 @@ mod tests {
                 format!("uuid = '{uuid}'\nversion = 9\nleast_reader = {least}\nleast_writer = {least}\nnew = 1\n");
             std::fs::write(folder.path().join("FORMAT"), text).unwrap();
         };
-        write(2);
+        write(FORMAT_VERSION + 1);
         let error = DataFolder::open(folder.path()).unwrap_err().to_string();
         assert!(error.contains("newer"), "{error}");
         write(1);

@@ -5,10 +5,13 @@
 //! shutdown, 1 when the server cannot run (one line says why), 2 for a wrong command line.
 
 mod config;
+mod convert;
 mod data;
+mod folders;
 mod log;
 mod metrics;
 mod routes;
+mod store_verbs;
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -17,11 +20,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use cairn_roots::{ServeOptions, Tls, WorkerOptions, Workers, serve, server_tls, shutdown_channel};
-use clap::Parser;
+use clap::{Parser, Subcommand};
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 
 use crate::config::{Config, Overrides, TlsFiles};
+use crate::data::DataFolder;
 use crate::log::LogLevel;
 use crate::metrics::Metrics;
 use crate::routes::{App, Internal, Public, Roots};
@@ -56,6 +60,15 @@ struct Arguments {
     /// Check the settings, print them as JSON without secrets, and leave
     #[arg(long)]
     check: bool,
+    #[command(subcommand)]
+    verb: Option<Verb>,
+}
+
+/// What else it can do than serve.
+#[derive(Debug, Subcommand)]
+enum Verb {
+    /// Look into the stores of the data folder, check them, give back their space, write them out; no server may use it
+    Store(store_verbs::StoreArgs),
 }
 
 const AFTER_HELP: &str = "\
@@ -75,13 +88,14 @@ EXIT CODES
 EXAMPLES
   cairnd                                      one store in ./data, on this machine alone
   cairnd --config /etc/cairnd.toml --check    are these settings right?
+  cairnd store stat                           what is in the stores of ./data?
   cairn make -s http://127.0.0.1:8000/store/default/ http://127.0.0.1:8000/index/default/usr.caibx usr.tar
   desync extract -s http://127.0.0.1:8000/store/default/ http://127.0.0.1:8000/index/default/usr.caibx usr.tar";
 
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
     match run(&arguments) {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(code) => code,
         Err(error) => {
             eprintln!("cairnd: {error}");
             ExitCode::FAILURE
@@ -89,7 +103,7 @@ fn main() -> ExitCode {
     }
 }
 
-fn run(arguments: &Arguments) -> Result<(), String> {
+fn run(arguments: &Arguments) -> Result<ExitCode, String> {
     let file = match &arguments.config {
         Some(file) => Some(file.clone()),
         None => Some(PathBuf::from(CONFIG_FILE)).filter(|file| file.exists()),
@@ -103,7 +117,10 @@ fn run(arguments: &Arguments) -> Result<(), String> {
     if arguments.check {
         let shown = serde_json::to_string_pretty(&config).map_err(|error| error.to_string())?;
         println!("{shown}");
-        return Ok(());
+        return Ok(ExitCode::SUCCESS);
+    }
+    if let Some(Verb::Store(arguments)) = &arguments.verb {
+        return store_verbs::run(&config, arguments);
     }
     let level = log::install(&config.log.level)?;
     for name in config::unknown_variables() {
@@ -118,18 +135,25 @@ fn run(arguments: &Arguments) -> Result<(), String> {
         .enable_all()
         .build()
         .map_err(|error| format!("cannot start threads: {error}"))?;
-    let result = runtime.block_on(run_server(config, file.as_deref(), &overrides, &level));
+    let started = Started {
+        file: file.as_deref(),
+        overrides: &overrides,
+        level: &level,
+    };
+    let result = runtime.block_on(run_server(config, &started));
     // Jobs still running are durable or invisible: nothing to wait for.
     runtime.shutdown_timeout(Duration::from_secs(1));
-    result
+    result.map(|()| ExitCode::SUCCESS)
 }
 
-async fn run_server(
-    config: Config,
-    file: Option<&Path>,
-    overrides: &Overrides,
-    level: &LogLevel,
-) -> Result<(), String> {
+/// What stays as it is however often the settings are read.
+struct Started<'a> {
+    file: Option<&'a Path>,
+    overrides: &'a Overrides,
+    level: &'a LogLevel,
+}
+
+async fn run_server(config: Config, started: &Started<'_>) -> Result<(), String> {
     // First of all, so that no signal is missed from here on.
     let catch = |kind| signal(kind).map_err(|error| format!("cannot catch signals: {error}"));
     let (mut hangup, mut terminate, mut interrupt) = (
@@ -137,19 +161,20 @@ async fn run_server(
         catch(SignalKind::terminate())?,
         catch(SignalKind::interrupt())?,
     );
-    let _data = data::DataFolder::open(&config.data).map_err(|error| error.to_string())?;
+    let data = open_data(&config)?;
     let workers = Workers::new(WorkerOptions {
         jobs: config.limits.jobs,
         body_bytes: config.limits.body_bytes,
     });
     let metrics = Metrics::install(config.data.clone())?;
+    // Before the stores: a port in use should not begin to take over a folder.
+    let public = listen("listen.public", config.listen.public).await?;
+    let internal = listen("listen.internal", config.listen.internal).await?;
     let roots = Roots::open(&config, &workers, None)?;
     let tls = match &config.tls {
         Some(files) => Some(Arc::new(Tls::new(read_tls(files)?))),
         None => None,
     };
-    let public = listen("listen.public", config.listen.public).await?;
-    let internal = listen("listen.internal", config.listen.internal).await?;
     announce(&config, &roots, &public, &internal)?;
 
     let app = Arc::new(App::new(roots, metrics.clone()));
@@ -185,7 +210,7 @@ async fn run_server(
         tokio::select! {
             _ = terminate.recv() => break,
             _ = interrupt.recv() => break,
-            _ = hangup.recv() => match reload(&config, file, overrides, &workers, &app, tls.as_deref(), level) {
+            _ = hangup.recv() => match reload(&config, started, &data, &workers, &app, tls.as_deref()) {
                 Ok(new) => {
                     config = new;
                     tracing::info!("the configuration was read again");
@@ -207,17 +232,25 @@ async fn run_server(
     Ok(())
 }
 
+/// Locks the data folder, and closes it to older programs if it is to hold what they do not know.
+fn open_data(config: &Config) -> Result<DataFolder, String> {
+    let data = DataFolder::open(&config.data).map_err(|error| error.to_string())?;
+    if config.has_own_packs() {
+        data.begin_packs().map_err(|error| error.to_string())?;
+    }
+    Ok(data)
+}
+
 /// Reads the configuration again and puts it in force, all or nothing.
 fn reload(
     old: &Config,
-    file: Option<&Path>,
-    overrides: &Overrides,
+    started: &Started<'_>,
+    data: &DataFolder,
     workers: &Workers,
     app: &App,
     tls: Option<&Tls>,
-    level: &LogLevel,
 ) -> Result<Config, String> {
-    let new = Config::load(file, overrides).map_err(|error| error.to_string())?;
+    let new = Config::load(started.file, started.overrides).map_err(|error| error.to_string())?;
     if new.data != old.data
         || new.listen != old.listen
         || new.limits != old.limits
@@ -232,12 +265,15 @@ fn reload(
         limits: old.limits.clone(),
         ..new
     };
+    if new.has_own_packs() {
+        data.begin_packs().map_err(|error| error.to_string())?;
+    }
     let roots = Roots::open(&new, workers, Some(&app.roots()))?;
     let certificate = match (&new.tls, tls) {
         (Some(files), Some(tls)) => Some((tls, read_tls(files)?)),
         _ => None,
     };
-    level.set(&new.log.level)?;
+    started.level.set(&new.log.level)?;
     if let Some((tls, certificate)) = certificate {
         tls.replace(certificate);
     }

@@ -2,7 +2,7 @@
 //!
 //! Handles of the request metrics are made once, so that counting a request is a few atomic additions (hot path).
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::{LazyLock, OnceLock};
 use std::time::{Duration, SystemTime};
 
@@ -115,6 +115,14 @@ impl Metrics {
             "async_tasks",
             "Tasks of the runtime: listeners, connections and what they wait for"
         );
+        describe_gauge!("store_packs", "Packs of a store of the data folder");
+        describe_gauge!("store_bytes", Unit::Bytes, "Bytes of these packs");
+        describe_gauge!(
+            "store_conversion_running",
+            "1 while a flat folder of an older release is taken over into packs"
+        );
+        describe_counter!("store_converted_chunks_total", "Chunks that were taken over");
+        describe_counter!("store_converted_bytes_total", Unit::Bytes, "Their stored bytes");
         describe_gauge!("build_info", "1, with the version as a label");
         gauge!("build_info", "version" => env!("CARGO_PKG_VERSION")).set(1.0);
         Ok(Self { handle, data })
@@ -133,8 +141,23 @@ impl Metrics {
         if let Ok(runtime) = tokio::runtime::Handle::try_current() {
             gauge!("async_tasks").set(runtime.metrics().num_alive_tasks() as f64);
         }
+        measure_packs(&self.data.join("packs"));
         measure_process();
         self.handle.render()
+    }
+}
+
+/// Lists a folder a store; a pack is up to some 256 MiB, so these are few names.
+fn measure_packs(folder: &Path) {
+    let list = |path: &Path| std::fs::read_dir(path).into_iter().flatten().flatten();
+    for store in list(folder) {
+        let Ok(name) = store.file_name().into_string() else {
+            continue;
+        };
+        let packs = list(&store.path()).filter(|file| file.path().extension().is_some_and(|ending| ending == "pack"));
+        let lens: Vec<u64> = packs.filter_map(|file| Some(file.metadata().ok()?.len())).collect();
+        gauge!("store_packs", "store" => name.clone()).set(lens.len() as f64);
+        gauge!("store_bytes", "store" => name).set(lens.iter().sum::<u64>() as f64);
     }
 }
 

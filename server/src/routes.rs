@@ -4,26 +4,27 @@
 //! began with. Hot path: no allocation of paths, no log line for a read that went well.
 
 use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
-use cairn_formats::{ChunkForm, ChunkId, DigestAlgorithm};
+use cairn_formats::ChunkId;
 use cairn_roots::{
     Access, Body, ChunkRoot, ChunkRootOptions, Grant, Handler, IndexNames, IndexRoot, IndexRootOptions, Token,
     VerifyReads, Workers, text,
 };
 use cairn_store::{
-    Authorization, CacheOptions, CacheStore, ChunkStore, FlatOptions, FlatStore, HttpOptions, MetricsStore,
-    S3Configured, S3Credentials, S3Keys, S3Options, SftpOptions, StoreOptions, StoreSpec, SyncPolicy, open_chain,
+    Authorization, CacheOptions, CacheStore, ChunkStore, HttpOptions, MetricsStore, S3Configured, S3Credentials,
+    S3Keys, S3Options, SftpOptions, StoreOptions, StoreSpec, open_chain,
 };
 use http::header::{CACHE_CONTROL, CONTENT_TYPE, HeaderMap, HeaderValue};
 use http::{Method, Request, Response, StatusCode};
 use hyper::body::Incoming;
 
 use crate::config::{self, Config, LogRequests};
+use crate::folders::{Folder, Folders, digest_of, log_suspect};
 use crate::metrics::{EndpointMetrics, Metrics};
 
 /// A store that has not said so much as "no such chunk" after this time is not ready.
@@ -40,15 +41,26 @@ static OTHER: EndpointMetrics = EndpointMetrics::new("other");
 /// The roots of one store, and what they were made from.
 #[derive(Debug)]
 pub(crate) struct StoreRoots {
-    made_from: (config::Store, PathBuf, PathBuf, usize),
+    made_from: MadeFrom,
+    /// Open as long as a root needs it.
+    folder: Option<Arc<Folder>>,
     chunks: ChunkRoot,
     indexes: IndexRoot,
+}
+
+#[derive(Debug, PartialEq, Eq)]
+struct MadeFrom {
+    settings: config::Store,
+    chunk_folder: PathBuf,
+    index_folder: PathBuf,
+    index_bytes: usize,
 }
 
 /// All roots, by name.
 #[derive(Debug)]
 pub(crate) struct Roots {
     stores: BTreeMap<String, Arc<StoreRoots>>,
+    folders: Folders,
     log: LogRequests,
 }
 
@@ -69,26 +81,34 @@ impl Roots {
     /// Opens what the configuration names. Stores that are the same as in `before` are kept as they are.
     pub(crate) fn open(config: &Config, workers: &Workers, before: Option<&Self>) -> Result<Self, String> {
         let mut stores = BTreeMap::new();
+        let mut folders = before.map(|before| before.folders.clone()).unwrap_or_default();
         for (name, store) in &config.stores {
-            let made_from = (
-                store.clone(),
-                config.chunk_folder(name, store),
-                config.index_folder(name, store),
-                config.limits.index_bytes,
-            );
+            let made_from = MadeFrom {
+                settings: store.clone(),
+                chunk_folder: config.chunk_folder(name, store),
+                index_folder: config.index_folder(name, store),
+                index_bytes: config.limits.index_bytes,
+            };
             let kept = before
                 .and_then(|before| before.stores.get(name))
                 .filter(|kept| kept.made_from == made_from);
             let roots = match kept {
                 Some(kept) => Arc::clone(kept),
                 None => {
-                    Arc::new(StoreRoots::open(made_from, workers).map_err(|error| format!("stores.{name}: {error}"))?)
+                    let opened = StoreRoots::open(config, name, made_from, workers, &mut folders);
+                    Arc::new(opened.map_err(|error| format!("stores.{name}: {error}"))?)
                 }
             };
             stores.insert(name.clone(), roots);
         }
+        // Those that no store needs any more are closed with the last request that does.
+        folders.retain(|_, folder| {
+            let needs = |roots: &Arc<StoreRoots>| roots.folder.as_ref().is_some_and(|own| Arc::ptr_eq(own, folder));
+            stores.values().any(needs)
+        });
         Ok(Self {
             stores,
+            folders,
             log: config.log.requests,
         })
     }
@@ -99,20 +119,29 @@ impl Roots {
 }
 
 impl StoreRoots {
-    fn open(made_from: (config::Store, PathBuf, PathBuf, usize), workers: &Workers) -> Result<Self, String> {
-        let (settings, chunk_folder, index_folder, index_bytes) = &made_from;
+    fn open(
+        config: &Config,
+        name: &str,
+        made_from: MadeFrom,
+        workers: &Workers,
+        folders: &mut Folders,
+    ) -> Result<Self, String> {
+        let MadeFrom {
+            settings,
+            index_folder,
+            index_bytes,
+            ..
+        } = &made_from;
         let make = |folder: &PathBuf| {
             std::fs::create_dir_all(folder).map_err(|error| format!("cannot make folder {}: {error}", folder.display()))
         };
         if settings.writable || settings.indexes.is_none() {
             make(index_folder)?;
         }
+        let mut folder = None;
         let (store, verify_reads) = if settings.upstream.is_empty() {
-            // A read-only store of a folder that was given is not made up: a mistyped path should be noticed.
-            if settings.writable || settings.path.is_none() {
-                make(chunk_folder)?;
-            }
-            open_folder(settings, chunk_folder)?
+            let opened = folder.insert(Folder::open(config, name, settings, folders)?);
+            (Arc::clone(opened.store()), verify_reads(settings))
         } else {
             if let Some(cache) = &settings.cache {
                 make(cache)?;
@@ -152,36 +181,18 @@ impl StoreRoots {
         let chunks = ChunkRoot::new(store, options, workers.clone());
         Ok(Self {
             made_from,
+            folder,
             chunks,
             indexes,
         })
     }
 }
 
-fn digest_of(settings: &config::Store) -> DigestAlgorithm {
-    match settings.digest {
-        config::Digest::Sha512_256 => DigestAlgorithm::Sha512_256,
-        config::Digest::Sha256 => DigestAlgorithm::Sha256,
-    }
-}
-
-fn open_folder(settings: &config::Store, folder: &Path) -> Result<(Arc<dyn ChunkStore>, VerifyReads), String> {
-    let options = FlatOptions {
-        form: ChunkForm::Compressed,
-        read_only: !settings.writable,
-        sync: match settings.sync {
-            config::Sync::Always => SyncPolicy::Sync,
-            config::Sync::Batch => SyncPolicy::Batch,
-            config::Sync::None => SyncPolicy::None,
-        },
-        ..FlatOptions::default()
-    };
-    let store = FlatStore::open(folder, options).map_err(|error| chain(&error))?;
-    let verify_reads = match settings.verify_hours {
+fn verify_reads(settings: &config::Store) -> VerifyReads {
+    match settings.verify_hours {
         0 => VerifyReads::Never,
         hours => VerifyReads::After(Duration::from_secs(u64::from(hours) * 60 * 60)),
-    };
-    Ok((Arc::new(MetricsStore::new(Arc::new(store), "flat")), verify_reads))
+    }
 }
 
 /// Credentials of buckets: those of the settings, else those that Amazon's tools would find.
@@ -215,6 +226,7 @@ fn sftp_options(settings: &config::Store) -> SftpOptions {
 fn open_upstream(settings: &config::Store) -> Result<(Arc<dyn ChunkStore>, VerifyReads), String> {
     let options = StoreOptions {
         read_only: true,
+        on_suspect: log_suspect,
         http: HttpOptions {
             authorization: settings
                 .upstream_authorization

@@ -4,129 +4,18 @@
 
 #[path = "../../gateway/roots/tests/client/mod.rs"]
 mod client;
+mod daemon;
 
-use std::fs::File;
 use std::io::{BufRead as _, BufReader};
-use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::net::{TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, ExitStatus, Stdio};
+use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::time::Instant;
 
 use cairn_formats::{ChunkSizes, DigestAlgorithm, FeatureFlags, IndexEncoder};
-use client::{Answer, Client, HANG, Sample, files};
-use rustix::process::{Pid, Signal, kill_process};
-use tempfile::TempDir;
-
-struct Daemon {
-    child: Child,
-    public: SocketAddr,
-    internal: SocketAddr,
-    folder: TempDir,
-}
-
-fn command(folder: &Path) -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_cairnd"));
-    command
-        .current_dir(folder)
-        .args(["--listen", "127.0.0.1:0", "--internal", "127.0.0.1:0"])
-        .stdin(Stdio::null());
-    command
-}
-
-impl Daemon {
-    fn start(config: &str) -> Self {
-        Self::start_with(config, &[])
-    }
-
-    fn start_with(config: &str, variables: &[(&str, &str)]) -> Self {
-        let folder = tempfile::tempdir().unwrap();
-        std::fs::write(folder.path().join("cairnd.toml"), config).unwrap();
-        let mut child = command(folder.path())
-            .envs(variables.iter().copied())
-            .stdout(Stdio::piped())
-            .stderr(File::create(folder.path().join("log")).unwrap())
-            .spawn()
-            .unwrap();
-        let mut lines = BufReader::new(child.stdout.take().unwrap()).lines().map(Result::unwrap);
-        let mut address = |word: &str| {
-            let line = lines
-                .find(|line| line.trim_start().starts_with(word))
-                .unwrap_or_else(|| panic!("{}", std::fs::read_to_string(folder.path().join("log")).unwrap()));
-            let url = line.split_whitespace().nth(1).unwrap().to_owned();
-            url.split('/').nth(2).unwrap().parse().unwrap()
-        };
-        let (public, internal) = (address("health"), address("metrics"));
-        Self {
-            child,
-            public,
-            internal,
-            folder,
-        }
-    }
-
-    fn ask(&self, method: &str, path: &str, headers: &[(&str, &str)], body: &[u8]) -> Answer {
-        Client::connect(self.public).ask(method, path, headers, body)
-    }
-
-    fn status(&self, method: &str, path: &str, body: &[u8]) -> u16 {
-        self.ask(method, path, &[], body).status
-    }
-
-    fn configure(&self, config: &str) {
-        std::fs::write(self.folder.path().join("cairnd.toml"), config).unwrap();
-        self.signal(Signal::HUP);
-    }
-
-    fn signal(&self, signal: Signal) {
-        kill_process(Pid::from_child(&self.child), signal).unwrap();
-    }
-
-    fn log(&self) -> String {
-        std::fs::read_to_string(self.folder.path().join("log")).unwrap()
-    }
-
-    fn wait_for_log(&self, word: &str, count: usize) {
-        wait_until(word, || self.log().matches(word).count() >= count);
-    }
-
-    fn data(&self) -> PathBuf {
-        self.folder.path().join("data")
-    }
-
-    fn stop(mut self) -> ExitStatus {
-        self.signal(Signal::TERM);
-        self.child.wait().unwrap()
-    }
-}
-
-impl Drop for Daemon {
-    /// Asks it to end, which lets it write what `make coverage` counts; one that does not hear is killed.
-    fn drop(&mut self) {
-        // Already gone, if the test stopped it.
-        if let Ok(None) = self.child.try_wait() {
-            self.signal(Signal::TERM);
-            let begun = Instant::now();
-            while begun.elapsed() < HANG {
-                if !matches!(self.child.try_wait(), Ok(None)) {
-                    return;
-                }
-                std::thread::yield_now();
-            }
-            let _ = self.child.kill();
-        }
-        let _ = self.child.wait();
-    }
-}
-
-/// Looks again and again, without a pause that would be a guess.
-fn wait_until(what: &str, mut is_so: impl FnMut() -> bool) {
-    let begun = Instant::now();
-    while !is_so() {
-        assert!(begun.elapsed() < HANG, "still waiting: {what}");
-        std::thread::yield_now();
-    }
-}
+use client::{Client, Sample, files};
+use daemon::{Daemon, command, wait_until};
+use rustix::process::Signal;
 
 fn index_of(sample: &Sample) -> Vec<u8> {
     let mut file = Vec::new();
@@ -161,15 +50,14 @@ fn a_server_without_configuration_keeps_chunks_and_indexes() {
         assert_eq!(daemon.status("GET", path, b""), 404, "{path}");
     }
     let kept = files(&daemon.data());
-    assert!(
-        kept.contains(&PathBuf::from(format!("store/default{}", sample.frame_path()))),
-        "{kept:?}"
-    );
+    let is_pack =
+        |file: &PathBuf| file.starts_with("packs/default") && file.extension().is_some_and(|end| end == "pack");
+    assert!(kept.iter().any(is_pack), "{kept:?}");
     assert!(kept.contains(&PathBuf::from("index/default/a/b.caibx")), "{kept:?}");
     let data = daemon.data();
     let format = std::fs::read_to_string(data.join("FORMAT")).unwrap();
     assert!(
-        format.contains("uuid = ") && format.contains("least_reader = 1"),
+        format.contains("uuid = ") && format.contains("least_reader = 2"),
         "{format}"
     );
     assert!(daemon.stop().success());
@@ -196,6 +84,9 @@ fn health_and_metrics() {
         "http_requests_total{method=\"GET\",endpoint=\"other\",status=\"404\"} 1",
         "http_request_duration_seconds_count{method=\"GET\",endpoint=\"/store/{name}/{chunk}\"} 1",
         "build_info{version=",
+        "store_packs{store=\"default\"} 1",
+        "store_bytes{store=\"default\"} ",
+        "store_op_duration_seconds_count{backend=\"packs\",op=\"put\"} 1",
         "disk_free_bytes ",
         "async_tasks ",
         "process_resident_memory_bytes ",
@@ -210,8 +101,8 @@ fn health_and_metrics() {
     );
 
     // A store that cannot be read makes the server unready, not dead.
-    std::fs::rename(daemon.data().join("store"), daemon.data().join("away")).unwrap();
-    std::fs::write(daemon.data().join("store"), b"").unwrap();
+    std::fs::rename(daemon.data().join("packs"), daemon.data().join("away")).unwrap();
+    std::fs::write(daemon.data().join("packs"), b"").unwrap();
     let answer = daemon.ask("GET", "/health/ready", &[], b"");
     assert_eq!(daemon.status("GET", "/health/live", b""), 200);
     assert!(
@@ -316,7 +207,7 @@ fn a_bad_new_configuration_is_logged_and_the_old_one_stays() {
 
 #[test]
 fn a_request_in_flight_ends_before_the_server_does() {
-    let mut daemon = Daemon::start("");
+    let mut daemon = Daemon::start("[stores.default]\nwritable = true\nkind = 'flat'");
     let sample = Sample::new(b"some bytes");
     let mut client = Client::connect(daemon.public);
     let path = format!("/store/default{}", sample.frame_path());
@@ -400,11 +291,11 @@ fn what_keeps_it_from_running_is_one_line_that_names_it() {
 fn a_data_folder_has_one_server() {
     let daemon = Daemon::start("");
     refused(
-        daemon.folder.path(),
-        &mut command(daemon.folder.path()),
+        daemon.path(),
+        &mut command(daemon.path()),
         &["LOCK", &daemon.child.id().to_string()],
     );
-    let folder = daemon.folder.path().to_owned();
+    let folder = daemon.path().to_owned();
     daemon.signal(Signal::KILL);
     let mut daemon = daemon;
     daemon.child.wait().unwrap();
@@ -441,11 +332,7 @@ fn variables_are_settings_and_secrets_are_not_shown() {
         200
     );
     assert_eq!(daemon.status("GET", &path, b""), 200);
-    let shown = command(daemon.folder.path())
-        .envs(variables)
-        .arg("--check")
-        .output()
-        .unwrap();
+    let shown = command(daemon.path()).envs(variables).arg("--check").output().unwrap();
     let shown = String::from_utf8(shown.stdout).unwrap();
     assert!(shown.contains("write_token") && !shown.contains("hunter2"), "{shown}");
     assert!(!daemon.log().contains("hunter2"));
@@ -454,7 +341,7 @@ fn variables_are_settings_and_secrets_are_not_shown() {
 /// Goal: a store behind another server is served, kept in the cache, and checked on the way.
 #[test]
 fn an_upstream_store_is_served_checked_and_kept() {
-    let origin = Daemon::start("[stores.a]\nwritable = true\nread_token = 'secret'\nverify_hours = 0");
+    let origin = Daemon::start("[stores.a]\nwritable = true\nkind = 'flat'\nread_token = 'secret'\nverify_hours = 0");
     let token = [("Authorization", "Bearer secret")];
     let (good, bad) = (Sample::new(&b"good ".repeat(100)), Sample::new(&b"bad ".repeat(100)));
     for sample in [&good, &bad] {

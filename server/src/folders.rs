@@ -1,0 +1,224 @@
+//! The folders of chunks that the server keeps: packs, or a file per chunk, each opened once however often the settings are
+//! read.
+//!
+//! A folder of packs is locked while it is open, so that a store whose tokens change keeps the one it has; what it was opened
+//! with changes with a restart. A store of packs whose data folder still has a flat one of an older release serves both
+//! while `convert.rs` takes the flat one over. Not here: roots, tokens (`routes.rs`).
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use cairn_formats::{ChunkForm, DigestAlgorithm, DomainId};
+use cairn_store::{
+    ChunkStore, FlatOptions, FlatStore, MetricsStore, PackEngine, PackOptions, PackStore, Suspect, SyncPolicy,
+};
+
+use crate::config::{self, Config, Kind};
+use crate::convert::{Conversion, Job, OverFlat};
+use crate::routes::chain;
+
+/// An open folder.
+#[derive(Debug)]
+pub(crate) struct Folder {
+    opened_as: OpenedAs,
+    store: Arc<dyn ChunkStore>,
+    /// Ends with the folder.
+    _conversion: Option<Conversion>,
+}
+
+/// What a folder was opened with.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct OpenedAs {
+    kind: Kind,
+    read_only: bool,
+    sync: SyncPolicy,
+    digest: DigestAlgorithm,
+    pack_len: u64,
+    queue_len: usize,
+    /// A flat folder of an older release that is taken over.
+    flat: Option<PathBuf>,
+    convert_rate: u64,
+}
+
+/// Folders that are open, by path.
+pub(crate) type Folders = BTreeMap<PathBuf, Arc<Folder>>;
+
+impl Folder {
+    /// The folder of a store, made if it is missing and the store's own.
+    ///
+    /// - `open`: those of the settings that were in force until now, and of this one's stores so far; gets this one.
+    pub(crate) fn open(
+        config: &Config,
+        name: &str,
+        settings: &config::Store,
+        open: &mut Folders,
+    ) -> Result<Arc<Self>, String> {
+        let path = config.chunk_folder(name, settings);
+        let opened_as = OpenedAs::new(config, name, settings)?;
+        // A read-only store of a folder that was given is not made up: a mistyped path should be noticed.
+        if settings.writable || settings.path.is_none() {
+            std::fs::create_dir_all(&path)
+                .map_err(|error| format!("cannot make folder {}: {error}", path.display()))?;
+        }
+        let key = path
+            .canonicalize()
+            .map_err(|error| format!("cannot open folder {}: {error}", path.display()))?;
+        if let Some(folder) = open.get(&key) {
+            // Flat stores are cheap to open, and two may share a folder.
+            // What was there to be taken over may be gone by now.
+            let opened_as = OpenedAs {
+                flat: folder.opened_as.flat.clone(),
+                ..opened_as.clone()
+            };
+            if opened_as.kind == Kind::Packs && folder.opened_as != opened_as {
+                tracing::warn!(
+                    store = name,
+                    "kind, sync, digest, pack_len, queue_len and convert_rate of a store of packs change with a restart"
+                );
+            }
+            if opened_as.kind == Kind::Packs || folder.opened_as == opened_as {
+                return Ok(Arc::clone(folder));
+            }
+        }
+        let folder = Arc::new(Self::open_as(&path, name, opened_as)?);
+        open.insert(key, Arc::clone(&folder));
+        Ok(folder)
+    }
+
+    /// Its chunks.
+    pub(crate) fn store(&self) -> &Arc<dyn ChunkStore> {
+        &self.store
+    }
+
+    fn open_as(path: &Path, name: &str, opened_as: OpenedAs) -> Result<Self, String> {
+        let (store, conversion): (Arc<dyn ChunkStore>, _) = match opened_as.kind {
+            Kind::Flat => (flat(path, &opened_as)?, None),
+            Kind::Packs => {
+                let engine = open_packs(path, &opened_as)?;
+                let packs = PackStore::new(engine, DomainId::default()).pinning();
+                match &opened_as.flat {
+                    None => (metered(Arc::new(packs), "packs"), None),
+                    Some(folder) => take_over(packs, folder, name, &opened_as)?,
+                }
+            }
+        };
+        Ok(Self {
+            opened_as,
+            store,
+            _conversion: conversion,
+        })
+    }
+}
+
+impl OpenedAs {
+    fn new(config: &Config, name: &str, settings: &config::Store) -> Result<Self, String> {
+        let kind = Config::kind(settings);
+        let (packs, flat) = (config.own_packs(name), config.own_flat(name));
+        if kind == Kind::Flat && settings.path.is_none() && PackStore::is_at(&packs) {
+            return Err(format!(
+                "kind is flat, but the chunks are in packs in {}; write them to {} with `cairnd store export --store {name}`, \
+                 then move the packs away",
+                packs.display(),
+                flat.display()
+            ));
+        }
+        let path = config.chunk_folder(name, settings);
+        let writes = |other: &config::Store| other.writable && other.path.as_ref() == Some(&path);
+        Ok(Self {
+            kind,
+            // Another store may write to the same folder.
+            read_only: settings.path.is_some() && !config.stores.values().any(writes),
+            sync: match settings.sync {
+                config::Sync::Always => SyncPolicy::Sync,
+                config::Sync::Batch => SyncPolicy::Batch,
+                config::Sync::None => SyncPolicy::None,
+            },
+            digest: digest_of(settings),
+            pack_len: settings.pack_len,
+            queue_len: settings.queue_len,
+            flat: (kind == Kind::Packs && settings.path.is_none() && flat.is_dir()).then_some(flat),
+            convert_rate: config.limits.convert_rate,
+        })
+    }
+}
+
+/// The digest that names a store's chunks.
+pub(crate) fn digest_of(settings: &config::Store) -> DigestAlgorithm {
+    match settings.digest {
+        config::Digest::Sha512_256 => DigestAlgorithm::Sha512_256,
+        config::Digest::Sha256 => DigestAlgorithm::Sha256,
+    }
+}
+
+/// Logs what is not whole in a store of packs.
+pub(crate) fn log_suspect(store: &cairn_store::StoreName, suspect: &Suspect) {
+    tracing::warn!(
+        %store,
+        file = suspect.file,
+        what = suspect.what,
+        "a pack is not whole; what it holds is left alone"
+    );
+}
+
+fn open_packs(path: &Path, opened_as: &OpenedAs) -> Result<Arc<PackEngine>, String> {
+    let options = PackOptions {
+        algorithm: opened_as.digest,
+        sync: opened_as.sync,
+        pack_len: opened_as.pack_len,
+        queue_len: opened_as.queue_len,
+        read_only: opened_as.read_only,
+        ..PackOptions::default()
+    };
+    let (store, report) = PackStore::open(path, options).map_err(|error| chain(&error))?;
+    for suspect in &report.suspects {
+        log_suspect(store.engine().name(), suspect);
+    }
+    let (packs, unsealed) = (report.packs, report.unsealed);
+    tracing::info!(folder = %path.display(), packs, unsealed, "packs are open");
+    Ok(Arc::clone(store.engine()))
+}
+
+fn open_flat(path: &Path, opened_as: &OpenedAs) -> Result<FlatStore, String> {
+    let options = FlatOptions {
+        form: ChunkForm::Compressed,
+        read_only: opened_as.read_only,
+        sync: opened_as.sync,
+        ..FlatOptions::default()
+    };
+    FlatStore::open(path, options).map_err(|error| chain(&error))
+}
+
+fn flat(path: &Path, opened_as: &OpenedAs) -> Result<Arc<dyn ChunkStore>, String> {
+    Ok(metered(Arc::new(open_flat(path, opened_as)?), "flat"))
+}
+
+fn metered(store: Arc<dyn ChunkStore>, backend: &'static str) -> Arc<dyn ChunkStore> {
+    Arc::new(MetricsStore::new(store, backend))
+}
+
+fn take_over(
+    packs: PackStore,
+    folder: &Path,
+    name: &str,
+    opened_as: &OpenedAs,
+) -> Result<(Arc<dyn ChunkStore>, Option<Conversion>), String> {
+    // Two handles: what is served must not wait for the syncing of files that are about to go.
+    let served = OpenedAs {
+        read_only: true,
+        ..opened_as.clone()
+    };
+    let job = Job {
+        name: name.to_owned(),
+        folder: folder.to_owned(),
+        flat: open_flat(folder, opened_as)?,
+        packs: packs.clone(),
+        digest: opened_as.digest,
+        rate: opened_as.convert_rate,
+    };
+    let served = flat(folder, &served)?;
+    // It may have ended, and the folder be gone, a moment later.
+    let conversion = Conversion::start(job)?;
+    let store = OverFlat::new(metered(Arc::new(packs), "packs"), served, conversion.done());
+    Ok((Arc::new(store), Some(conversion)))
+}
