@@ -100,6 +100,9 @@ fn folder() -> (tempfile::TempDir, Vec<Chunk>, Vec<u8>) {
     (folder, chunks, index)
 }
 
+/// What casync wants when it makes to a far end.
+const PUSH: u64 = HelloFlags::PUSH_CHUNKS | HelloFlags::PUSH_INDEX | HelloFlags::PUSH_INDEX_CHUNKS;
+
 fn hello(flags: u64) -> Frame {
     Frame::Hello(HelloFlags(flags))
 }
@@ -220,9 +223,7 @@ fn a_push_asks_for_what_is_missing_and_keeps_it() {
     let gone = chunks[2].id().to_string();
     fs::remove_file(folder.path().join(format!("store/{}/{gone}.cacnk", &gone[..4]))).expect("removed");
     let mut end = End::start(&["push", "-", "-", "new.caibx", "store"], folder.path());
-    end.send(&hello(
-        HelloFlags::PUSH_CHUNKS | HelloFlags::PUSH_INDEX | HelloFlags::PUSH_INDEX_CHUNKS,
-    ));
+    end.send(&hello(PUSH));
     let offered = HelloFlags::WRITABLE_STORE | HelloFlags::WRITABLE_INDEX;
     assert_eq!(end.frame(), Some(hello(offered)));
     end.send(&Frame::Index(index.clone().into()));
@@ -249,7 +250,7 @@ fn a_push_of_wrong_bytes_keeps_nothing() {
     let (folder, chunks, index) = folder();
     let check = |answer: Option<Frame>, words: &str| {
         let mut end = End::start(&["push", "-", "-", "new.caibx", "empty"], folder.path());
-        end.send(&hello(HelloFlags::PUSH_CHUNKS | HelloFlags::PUSH_INDEX));
+        end.send(&hello(PUSH));
         end.frame();
         end.send(&Frame::Index(index.clone().into()));
         end.send(&Frame::IndexEof);
@@ -305,7 +306,7 @@ fn a_push_of_an_index_with_false_lengths_keeps_no_index() {
     encoder.push(chunks[0].id(), chunks[0].plain().len() + 1, &mut index);
     encoder.finish(&mut index);
     let mut end = End::start(&["push", "-", "-", "new.caibx", "empty"], folder.path());
-    end.send(&hello(HelloFlags::PUSH_CHUNKS | HelloFlags::PUSH_INDEX));
+    end.send(&hello(PUSH));
     end.frame();
     end.send(&Frame::Index(index.into()));
     end.send(&Frame::IndexEof);
