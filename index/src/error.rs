@@ -104,8 +104,29 @@ pub enum Error {
         /// What the engine said.
         source: BoxError,
     },
+    /// The pack store failed.
+    #[error(transparent)]
+    Store(#[from] cairn_store::Error),
+    /// Chunks of this store may be named by indexes that are not here. Nothing was done.
+    #[error(
+        "the store is not declared rooted: indexes that lie elsewhere may name its chunks, so nothing is collected"
+    )]
+    Unrooted,
+    /// One collection at a time.
+    #[error("the store is being collected already")]
+    Collecting,
+    /// It was asked to stop.
+    #[error("the collection was stopped: run it again to go on")]
+    Stopped,
     /// An earlier commit failed half-way, so it is not known what is durable. Commits are refused until the index is opened
     /// again, which replays the log; reads go on.
     #[error("the index takes no commits since one failed half-way: restart the server")]
     Broken,
+}
+
+impl Error {
+    /// Whether it failed for want of room on the disk.
+    pub fn is_full(&self) -> bool {
+        matches!(self, Self::Store(error) if error.is_full())
+    }
 }

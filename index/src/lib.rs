@@ -2,6 +2,7 @@
 //!
 //! Not here: chunks themselves (`store`), wire formats and status codes (`gateway`).
 
+mod collector;
 #[cfg(test)]
 mod contract;
 mod database;
@@ -19,13 +20,14 @@ pub use kv::{
     VALUE_LEN_MAX, Version, View, ViewExt,
 };
 
+pub use collector::{Amount, CollectControl, CollectOptions, CollectReport, Collector, Roots};
 pub use database::{CommitLog, Database, Engine, GROUP_LEN};
 pub use error::{BoxError, Error, Result};
 pub use key::{Key, KeyRange, KeyReader, TENANT_LEN_MAX, Table, Tenant, show_key};
 pub use liveness::{
     ChunkAt, Fence, Lease, MANIFEST_PAGE_CHUNKS, MARKS_MAX, Manifest, ManifestChunk, ManifestId, NewManifest,
-    Published, condemn, condemned, drop_manifest, end_lease, for_each_condemned, for_each_manifest, hold_lease, leases,
-    manifest, manifest_page, pardon, sweep_manifests, swept,
+    Published, Settled, condemn, condemned, drop_manifest, end_lease, for_each_condemned, for_each_manifest,
+    hold_lease, leases, manifest, manifest_page, pardon, sweep_all_manifests, sweep_manifests, swept,
 };
 pub use memory::MemoryEngine;
 pub use record::CommitRecord;

@@ -8,6 +8,7 @@
 //! Values, big-endian: head: id, domain u32, chunks u64, bytes u64; page: a digest of 32 bytes and a length u32 each.
 
 use cairn_formats::{ChunkId, DomainId};
+use cairn_store::ChunkStore;
 
 use super::Fence;
 use crate::kv::{BATCH_LEN_MAX, Batch, Check, Commit, Kv, Order, Version, View, ViewExt as _};
@@ -60,6 +61,23 @@ pub enum Published {
     Done(Version),
     /// Chunks have been condemned or swept since the fence: take a new one, look all chunks up again, and publish again.
     FenceMoved,
+    /// The name has got or lost a manifest meanwhile: decide again.
+    NameTaken,
+}
+
+/// What became of a manifest whose chunks were looked up again as often as it took.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[must_use]
+pub enum Settled {
+    /// It counts, as of this version.
+    Done(Version),
+    /// Chunks of it are not there, or no more: send them, then publish again with this fence.
+    Missing {
+        /// Which, each once.
+        ids: Vec<ChunkId>,
+        /// Taken before they were looked up.
+        fence: Fence,
+    },
     /// The name has got or lost a manifest meanwhile: decide again.
     NameTaken,
 }
@@ -187,6 +205,52 @@ impl<'a, K: Kv + ?Sized> NewManifest<'a, K> {
     }
 }
 
+impl<K: Kv + ?Sized> NewManifest<'_, K> {
+    /// [`NewManifest::publish`]; whenever the fence has moved, looks all chunks up again and goes on if they are there.
+    ///
+    /// - `store`: the chunks of the manifest's domain, where what is condemned counts as missing.
+    /// - Errors: as [`NewManifest::publish`]; those of the store.
+    pub fn settle(
+        &self,
+        store: &(impl ChunkStore + ?Sized),
+        name: &[u8],
+        fence: &Fence,
+        before: Option<&Manifest>,
+    ) -> Result<Settled> {
+        let mut fence = *fence;
+        loop {
+            match self.publish(name, &fence, before)? {
+                Published::Done(version) => return Ok(Settled::Done(version)),
+                Published::NameTaken => return Ok(Settled::NameTaken),
+                // Every turn is one step of a collection, which has an end.
+                Published::FenceMoved => {}
+            }
+            fence = Fence::now(self.kv)?;
+            let ids = self.missing(store)?;
+            if !ids.is_empty() {
+                return Ok(Settled::Missing { ids, fence });
+            }
+        }
+    }
+
+    fn missing(&self, store: &(impl ChunkStore + ?Sized)) -> Result<Vec<ChunkId>> {
+        let mut missing = Vec::new();
+        for page in 0..self.head.pages() {
+            let chunks = manifest_page(self.kv, self.tenant, &self.head, page)?;
+            let ids: Vec<ChunkId> = chunks.iter().map(|chunk| chunk.id).collect();
+            let there = store.has_many(&ids)?;
+            missing.extend(
+                ids.into_iter()
+                    .zip(there)
+                    .filter_map(|(id, there)| (!there).then_some(id)),
+            );
+        }
+        missing.sort_unstable();
+        missing.dedup();
+        Ok(missing)
+    }
+}
+
 fn given_up() -> Error {
     malformed("it was not published in time, and its pages are gone")
 }
@@ -255,6 +319,18 @@ pub fn for_each_manifest<E: From<Error>>(
         rest.start = all.end.ok_or(malformed("its tenant has no end"))?;
     }
     Ok(())
+}
+
+/// [`sweep_manifests`] of every tenant.
+pub fn sweep_all_manifests(kv: &(impl Kv + ?Sized), now: u64) -> Result<usize> {
+    let mut swept = 0;
+    let mut rest = KeyRange::of_tenants();
+    while let Some(tenant) = next_tenant(kv, &rest)? {
+        swept += sweep_manifests(kv, &tenant, now)?;
+        let all = Key::of_tenant(&tenant).range();
+        rest.start = all.end.ok_or(malformed("its tenant has no end"))?;
+    }
+    Ok(swept)
 }
 
 fn next_tenant(view: &(impl View + ?Sized), rest: &KeyRange) -> Result<Option<Tenant>> {

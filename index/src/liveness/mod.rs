@@ -20,8 +20,8 @@ use crate::{Error, Key, KeyReader, Result, Table};
 
 pub use leases::{Lease, end_lease, hold_lease, leases};
 pub use manifests::{
-    MANIFEST_PAGE_CHUNKS, Manifest, ManifestChunk, ManifestId, NewManifest, Published, drop_manifest,
-    for_each_manifest, manifest, manifest_page, sweep_manifests,
+    MANIFEST_PAGE_CHUNKS, Manifest, ManifestChunk, ManifestId, NewManifest, Published, Settled, drop_manifest,
+    for_each_manifest, manifest, manifest_page, sweep_all_manifests, sweep_manifests,
 };
 
 /// Chunks condemned, pardoned or swept in one commit, at most: their keys fill most of a batch.

@@ -21,6 +21,7 @@ mod recover;
 mod reserve;
 #[cfg(test)]
 mod tests;
+mod usage;
 
 use std::collections::BTreeMap;
 use std::io;

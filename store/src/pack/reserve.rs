@@ -10,6 +10,9 @@ use crate::{Error, Result};
 
 const NAME: &str = "RESERVE";
 
+/// Written and removed again, to see whether there is room.
+const PROBE_NAME: &str = "PROBE";
+
 /// Bytes written at once.
 const PIECE_LEN: u64 = 1 << 20;
 
@@ -41,6 +44,28 @@ impl PackEngine {
     pub fn release_reserve(&self) -> Result<bool> {
         self.writable()?;
         self.remove_reserve()
+    }
+
+    /// Whether so many bytes can be written just now, which is tried. Others may take the room the next moment.
+    pub fn has_room(&self, len: u64) -> Result<bool> {
+        self.writable()?;
+        let failed = |error| self.unavailable("see whether there is room", error);
+        // Of a run that was killed.
+        let _ = self.host.remove(PROBE_NAME);
+        let written = self.host.create(PROBE_NAME).and_then(|file| {
+            self.fill(len, &|at, piece| file.write_at(at, &[piece]))?;
+            file.sync()
+        });
+        let removed = match self.host.remove(PROBE_NAME) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(failed(error)),
+            _ => Ok(()),
+        };
+        match written {
+            Err(error) if matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded) => {
+                removed.map(|()| false)
+            }
+            written => written.map_err(failed).and(removed).map(|()| true),
+        }
     }
 
     fn remove_reserve(&self) -> Result<bool> {

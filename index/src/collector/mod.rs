@@ -1,0 +1,471 @@
+//! The collector: takes away the chunks that nothing names, while writers go on.
+//!
+//! One collection: *mark* what the manifests of a snapshot name; *condemn* every other record that is not pinned, was not put
+//! since the oldest lease began, and was not asked for lately; *re-mark* from a later snapshot and pardon what has been named
+//! since; wait the grace time; *sweep* what is still condemned, at its place and no other; *compact* packs that are mostly dead.
+//! `liveness/` says why no order of writers and collector loses a chunk.
+//!
+//! It keeps no state but the condemned marks, so it may be stopped, or killed, at any moment: the next collection's mark counts
+//! as the re-mark of what it finds condemned. One collector a store (the pack store takes no second), one collection at a time.
+
+mod control;
+mod marks;
+#[cfg(test)]
+mod tests;
+
+use std::cell::Cell;
+use std::collections::BTreeMap;
+use std::num::NonZeroU64;
+use std::sync::{Arc, Mutex, TryLockError};
+use std::time::Duration;
+
+use cairn_formats::DomainId;
+use cairn_store::{ChunkKey, ChunkPlace, CompactOptions, CompactReport, LogPosition, PackEngine, RateLimit};
+
+use crate::database::{Database, Engine};
+use crate::kv::{BATCH_LEN_MAX, Kv as _, Version, View};
+use crate::liveness::{
+    ChunkAt, MARKS_MAX, condemn, for_each_condemned, for_each_manifest, leases, manifest_page, pardon,
+    sweep_all_manifests, swept,
+};
+use crate::{Error, Result};
+
+pub use control::CollectControl;
+use marks::{Marks, NamedSet, chunk_at};
+
+/// Room that has to be on the disk before the index is written to; else the reserve is given up.
+const ROOM_LEN: u64 = 2 * BATCH_LEN_MAX as u64;
+
+/// Whether everything that keeps chunks alive is known here.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Roots {
+    /// Indexes may lie elsewhere: nothing is ever collected.
+    #[default]
+    Unrooted,
+    /// The operator has declared that what no manifest names, and no pin keeps, may go.
+    Rooted,
+}
+
+/// How a collection goes.
+#[derive(Clone, Debug)]
+pub struct CollectOptions {
+    /// Whether it may run at all.
+    pub roots: Roots,
+    /// Seconds since 1970 UTC, for leases and manifests that were left behind.
+    pub now: u64,
+    /// Between the re-mark and the sweep: for readers who hold a list of chunks of something deleted meanwhile.
+    pub grace: Duration,
+    /// Bytes of manifests read and of chunks written anew, a second.
+    pub bytes_per_second: Option<NonZeroU64>,
+    /// Bytes of memory for what is named, at most: 1.5 a chunk named; with less, more is kept.
+    pub mark_memory: usize,
+    /// Packs are written anew until the dead bytes in all of them are at most this share of the living ones.
+    pub dead_share_max: f64,
+    /// Packs with batches of the index at or behind this are kept: they are needed to make the index again if it is lost. The
+    /// default keeps all of them.
+    pub commits_kept_from: LogPosition,
+    /// Keep a pack's worth of room for a full disk.
+    pub reserve: bool,
+    /// Only tell what would be condemned.
+    pub dry_run: bool,
+}
+
+impl Default for CollectOptions {
+    fn default() -> Self {
+        Self {
+            roots: Roots::default(),
+            now: 0,
+            grace: Duration::from_secs(3600),
+            bytes_per_second: None,
+            mark_memory: 256 << 20,
+            dead_share_max: 0.05,
+            commits_kept_from: LogPosition::default(),
+            reserve: true,
+            dry_run: false,
+        }
+    }
+}
+
+/// Chunks and the bytes of their frames.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Amount {
+    /// How many.
+    pub chunks: u64,
+    /// Bytes of their frames.
+    pub bytes: u64,
+}
+
+impl Amount {
+    fn add(&mut self, place: &ChunkPlace) {
+        self.chunks += 1;
+        self.bytes += u64::from(place.len);
+    }
+}
+
+/// What a collection did; of a dry run, what it would have condemned.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct CollectReport {
+    /// Manifests that were read for the mark, and chunks in them, repeats included.
+    pub manifests: u64,
+    /// See above.
+    pub references: u64,
+    /// Chunks that stay because they are named.
+    pub named: Amount,
+    /// Chunks that stay because they are pinned.
+    pub pinned: Amount,
+    /// Chunks that stay because they are new, leased or were asked for lately.
+    pub recent: Amount,
+    /// Chunks that were condemned, per domain.
+    pub condemned: BTreeMap<DomainId, Amount>,
+    /// Marks that were taken back.
+    pub pardoned: u64,
+    /// Chunks that are gone.
+    pub swept: Amount,
+    /// What became of the packs.
+    pub compacted: CompactReport,
+    /// Manifests replaced, dropped or left behind, whose pages are gone.
+    pub manifests_swept: u64,
+    /// The disk was full and the reserve was given up for it.
+    pub used_reserve: bool,
+    /// It was stopped before its end.
+    pub stopped: bool,
+}
+
+impl CollectReport {
+    /// What was condemned in all domains.
+    pub fn condemned_total(&self) -> Amount {
+        let mut total = Amount::default();
+        for amount in self.condemned.values() {
+            total.chunks += amount.chunks;
+            total.bytes += amount.bytes;
+        }
+        total
+    }
+}
+
+/// Collects one store.
+#[derive(Debug)]
+pub struct Collector<E> {
+    kv: Arc<Database<E>>,
+    packs: Arc<PackEngine>,
+    marks: Arc<Marks<E>>,
+    running: Mutex<()>,
+}
+
+impl<E: Engine + 'static> Collector<E> {
+    /// The collector of a store. To be made when the store is opened, before anyone writes, even if it is never run: from now on
+    /// the store knows what was condemned before.
+    ///
+    /// - `lease_window`: how long a chunk is kept after somebody was told that it is there.
+    /// - Errors: [`Error::Store`] when the store has a collector.
+    pub fn new(kv: Arc<Database<E>>, packs: Arc<PackEngine>, lease_window: Duration) -> Result<Self> {
+        let marks = Arc::new(Marks::new(Arc::clone(kv.engine()), lease_window));
+        packs.consult(marks.clone())?;
+        Ok(Self {
+            kv,
+            packs,
+            marks,
+            running: Mutex::new(()),
+        })
+    }
+
+    /// One collection. One that was stopped says so in its report.
+    ///
+    /// Errors: [`Error::Unrooted`], [`Error::Collecting`]; those of the index and the store, after which it can be run again.
+    pub fn collect(&self, options: &CollectOptions, control: &CollectControl) -> Result<CollectReport> {
+        if options.roots == Roots::Unrooted {
+            return Err(Error::Unrooted);
+        }
+        let _running = match self.running.try_lock() {
+            Err(TryLockError::WouldBlock) => return Err(Error::Collecting),
+            Ok(guard) => guard,
+            Err(TryLockError::Poisoned(poisoned)) => poisoned.into_inner(),
+        };
+        let mut run = Run::new(self, options, control);
+        let outcome = run.all();
+        run.report.used_reserve = run.used_reserve.get();
+        if options.reserve && !options.dry_run {
+            // There may be no room for it yet; the next collection tries again.
+            match self.packs.keep_reserve() {
+                Err(error) if !error.is_full() => return Err(error.into()),
+                _ => {}
+            }
+        }
+        match outcome {
+            Err(Error::Stopped) => run.report.stopped = true,
+            outcome => outcome?,
+        }
+        Ok(run.report)
+    }
+}
+
+/// One collection, and what it knows.
+struct Run<'a, E> {
+    collector: &'a Collector<E>,
+    options: &'a CollectOptions,
+    control: &'a CollectControl,
+    limit: Option<RateLimit>,
+    used_reserve: Cell<bool>,
+    report: CollectReport,
+    /// The mark saw all commits up to this.
+    marked: Version,
+    named: NamedSet,
+    /// Records at or behind this stay.
+    horizon: LogPosition,
+}
+
+impl<'a, E: Engine + 'static> Run<'a, E> {
+    fn new(collector: &'a Collector<E>, options: &'a CollectOptions, control: &'a CollectControl) -> Self {
+        Self {
+            collector,
+            options,
+            control,
+            limit: options.bytes_per_second.map(RateLimit::new),
+            used_reserve: Cell::new(false),
+            report: CollectReport::default(),
+            marked: Version::default(),
+            named: NamedSet::new(0, 0),
+            horizon: LogPosition::default(),
+        }
+    }
+
+    fn all(&mut self) -> Result<()> {
+        self.mark()?;
+        self.condemn()?;
+        if self.options.dry_run {
+            return Ok(());
+        }
+        self.remark()?;
+        self.control.rest(self.options.grace)?;
+        self.sweep()?;
+        self.compact()
+    }
+
+    /// Learns what is named, and pardons what an earlier collection, cut short, condemned of it.
+    fn mark(&mut self) -> Result<()> {
+        let kv = &self.collector.kv;
+        self.horizon = self.collector.packs.position();
+        for lease in leases(kv.as_ref())? {
+            if lease.until >= self.options.now {
+                self.horizon = self.horizon.min(lease.begun);
+            }
+        }
+        // Read first: what is committed between the two is looked at twice.
+        self.marked = kv.engine().version();
+        let snapshot = kv.snapshot()?;
+        let (named, manifests, references) = self.named_by(snapshot.as_ref(), Version::default())?;
+        (self.report.manifests, self.report.references) = (manifests, references);
+        self.named = named;
+        if !self.options.dry_run {
+            self.pardon_named(snapshot.as_ref(), &self.named)?;
+        }
+        Ok(())
+    }
+
+    /// What manifests name that were committed after a version; how many manifests, and how many chunks with repeats.
+    fn named_by(&self, view: &(impl View + ?Sized), since: Version) -> Result<(NamedSet, u64, u64)> {
+        let (mut manifests, mut references) = (0, 0);
+        for_each_manifest(view, since, |_, _, manifest| {
+            manifests += 1;
+            references += manifest.chunks;
+            Ok::<_, Error>(())
+        })?;
+        let mut named = NamedSet::new(references, self.options.mark_memory);
+        for_each_manifest(view, since, |tenant, _, manifest| {
+            for page in 0..manifest.pages() {
+                let chunks = manifest_page(view, tenant, &manifest, page)?;
+                self.pace(36 * chunks.len() as u64)?;
+                for chunk in chunks {
+                    named.insert(&ChunkKey {
+                        domain: manifest.domain,
+                        id: chunk.id,
+                    });
+                }
+            }
+            self.control.step()
+        })?;
+        Ok((named, manifests, references))
+    }
+
+    /// Takes back the marks on what is named. Returns how many.
+    fn pardon_named(&self, view: &(impl View + ?Sized), named: &NamedSet) -> Result<u64> {
+        let kv = self.collector.kv.as_ref();
+        let mut count = 0;
+        in_batches(
+            |visit| {
+                for_each_condemned(view, |chunk| {
+                    if named.contains(&chunk.key) {
+                        visit(chunk)
+                    } else {
+                        Ok(())
+                    }
+                })
+            },
+            |chunks| {
+                count += chunks.len() as u64;
+                pardon(kv, chunks)
+            },
+        )?;
+        Ok(count)
+    }
+
+    fn condemn(&mut self) -> Result<()> {
+        let Collector { kv, packs, marks, .. } = self.collector;
+        marks.set_any(true);
+        let mut report = std::mem::take(&mut self.report);
+        let this = &*self;
+        let found = in_batches(
+            |visit| {
+                through(|ended| {
+                    packs.locations().for_each(&mut |key, place| {
+                        let at = chunk_at(key, &place);
+                        let kept = if place.pinned {
+                            &mut report.pinned
+                        } else if this.named.contains(&key) {
+                            &mut report.named
+                        } else if at.at >= this.horizon || marks.is_touched(&key) {
+                            &mut report.recent
+                        } else {
+                            report.condemned.entry(key.domain).or_default().add(&place);
+                            return ended(visit(at));
+                        };
+                        kept.add(&place);
+                        Ok(())
+                    })
+                })
+            },
+            |chunks| {
+                this.control.step()?;
+                if this.options.dry_run {
+                    return Ok(());
+                }
+                this.make_room()?;
+                condemn(kv.as_ref(), chunks)
+            },
+        );
+        self.report = report;
+        found
+    }
+
+    /// Pardons what has been named since the mark. After this no manifest can come to name what is condemned.
+    fn remark(&mut self) -> Result<()> {
+        let snapshot = self.collector.kv.snapshot()?;
+        let (named, manifests, _) = self.named_by(snapshot.as_ref(), self.marked)?;
+        if manifests > 0 {
+            self.report.pardoned += self.pardon_named(snapshot.as_ref(), &named)?;
+        }
+        Ok(())
+    }
+
+    fn sweep(&mut self) -> Result<()> {
+        let Collector { kv, packs, marks, .. } = self.collector;
+        let mut gone = Amount::default();
+        let outcome = in_batches(
+            |visit| for_each_condemned(kv.as_ref(), visit),
+            |chunks| {
+                self.control.step()?;
+                self.make_room()?;
+                let keys: Vec<ChunkKey> = chunks.iter().map(|chunk| chunk.key).collect();
+                let places = packs.locations().get_many(&keys)?;
+                let there = chunks.iter().zip(places).filter_map(|(chunk, place)| {
+                    let place = place.filter(|place| chunk_at(chunk.key, place) == *chunk)?;
+                    Some((chunk.key, place))
+                });
+                let there: Vec<(ChunkKey, ChunkPlace)> = there.collect();
+                self.with_room(|| packs.remove_at(&there))?;
+                swept(kv.as_ref(), chunks)?;
+                there.iter().for_each(|(_, place)| gone.add(place));
+                Ok(())
+            },
+        );
+        self.report.swept = gone;
+        outcome?;
+        marks.set_any(false);
+        self.report.manifests_swept += sweep_all_manifests(kv.as_ref(), self.options.now)? as u64;
+        Ok(())
+    }
+
+    fn compact(&mut self) -> Result<()> {
+        let packs = &self.collector.packs;
+        let Some(live_share_min) = packs.share_to_compact(self.options.dead_share_max)? else {
+            return Ok(());
+        };
+        let options = CompactOptions {
+            live_share_min,
+            commits_kept_from: self.options.commits_kept_from,
+        };
+        let compact = || through(|ended| packs.compact_paced(&options, &mut |bytes| ended(self.pace(bytes))));
+        let compacted = match compact() {
+            Err(error) if error.is_full() && self.release_reserve()? => compact()?,
+            done => done?,
+        };
+        self.report.compacted = compacted;
+        Ok(())
+    }
+
+    /// Waits as long as the rate asks for.
+    fn pace(&self, bytes: u64) -> Result<()> {
+        let wait = self.limit.as_ref().map(|limit| limit.take(bytes as usize));
+        self.control.rest(wait.unwrap_or_default())
+    }
+
+    /// Sees to it that the index can be written to: a commit that fails half-way would stop it.
+    fn make_room(&self) -> Result<()> {
+        if !self.collector.packs.has_room(ROOM_LEN)? {
+            self.release_reserve()?;
+        }
+        Ok(())
+    }
+
+    fn with_room<T>(&self, mut work: impl FnMut() -> cairn_store::Result<T>) -> Result<T> {
+        match work() {
+            Err(error) if error.is_full() && self.release_reserve()? => Ok(work()?),
+            done => Ok(done?),
+        }
+    }
+
+    /// Returns whether there was one.
+    fn release_reserve(&self) -> Result<bool> {
+        let released = self.collector.packs.release_reserve()?;
+        self.used_reserve.set(self.used_reserve.get() || released);
+        Ok(released)
+    }
+}
+
+/// Gathers chunks, and hands them on [`MARKS_MAX`] at a time.
+fn in_batches(
+    walk: impl FnOnce(&mut dyn FnMut(ChunkAt) -> Result<()>) -> Result<()>,
+    mut each: impl FnMut(&[ChunkAt]) -> Result<()>,
+) -> Result<()> {
+    let mut batch = Vec::new();
+    walk(&mut |chunk| {
+        batch.push(chunk);
+        if batch.len() == MARKS_MAX {
+            each(&batch)?;
+            batch.clear();
+        }
+        Ok(())
+    })?;
+    if batch.is_empty() { Ok(()) } else { each(&batch) }
+}
+
+/// Runs a walk of the store whose visitor may end it with an error of ours.
+fn through<T>(
+    walk: impl FnOnce(&mut dyn FnMut(Result<()>) -> cairn_store::Result<()>) -> cairn_store::Result<T>,
+) -> Result<T> {
+    let mut ours = None;
+    let done = walk(&mut |outcome| {
+        outcome.map_err(|error| {
+            ours = Some(error);
+            cairn_store::Error::Unavailable {
+                store: cairn_store::StoreName::new("the collector"),
+                action: "go on",
+                source: "it ended".into(),
+            }
+        })
+    });
+    match ours {
+        Some(error) => Err(error),
+        None => Ok(done?),
+    }
+}
