@@ -228,7 +228,7 @@ fn who_is_not_root_is_told_what_could_not_be_restored() {
     std::os::unix::fs::chown(tree.join("folder/owned"), Some(1), Some(2)).expect("an owner");
     rustix::fs::mknodat(
         rustix::fs::CWD,
-        &tree.join("device"),
+        tree.join("device"),
         FileType::CharacterDevice,
         rustix::fs::Mode::from_raw_mode(0o600),
         rustix::fs::makedev(1, 3),

@@ -16,7 +16,7 @@ use crate::{
 #[derive(Debug)]
 pub enum LocalStore {
     /// A file per chunk, in casync's layout.
-    Flat(FlatStore),
+    Flat(Arc<FlatStore>),
     /// A few append-only files.
     Packs(PackStore),
 }
@@ -36,7 +36,7 @@ impl LocalStore {
                 sealing: options.sealing.clone(),
                 ..FlatOptions::default()
             };
-            return Ok(Self::Flat(FlatStore::open(path, options)?));
+            return Ok(Self::Flat(Arc::new(FlatStore::open(path, options)?)));
         }
         let refused = |action, what: &str| Error::Refused {
             store: StoreName::new(path.display().to_string()),
@@ -67,7 +67,7 @@ impl LocalStore {
     /// Its chunks.
     pub fn chunks(&self) -> &dyn Prune {
         match self {
-            Self::Flat(store) => store,
+            Self::Flat(store) => &**store,
             Self::Packs(store) => store,
         }
     }
@@ -83,7 +83,7 @@ impl LocalStore {
     /// As any store whose chunks can be listed and deleted.
     pub fn into_prunable(self) -> Arc<dyn Prune> {
         match self {
-            Self::Flat(store) => Arc::new(store),
+            Self::Flat(store) => store,
             Self::Packs(store) => Arc::new(store),
         }
     }
@@ -91,7 +91,7 @@ impl LocalStore {
     /// As any store.
     pub fn into_shared(self) -> Arc<dyn ChunkStore> {
         match self {
-            Self::Flat(store) => Arc::new(store),
+            Self::Flat(store) => store,
             Self::Packs(store) => Arc::new(store),
         }
     }

@@ -13,6 +13,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
 use rustix::fs::{FlockOperation, flock};
+use rustix::io::{ReadWriteFlags, preadv2};
 
 /// Files in one folder, a clock, random bytes.
 pub trait Host: Send + Sync + fmt::Debug {
@@ -41,6 +42,10 @@ pub trait HostFile: Send + Sync + fmt::Debug {
     fn len(&self) -> io::Result<u64>;
     /// Reads up to the end of the buffer or of the file; returns how many bytes.
     fn read_at(&self, offset: u64, buffer: &mut [u8]) -> io::Result<usize>;
+    /// Fills the buffer if that can be done without waiting for a disk; `false` says nothing about the file.
+    fn read_resident(&self, _offset: u64, _buffer: &mut [u8]) -> bool {
+        false
+    }
     /// Writes pieces one after the other.
     fn write_at(&self, offset: u64, pieces: &[&[u8]]) -> io::Result<()>;
     /// Asks for what was written to be on its way to the disk soon. No promise: a later `sync` has less to wait for.
@@ -150,6 +155,17 @@ impl HostFile for FolderFile {
             }
         }
         Ok(done)
+    }
+
+    fn read_resident(&self, offset: u64, buffer: &mut [u8]) -> bool {
+        let len = buffer.len();
+        let read = preadv2(
+            &self.0,
+            &mut [io::IoSliceMut::new(buffer)],
+            offset,
+            ReadWriteFlags::NOWAIT,
+        );
+        read.is_ok_and(|read| read == len)
     }
 
     fn write_at(&self, offset: u64, pieces: &[&[u8]]) -> io::Result<()> {

@@ -91,6 +91,11 @@ pub trait Locations: Send + Sync + fmt::Debug {
     /// Where these chunks are; one answer per key, in order.
     fn get_many(&self, keys: &[ChunkKey]) -> Result<Vec<Option<ChunkPlace>>>;
 
+    /// Where a chunk is, if that can be told without waiting for a disk; `None` says nothing about the chunk.
+    fn get_resident(&self, _key: ChunkKey) -> Option<ChunkPlace> {
+        None
+    }
+
     /// Takes changes in order, all or none. Everything before `watermark` has then been applied.
     fn apply(&self, changes: &[Change], watermark: LogPosition) -> Result<()>;
 
@@ -139,6 +144,11 @@ impl Locations for MemoryLocations {
             shard.get(key).copied()
         };
         Ok(keys.iter().map(get).collect())
+    }
+
+    fn get_resident(&self, key: ChunkKey) -> Option<ChunkPlace> {
+        let shard = self.shard(&key).read().unwrap_or_else(PoisonError::into_inner);
+        shard.get(&key).copied()
     }
 
     fn apply(&self, changes: &[Change], _watermark: LogPosition) -> Result<()> {

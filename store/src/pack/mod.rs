@@ -276,6 +276,14 @@ impl ChunkStore for PackStore {
         }))
     }
 
+    fn get_resident(&self, id: ChunkId, form: ChunkForm) -> Option<EncodedChunk> {
+        if form != ChunkForm::Compressed {
+            return None;
+        }
+        let bytes = self.engine.read_resident(self.key(id))?;
+        Some(EncodedChunk { id, form, bytes })
+    }
+
     fn set_aside(&self, damaged: &EncodedChunk) -> Result<bool> {
         let key = self.key(damaged.id);
         let Some(place) = self.engine.places(&[key])?[0] else {

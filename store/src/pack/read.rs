@@ -14,6 +14,9 @@ use crate::{Error, Result};
 /// Times that a chunk is looked up anew because its pack went away between the lookup and the read.
 const LOOKUPS_MAX: usize = 4;
 
+/// Longer frames are read by a thread that may wait: copying them would hold up other connections.
+const RESIDENT_LEN_MAX: u32 = 1 << 20;
+
 /// Frames that are read with one call.
 struct Run {
     pack: u32,
@@ -52,6 +55,18 @@ impl PackEngine {
         let missing =
             |(answer, key): (Option<Result<Bytes>>, &ChunkKey)| answer.unwrap_or_else(|| Err(self.missing(*key)));
         answers.into_iter().zip(keys).map(missing).collect()
+    }
+
+    /// The frame of a chunk, if it is in memory and right.
+    pub(super) fn read_resident(&self, key: ChunkKey) -> Option<Bytes> {
+        let place = self.locations.get_resident(key)?;
+        if place.len > RESIDENT_LEN_MAX {
+            return None;
+        }
+        let pack = self.pack(place.pack)?;
+        let mut frame = vec![0; place.len as usize];
+        let right = pack.file.read_resident(place.offset, &mut frame) && payload_crc(&frame) == place.crc;
+        right.then(|| Bytes::from(frame))
     }
 
     fn read_one(&self, key: ChunkKey) -> Result<Bytes> {
