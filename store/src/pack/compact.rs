@@ -1,16 +1,19 @@
 //! Getting space back: what is left of a pack is written anew, then the pack goes.
 //!
-//! Order: records written anew and durable, places published, the locations made to outlive a crash, the pack unlinked. A crash
-//! between any two leaves a chunk twice, of which the later counts, and the earlier is no longer named by anything.
+//! Order: records written anew and durable, places published, the locations made to outlive a crash, the pack unlinked, its name
+//! durably gone. A crash between any two leaves a chunk twice, of which the later counts. So the removal of a chunk is written
+//! anew with the rest of its pack for as long as any pack holds an older copy, which would come back without it.
 
 use std::collections::HashMap;
+use std::io;
 use std::sync::{Arc, PoisonError};
 
-use cairn_formats::{PackFooter, RecordKind, Removal};
+use cairn_formats::{PackFooter, RecordKind, Removal, payload_crc};
 
-use super::log::{Item, pack_name};
+use super::bug::{Bug, is_planted};
+use super::log::{Item, key_of, pack_name};
 use super::{ChunkKey, ChunkPlace, LogPosition, Pack, PackEngine, REMOVALS_MAX};
-use crate::Result;
+use crate::{Error, Result};
 
 /// Which packs are written anew.
 #[derive(Clone, Copy, Debug)]
@@ -61,16 +64,38 @@ impl PackEngine {
         self.writable()?;
         self.settle_all()?;
         let mut report = CompactReport::default();
+        let (victims, removed) = self.victims(options)?;
+        let copies = self.copies(&removed)?;
+        for pack in victims {
+            let len = self.pack_len(&pack)?;
+            let Some(footer) = self.footer(&pack)? else {
+                continue;
+            };
+            pace(0)?;
+            if is_planted(Bug::UnlinkFirst) {
+                self.unlink(&pack)?;
+            }
+            report.bytes_moved += self.move_out(&pack, &footer, &copies, pace)?;
+            if !is_planted(Bug::UnlinkFirst) {
+                self.unlink(&pack)?;
+            }
+            report.packs_removed += 1;
+            report.bytes_removed += len;
+        }
+        Ok(report)
+    }
+
+    /// The packs to be written anew, and all removals that are in them.
+    fn victims(&self, options: &CompactOptions) -> Result<(Vec<Arc<Pack>>, Vec<Removal>)> {
         let live = self.live_bytes()?;
         let open_number = self.open_number();
+        let mut victims = Vec::new();
+        let mut removed = Vec::new();
         for number in self.pack_numbers() {
             let Some(pack) = self.pack(number).filter(|_| number < open_number) else {
                 continue;
             };
-            let len = pack
-                .file
-                .len()
-                .map_err(|error| self.unavailable("read a pack", error))?;
+            let len = self.pack_len(&pack)?;
             let live = live.get(&number).copied().unwrap_or(0);
             if live as f64 >= options.live_share_min * len as f64 {
                 continue;
@@ -84,55 +109,99 @@ impl PackEngine {
             if last_commit.is_some_and(|offset| LogPosition { pack: number, offset } >= options.commits_kept_from) {
                 continue;
             }
-            pace(0)?;
-            report.bytes_moved += self.move_out(&pack, &footer, pace)?;
-            self.unlink(&pack)?;
-            report.packs_removed += 1;
-            report.bytes_removed += len;
+            // One whose removals are damaged stays: it may be mended.
+            let Some(removals) = self.removals_in(&pack, &footer)? else {
+                continue;
+            };
+            removed.extend(removals);
+            victims.push(pack);
         }
-        if report.packs_removed > 0 {
-            let synced = self.host.sync_names();
-            synced.map_err(|error| self.unavailable("sync the folder", error))?;
+        Ok((victims, removed))
+    }
+
+    /// All removals in a sealed pack; `None` if some are damaged.
+    fn removals_in(&self, pack: &Pack, footer: &PackFooter) -> Result<Option<Vec<Removal>>> {
+        let mut removals = Vec::new();
+        for entry in footer.entries.iter().filter(|entry| entry.kind == RecordKind::Removals) {
+            let payload = self.read_range(pack, entry.offset, entry.offset + u64::from(entry.len))?;
+            match Removal::decode_all(&payload) {
+                Ok(some) if payload_crc(&payload) == entry.crc => removals.extend(some),
+                _ => return Ok(None),
+            }
         }
-        Ok(report)
+        Ok(Some(removals))
+    }
+
+    /// Where the packs hold copies of removed chunks. One reading of all footers, unless nothing was removed.
+    fn copies(&self, removed: &[Removal]) -> Result<Copies> {
+        let mut copies = Copies::default();
+        let Some(last) = removed.iter().map(|removal| removal.pack).max() else {
+            return Ok(copies);
+        };
+        for removal in removed {
+            copies.places.insert(key_of(removal), Vec::new());
+        }
+        for number in self.pack_numbers().into_iter().filter(|&number| number <= last) {
+            let Some(pack) = self.pack(number) else {
+                continue;
+            };
+            let Some(footer) = self.footer(&pack)? else {
+                copies.unknown.push(number);
+                continue;
+            };
+            for entry in footer.entries.iter().filter(|entry| entry.kind == RecordKind::Chunk) {
+                let key = ChunkKey {
+                    domain: entry.domain,
+                    id: entry.id,
+                };
+                if let Some(places) = copies.places.get_mut(&key) {
+                    places.push((number, entry.offset));
+                }
+            }
+        }
+        Ok(copies)
     }
 
     /// Writes anew what a pack holds that counts. Returns the bytes of chunks.
-    fn move_out(&self, pack: &Arc<Pack>, footer: &PackFooter, pace: &mut dyn FnMut(u64) -> Result<()>) -> Result<u64> {
+    fn move_out(
+        &self,
+        pack: &Arc<Pack>,
+        footer: &PackFooter,
+        copies: &Copies,
+        pace: &mut dyn FnMut(u64) -> Result<()>,
+    ) -> Result<u64> {
         let mut entries = footer.entries.clone();
         entries.sort_unstable_by_key(|entry| entry.offset);
         let mut moved = 0;
         let mut ticket = 0;
-        let mut removals = Vec::new();
-        for entry in &entries {
+        for entry in entries.iter().filter(|entry| entry.kind == RecordKind::Chunk) {
             let place = ChunkPlace::of(pack.number, entry);
-            match entry.kind {
-                RecordKind::Chunk => {
-                    let key = ChunkKey {
-                        domain: entry.domain,
-                        id: entry.id,
-                    };
-                    let now = self.locations.get_many(&[key])?[0];
-                    if !now.is_some_and(|now| now.is_at(place.pack, place.offset)) {
-                        continue;
-                    }
-                    // What is damaged is out of the store by now, and reported by whoever asks for it.
-                    let Ok(frame) = self.read_place(pack, key, place) else {
-                        continue;
-                    };
-                    pace(frame.len() as u64)?;
-                    moved += frame.len() as u64;
-                    ticket = self.enqueue(vec![Item::moved(key, place, frame)])?;
-                }
-                RecordKind::Removals => {
-                    let payload = self.read_range(pack, entry.offset, entry.offset + u64::from(entry.len))?;
-                    removals.extend(Removal::decode_all(&payload).unwrap_or_default());
-                }
-                RecordKind::Commit => {}
+            let key = ChunkKey {
+                domain: entry.domain,
+                id: entry.id,
+            };
+            if !self.is_at(key, place)? {
+                continue;
             }
+            let frame = match self.read_place(pack, key, place) {
+                Ok(frame) => frame,
+                // What is damaged is out of the store by now.
+                Err(Error::Corrupt { .. }) if !self.is_at(key, place)? => continue,
+                Err(error) => return Err(error),
+            };
+            pace(frame.len() as u64)?;
+            moved += frame.len() as u64;
+            ticket = self.enqueue(vec![Item::moved(key, place, frame)])?;
         }
-        // Chunks that were taken away from packs that are still there must not come back with them.
-        removals.retain(|removal| removal.pack != pack.number && self.pack(removal.pack).is_some());
+        let mut removals = self.removals_in(pack, footer)?.unwrap_or_default();
+        removals.retain(|removal| {
+            let is_there = |&number: &u32| number != pack.number && self.pack(number).is_some();
+            let before = |&&(number, offset): &&(u32, u64)| (number, offset) <= (removal.pack, removal.offset);
+            let known = copies.places.get(&key_of(removal)).into_iter().flatten();
+            let mut holders = known.filter(before).map(|(number, _)| number);
+            let mut unknown = copies.unknown.iter().filter(|&&number| number <= removal.pack);
+            !is_planted(Bug::ForgottenRemovals) && (holders.any(is_there) || unknown.any(is_there))
+        });
         for removals in removals.chunks(REMOVALS_MAX) {
             ticket = self.enqueue(vec![Item::removals(removals.to_vec())])?;
         }
@@ -141,13 +210,36 @@ impl PackEngine {
         Ok(moved)
     }
 
+    fn is_at(&self, key: ChunkKey, place: ChunkPlace) -> Result<bool> {
+        let now = self.locations.get_many(&[key])?[0];
+        Ok(now.is_some_and(|now| now.is_at(place.pack, place.offset)))
+    }
+
+    /// Takes a pack away for good: until its name is durably gone it counts as there, since a crash may bring it back.
     fn unlink(&self, pack: &Arc<Pack>) -> Result<()> {
         self.locations.persist()?;
+        match self.host.remove(&pack_name(pack.number, pack.uuid)) {
+            // Gone already, by a call that could not sync it.
+            Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                return Err(self.unavailable("remove a pack", error));
+            }
+            _ => {}
+        }
+        let synced = self.host.sync_names();
+        synced.map_err(|error| self.unavailable("sync the folder", error))?;
         self.packs
             .write()
             .unwrap_or_else(PoisonError::into_inner)
             .remove(&pack.number);
-        let removed = self.host.remove(&pack_name(pack.number, pack.uuid));
-        removed.map_err(|error| self.unavailable("remove a pack", error))
+        Ok(())
     }
+}
+
+/// Where packs hold copies of chunks that were removed, named or not.
+#[derive(Default)]
+struct Copies {
+    /// Number and offset, per chunk.
+    places: HashMap<ChunkKey, Vec<(u32, u64)>>,
+    /// Packs without a footer, which may hold anything.
+    unknown: Vec<u32>,
 }

@@ -176,7 +176,7 @@ impl PackEngine {
         Ok(check)
     }
 
-    fn pack_len(&self, pack: &Pack) -> Result<u64> {
+    pub(super) fn pack_len(&self, pack: &Pack) -> Result<u64> {
         let len = pack.file.len();
         len.map_err(|error| self.unavailable("read a pack", error))
     }

@@ -63,7 +63,7 @@ pub(super) struct Folder {
     path: PathBuf,
     started: Instant,
     read_only: bool,
-    _lock: Option<File>,
+    lock: Option<File>,
 }
 
 impl Folder {
@@ -82,8 +82,17 @@ impl Folder {
             path: path.to_owned(),
             started: Instant::now(),
             read_only,
-            _lock: lock,
+            lock,
         })
+    }
+}
+
+impl Drop for Folder {
+    fn drop(&mut self) {
+        // Closing is not enough while a program that we have just started still shares the file.
+        if let Some(lock) = &self.lock {
+            let _ = flock(lock, FlockOperation::Unlock);
+        }
     }
 }
 

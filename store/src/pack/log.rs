@@ -5,7 +5,7 @@
 //! A failed sync spoils the file for good: the pack is cut back to what was durable and left, and the records, still in memory,
 //! go into a new one. Hot path: keep out copies of payloads.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::io;
 use std::sync::{Arc, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -16,6 +16,7 @@ use cairn_formats::{
     Removal, StorableChunk, payload_crc, raw_frame,
 };
 
+use super::bug::{Bug, is_planted};
 use super::{BATCH_TIME, Change, ChunkKey, ChunkPlace, LogPosition, Pack, PackEngine, removal};
 use crate::{Result, SyncPolicy};
 
@@ -33,8 +34,10 @@ enum Content {
         key: ChunkKey,
         plain_len: u32,
         pinned: bool,
-        /// Where it was, for one that is only written anew.
-        moved_from: Option<ChunkPlace>,
+        /// It is only written anew.
+        is_moved: bool,
+        /// Another record of it is there already (condemned, or not pinned).
+        is_again: bool,
     },
     /// Its number stands before the batch once it is written.
     Commit,
@@ -62,7 +65,8 @@ impl Item {
             key,
             plain_len: place.plain_len,
             pinned: place.pinned,
-            moved_from: Some(place),
+            is_moved: true,
+            is_again: true,
         };
         Self {
             content,
@@ -71,7 +75,7 @@ impl Item {
         }
     }
 
-    fn chunk(key: ChunkKey, pinned: bool, chunk: &StorableChunk) -> Self {
+    fn chunk(key: ChunkKey, pinned: bool, is_again: bool, chunk: &StorableChunk) -> Self {
         let payload = match chunk.form() {
             ChunkForm::Compressed => chunk.bytes().clone(),
             ChunkForm::Plain => Bytes::from(raw_frame(chunk.bytes())),
@@ -80,7 +84,8 @@ impl Item {
             key,
             plain_len: chunk.plain_len() as u32,
             pinned,
-            moved_from: None,
+            is_moved: false,
+            is_again,
         };
         Self::new(content, payload)
     }
@@ -89,10 +94,15 @@ impl Item {
     fn new_chunk(&self) -> Option<ChunkKey> {
         match self.content {
             Content::Chunk {
-                key, moved_from: None, ..
+                key, is_moved: false, ..
             } => Some(key),
             _ => None,
         }
+    }
+
+    /// Whether nothing that is there is replaced or taken away.
+    fn is_only_new(&self) -> bool {
+        matches!(self.content, Content::Chunk { is_again: false, .. })
     }
 
     fn head(&self, synced: u64) -> RecordHead {
@@ -122,6 +132,14 @@ impl Item {
     }
 }
 
+/// The chunk that is taken away.
+pub(super) fn key_of(removal: &Removal) -> ChunkKey {
+    ChunkKey {
+        domain: removal.domain,
+        id: removal.id,
+    }
+}
+
 fn digest(payload: &[u8]) -> ChunkId {
     ChunkId::from_bytes(*blake3::hash(payload).as_bytes())
 }
@@ -140,6 +158,8 @@ pub(super) struct Queue {
     writing: bool,
     /// Chunks that wait or are being written, and whether they will be pinned.
     pending: HashMap<ChunkKey, (u64, bool)>,
+    /// Chunks whose removal waits or is being written: whoever puts one now must not be told that it is there.
+    leaving: HashMap<ChunkKey, u64>,
 }
 
 /// What only who writes may touch.
@@ -175,16 +195,16 @@ impl PackEngine {
     pub(super) fn put_many(&self, domain: DomainId, pinned: bool, chunks: &[StorableChunk]) -> Result<()> {
         self.writable()?;
         let keys: Vec<ChunkKey> = chunks.iter().map(|chunk| ChunkKey { domain, id: chunk.id() }).collect();
-        let done_before = self.queue().done;
-        let places = self.locations.get_many(&keys)?;
-        let places = self.relied_on(&keys, places, pinned)?;
-        let absent = chunks
-            .iter()
-            .zip(&keys)
-            .zip(&places)
-            .filter(|(_, place)| place.is_none());
+        let (done_before, leaving) = {
+            let queue = self.queue();
+            let leaving: HashSet<ChunkKey> = keys.iter().filter(|key| queue.leaves(key)).copied().collect();
+            (queue.done, leaving)
+        };
+        let found = self.locations.get_many(&keys)?;
+        let places = self.relied_on(&keys, found.clone(), pinned)?;
+        let absent = (0..keys.len()).filter(|&n| places[n].is_none() || leaving.contains(&keys[n]));
         let items: Vec<Item> = absent
-            .map(|((chunk, key), _)| Item::chunk(*key, pinned, chunk))
+            .map(|n| Item::chunk(keys[n], pinned, found[n].is_some(), &chunks[n]))
             .collect();
         if items.is_empty() {
             return Ok(());
@@ -200,7 +220,7 @@ impl PackEngine {
         };
         for ((item, key), place) in items.into_iter().zip(keys).zip(places) {
             let coming = queue.pending.get(&key).is_some_and(|&(_, will_be)| will_be || !pinned);
-            if place.is_none() && !coming {
+            if queue.leaves(&key) || (place.is_none() && !coming) {
                 queue.push(item);
             }
         }
@@ -270,13 +290,20 @@ impl PackEngine {
             let (written, outcome) = self.write(&items);
             queue = self.queue();
             let rest = items.split_off(written);
+            queue.done += written as u64;
+            let done = queue.done;
             for item in &items {
                 queue.bytes -= item.payload.len();
-                if let Some(key) = item.new_chunk() {
+                // Unless the same chunk was queued once more.
+                if let Some(key) = item.new_chunk()
+                    && queue.pending.get(&key).is_some_and(|&(ticket, _)| ticket <= done)
+                {
                     queue.pending.remove(&key);
                 }
+                if let Content::Removals(_) = item.content {
+                    queue.leaving.retain(|_, ticket| *ticket > done);
+                }
             }
-            queue.done += written as u64;
             let later = std::mem::replace(&mut queue.items, rest);
             queue.items.extend(later);
             queue.writing = false;
@@ -313,10 +340,7 @@ impl PackEngine {
 
     /// Appends as many records as the open pack has room for; at least one, or else seals it.
     fn write_some(&self, writer: &mut Writer, items: &[Item]) -> std::result::Result<usize, (&'static str, io::Error)> {
-        if writer.failed {
-            let error = io::Error::other("an earlier write could not be published: open the store again");
-            return Err(("write", error));
-        }
+        writer.check().map_err(|error| ("write", error))?;
         if writer.open.is_none() {
             let begun = self.begin_pack(writer.last_number + 1);
             writer.open = Some(begun.map_err(|error| ("begin a pack", error))?);
@@ -347,11 +371,15 @@ impl PackEngine {
         let sync = match self.options.sync {
             // What a batch of the index names must not be lost if the batch is not.
             _ if commits > 0 => true,
+            // The locations may outlive the log's tail: of a chunk that was moved or removed they must not know more than it.
+            _ if !items.iter().all(Item::is_only_new) => true,
             SyncPolicy::Sync => true,
             SyncPolicy::Batch => self.host.now().saturating_sub(open.synced_at) >= BATCH_TIME,
             SyncPolicy::None => false,
         };
         if sync && let Err(error) = open.sync(self.host.now()) {
+            // These are still in memory, and nobody has been told of them.
+            open.entries.truncate(open.entries.len() - fitting);
             self.abandon(writer);
             return Err(("sync a pack", error));
         }
@@ -377,18 +405,21 @@ impl PackEngine {
         end: LogPosition,
         first_commit: u64,
     ) -> Result<()> {
+        if is_planted(Bug::EarlyWatermark) {
+            self.locations.apply(&[], end)?;
+        }
         let mut changes = Vec::with_capacity(items.len());
         let mut orphans = Vec::new();
         let mut commit = first_commit;
         for (item, entry) in items.iter().zip(entries) {
             match &item.content {
-                Content::Chunk { key, moved_from, .. } => {
+                Content::Chunk { key, is_moved, .. } => {
                     let place = ChunkPlace::of(end.pack, entry);
-                    if let Some(from) = moved_from {
+                    if *is_moved {
                         self.apply(&mut changes, begin)?;
-                        let now = self.locations.get_many(&[*key])?[0];
-                        if !now.is_some_and(|now| now.is_at(from.pack, from.offset)) {
-                            // Removed while it was on its way: it must not come back with the next opening either.
+                        if self.locations.get_many(&[*key])?[0].is_none() {
+                            // Removed while it was on its way: it must not come back with the next opening either. (Put again
+                            // meanwhile, this is as good a copy.)
                             orphans.push(removal(*key, &place));
                             continue;
                         }
@@ -418,7 +449,8 @@ impl PackEngine {
         Ok(())
     }
 
-    /// Removes chunks that are still where a record says that they were.
+    /// Removes chunks that are where a record says that they were, or further back in the log: a chunk that is found there
+    /// again is an older copy, such as a crash in the middle of moving a pack leaves.
     pub(super) fn apply_removals(
         &self,
         removals: &[Removal],
@@ -426,14 +458,10 @@ impl PackEngine {
         watermark: LogPosition,
     ) -> Result<()> {
         self.apply(changes, watermark)?;
-        let key = |removal: &Removal| ChunkKey {
-            domain: removal.domain,
-            id: removal.id,
-        };
-        let keys: Vec<ChunkKey> = removals.iter().map(key).collect();
+        let keys: Vec<ChunkKey> = removals.iter().map(key_of).collect();
         let places = self.locations.get_many(&keys)?;
         for ((removal, key), place) in removals.iter().zip(keys).zip(places) {
-            if place.is_some_and(|place| place.is_at(removal.pack, removal.offset)) {
+            if place.is_some_and(|place| (place.pack, place.offset) <= (removal.pack, removal.offset)) {
                 changes.push(Change::Remove(key));
             }
         }
@@ -448,11 +476,12 @@ impl PackEngine {
         let file = self.host.create(&name)?;
         let begun = (|| {
             file.write_at(0, &[&header])?;
-            if self.options.sync != SyncPolicy::None {
-                file.sync()?;
-                self.host.sync_names()?;
+            // Whatever the policy is: a batch of the index in this pack is durable only if the pack's name is.
+            file.sync()?;
+            if is_planted(Bug::MissingNameSync) {
+                return Ok(());
             }
-            Ok(())
+            self.host.sync_names()
         })();
         if let Err(error) = begun {
             // The first error is the one to tell; a file without records is passed over when the store is opened.
@@ -494,29 +523,25 @@ impl PackEngine {
             .and_then(|()| open.pack.file.sync())
     }
 
-    /// Leaves the open pack for good, cut back to what is durable.
+    /// Leaves the open pack for good. All its entries have been published.
     fn abandon(&self, writer: &mut Writer) {
-        if let Some(open) = writer.open.take() {
-            // Found already where the policy is to acknowledge first: no longer.
-            let mut changes = Vec::new();
-            for entry in &open.entries[open.synced_entries..] {
-                let key = ChunkKey {
-                    domain: entry.domain,
-                    id: entry.id,
-                };
-                let gone = removal(key, &ChunkPlace::of(open.pack.number, entry));
-                writer.failed |= self
-                    .apply_removals(&[gone], &mut changes, open.position(open.synced))
-                    .is_err();
-            }
-            // If not even that works, what is behind is told from the rest by its check sums when the store is opened; it was
-            // never acknowledged, and is written again elsewhere.
-            let _ = open.pack.file.truncate(open.synced);
+        let Some(open) = writer.open.take() else {
+            return;
+        };
+        if open.synced_entries < open.entries.len() {
+            // Acknowledged before they were durable, by policy. They can still be read, and the next opening writes them once
+            // more; until then nothing may be acknowledged that relies on them.
+            writer.failed = true;
+            return;
         }
+        // If not even that works, what is behind is told from the rest by its check sums when the store is opened; it was
+        // never acknowledged, and is written again elsewhere.
+        let _ = open.pack.file.truncate(open.synced);
     }
 
     pub(super) fn sync_writer(&self) -> Result<()> {
         let mut writer = self.writer.lock().unwrap_or_else(PoisonError::into_inner);
+        writer.check().map_err(|error| self.unavailable("sync a pack", error))?;
         let Some(open) = writer.open.as_mut() else {
             return Ok(());
         };
@@ -568,13 +593,35 @@ impl PackEngine {
     }
 }
 
+impl Writer {
+    /// Errors: it may not go on.
+    fn check(&self) -> io::Result<()> {
+        if self.failed {
+            let message = "an earlier write was lost or could not be published: open the store again";
+            return Err(io::Error::other(message));
+        }
+        Ok(())
+    }
+}
+
 impl Queue {
+    /// Whether a chunk that is there now is about to be taken away.
+    fn leaves(&self, key: &ChunkKey) -> bool {
+        self.leaving.contains_key(key)
+    }
+
     fn push(&mut self, item: Item) {
         self.enqueued += 1;
         self.bytes += item.payload.len();
         if let Some(key) = item.new_chunk() {
             let pinned = matches!(item.content, Content::Chunk { pinned: true, .. });
             self.pending.insert(key, (self.enqueued, pinned));
+            self.leaving.remove(&key);
+        }
+        if let Content::Removals(removals) = &item.content {
+            for removal in removals {
+                self.leaving.insert(key_of(removal), self.enqueued);
+            }
         }
         self.items.push(item);
     }
@@ -644,7 +691,12 @@ impl OpenPack {
     }
 
     fn sync(&mut self, now: Duration) -> io::Result<()> {
-        self.pack.file.sync()?;
+        if !is_planted(Bug::MissingSync) {
+            let synced = self.pack.file.sync();
+            if !is_planted(Bug::TrustAfterFailedSync) || synced.is_ok() {
+                synced?;
+            }
+        }
         self.synced = self.end;
         self.synced_at = now;
         self.synced_entries = self.entries.len();

@@ -10,6 +10,7 @@
 //! Not here: which chunks may be deleted (`index`), whether bytes are the chunk of their name beyond the check sum that their
 //! place carries (`wrapper/verify.rs`).
 
+pub(crate) mod bug;
 mod compact;
 mod contents;
 mod host;
@@ -286,6 +287,8 @@ impl ChunkStore for PackStore {
 
     fn set_aside(&self, damaged: &EncodedChunk) -> Result<bool> {
         let key = self.key(damaged.id);
+        // What is being moved is removed from where it arrives.
+        self.engine.settle_all()?;
         let Some(place) = self.engine.places(&[key])?[0] else {
             return Ok(false);
         };
@@ -309,6 +312,8 @@ impl Prune for PackStore {
 
     fn remove_many(&self, ids: &[ChunkId]) -> Result<()> {
         let keys = self.keys(ids);
+        // As in `set_aside`.
+        self.engine.settle_all()?;
         let places = self.engine.places(&keys)?;
         let there: Vec<_> = keys
             .into_iter()

@@ -8,6 +8,7 @@ use std::sync::{Arc, PoisonError};
 use bytes::Bytes;
 use cairn_formats::payload_crc;
 
+use super::bug::{Bug, is_planted};
 use super::{ChunkKey, ChunkPlace, Pack, PackEngine, checksum_error};
 use crate::{Error, Result};
 
@@ -141,7 +142,9 @@ impl PackEngine {
     /// The frame, if it is the one that was written. What is damaged is taken out of the store, so that it is missing and can
     /// be put again; its bytes stay where they are.
     fn checked(&self, pack: &Arc<Pack>, key: ChunkKey, place: ChunkPlace, frame: Bytes) -> Result<Bytes> {
-        let is_right = |frame: &Bytes| frame.len() == place.len as usize && payload_crc(frame) == place.crc;
+        let is_right = |frame: &Bytes| {
+            frame.len() == place.len as usize && (payload_crc(frame) == place.crc || is_planted(Bug::UncheckedFrame))
+        };
         if is_right(&frame) {
             return Ok(frame);
         }

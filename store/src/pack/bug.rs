@@ -1,0 +1,45 @@
+//! Bugs that the simulator must find (`sim/`): each is one line of the engine turned around. In a program none of them is there.
+
+/// A bug that a test can plant.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Bug {
+    /// Records are acknowledged before the sync.
+    MissingSync,
+    /// A new pack's name is not synced.
+    MissingNameSync,
+    /// After a failed sync the same file is used and synced again.
+    TrustAfterFailedSync,
+    /// A pack is removed before what was moved out of it is durable.
+    UnlinkFirst,
+    /// Frames are not compared with the sum in their place.
+    UncheckedFrame,
+    /// The locations are told that more of the log has been applied than has.
+    EarlyWatermark,
+    /// A batch of the index counts although something before it is torn.
+    CommitBehindGap,
+    /// Compaction forgets which chunks were removed from older packs.
+    ForgottenRemovals,
+}
+
+#[cfg(test)]
+thread_local! {
+    static PLANTED: std::cell::Cell<Option<Bug>> = const { std::cell::Cell::new(None) };
+}
+
+/// Plants a bug for whatever runs on this thread.
+#[cfg(test)]
+pub(crate) fn plant(bug: Option<Bug>) {
+    PLANTED.set(bug);
+}
+
+/// Whether the bug is there: never, but in the simulator's own test.
+#[cfg(test)]
+pub(super) fn is_planted(bug: Bug) -> bool {
+    PLANTED.get() == Some(bug)
+}
+
+/// Never.
+#[cfg(not(test))]
+pub(super) const fn is_planted(_bug: Bug) -> bool {
+    false
+}
