@@ -6,11 +6,12 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help run test lint coverage bench fuzz clean
+.PHONY: help run test lint coverage bench fuzz simulate clean
 
 CACHE := $(or $(CAIRN_CACHE),$(or $(XDG_CACHE_HOME),$(HOME)/.cache)/cairn)
 TARGET := $(or $(CARGO_TARGET_DIR),target)
 SECONDS ?= 60
+SEEDS ?= 100000
 
 # desync and the cargo tools that tools/bootstrap built.
 export PATH := $(CACHE)/bin:$(PATH)
@@ -55,6 +56,10 @@ bench: ## cairn, casync, desync and nginx on the same work, as a table
 fuzz: ## every decoder, each for SECONDS=60
 	@tools/bootstrap fuzz
 	tools/fuzz $(SECONDS)
+
+simulate: ## the pack store on a simulated disk, SEEDS=100000 from FIRST_SEED=0 on
+	@tools/bootstrap test
+	SEEDS=$(SEEDS) cargo test --locked -p cairn-store --lib sim::no_seed -- --nocapture
 
 clean: ## removes what was built here (not ./data)
 	cargo clean

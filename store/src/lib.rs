@@ -15,6 +15,8 @@ mod open;
 mod pack;
 mod rate;
 mod sealing;
+#[cfg(test)]
+mod sim;
 mod wrapper;
 
 use std::fmt;

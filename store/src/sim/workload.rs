@@ -1,0 +1,786 @@
+//! What people do to a store, all at once, and what they then know: the promises that every later look is held to.
+//!
+//! Several writers put, flush and commit; chunks are removed, set aside and compacted; the store is closed, killed and loses
+//! power at any operation, also while it is being opened. The calls of all follow each other on one thread, in an order that
+//! the seed gives. Not here: threads (the engine's own tests), what deletes chunks (`index`).
+
+use std::collections::BTreeSet;
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
+
+use bytes::Bytes;
+use cairn_formats::{Chunk, ChunkForm, DigestAlgorithm, DomainId, Level, StorableChunk};
+
+use super::disk::{Disk, Faults};
+use super::rows::Rows;
+use crate::pack::{ChunkKey, CompactOptions, LogPosition, OpenReport, PackEngine, PackOptions, PackStore};
+use crate::{ChunkStore as _, Error, Prune as _, StoreName, SyncPolicy};
+
+/// What is wrong, in words.
+pub(super) type Outcome<T = ()> = Result<T, String>;
+
+const CHUNKS: usize = 24;
+const DOMAINS: usize = 2;
+const WRITERS: usize = 3;
+const KEYS: usize = CHUNKS * DOMAINS;
+
+/// As the engine's.
+const BATCH_TIME: Duration = Duration::from_millis(50);
+
+/// What a seed decides before anything happens.
+#[derive(Clone, Copy, Debug)]
+struct Plan {
+    sync: SyncPolicy,
+    /// The locations outlive the process, more or less.
+    rows_kept: bool,
+    faults: Faults,
+    /// The disk changes bytes in silence.
+    damages: bool,
+    fills_up: bool,
+    rows_fail: bool,
+    steps: u32,
+}
+
+impl Plan {
+    fn of(seed: u64, random: &mut fastrand::Rng) -> Self {
+        let mut faults = Faults::default();
+        let some = |random: &mut fastrand::Rng, most: u32| if random.u32(..3) == 0 { random.u32(1..most) } else { 0 };
+        if random.u32(..4) > 0 {
+            faults.read_error = some(random, 200);
+            faults.write_error = some(random, 400);
+            faults.sync_error = some(random, 800);
+            faults.name_error = some(random, 1500);
+        }
+        let damages = random.u32(..4) == 0;
+        if damages && random.bool() {
+            faults.misdirected = 300;
+        }
+        Self {
+            sync: [SyncPolicy::Sync, SyncPolicy::Batch, SyncPolicy::None][(seed % 3) as usize],
+            rows_kept: random.bool(),
+            faults,
+            damages,
+            fills_up: random.u32(..3) == 0,
+            rows_fail: random.u32(..6) == 0,
+            steps: random.u32(20..140),
+        }
+    }
+}
+
+/// What is known of a chunk.
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum There {
+    No,
+    Maybe,
+    /// While the machine runs; acknowledged at this time by a store that syncs later.
+    UntilPowerCut(Duration),
+    Yes,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Fact {
+    there: There,
+    /// Its last removal was acknowledged, and nobody has put it since.
+    removed: bool,
+    /// The step in which it may have been removed last.
+    removed_at: u64,
+}
+
+/// A batch of the index.
+#[derive(Debug)]
+struct Batch {
+    bytes: Bytes,
+    /// The chunks that it names.
+    keys: Vec<usize>,
+    step: u64,
+    acknowledged: bool,
+    /// It was not there after a crash: it must not come later.
+    gone: bool,
+}
+
+/// One run.
+pub(super) struct World {
+    random: fastrand::Rng,
+    plan: Plan,
+    disk: Disk,
+    rows: Arc<Rows>,
+    stores: Vec<PackStore>,
+    facts: Vec<Fact>,
+    /// Put, and not flushed since.
+    queued: BTreeSet<usize>,
+    /// What each writer has put since its last commit.
+    written: Vec<BTreeSet<usize>>,
+    batches: Vec<Batch>,
+    step: u64,
+    /// Batches may be gone with their packs.
+    forgets_batches: bool,
+    suspects: usize,
+    talk: bool,
+    pub(super) reopened: u64,
+}
+
+macro_rules! ensure {
+    ($condition:expr, $($why:tt)*) => {
+        if !$condition {
+            return Err(format!($($why)*));
+        }
+    };
+}
+
+macro_rules! say {
+    ($world:expr, $($what:tt)*) => {
+        if $world.talk {
+            eprintln!("{:4} {:6} {}", $world.step, $world.disk.counts().operations, format!($($what)*));
+        }
+    };
+}
+
+/// The chunks of all runs.
+fn chunk(n: usize) -> &'static StorableChunk {
+    static ALL: OnceLock<Vec<StorableChunk>> = OnceLock::new();
+    &ALL.get_or_init(|| {
+        let mut random = fastrand::Rng::with_seed(7);
+        let mut make = |n: usize| {
+            let len = [40, 300, 700, 2500][n % 4] + random.usize(..300);
+            let plain: Vec<u8> = std::iter::repeat_with(|| random.u8(..)).take(len).collect();
+            Chunk::from_plain(DigestAlgorithm::default(), plain.into()).encode(ChunkForm::Compressed, Level::DEFAULT)
+        };
+        (0..CHUNKS).map(&mut make).collect()
+    })[n]
+}
+
+fn chunk_of(key: usize) -> &'static StorableChunk {
+    chunk(key % CHUNKS)
+}
+
+fn key_of(key: usize) -> ChunkKey {
+    ChunkKey {
+        domain: DomainId((key / CHUNKS) as u32),
+        id: chunk_of(key).id(),
+    }
+}
+
+impl World {
+    pub(super) fn new(seed: u64, talk: bool) -> Self {
+        let mut random = fastrand::Rng::with_seed(seed);
+        let plan = Plan::of(seed, &mut random);
+        if talk {
+            eprintln!("seed {seed}: {plan:?}");
+        }
+        Self {
+            disk: Disk::new(random.fork(), plan.faults),
+            rows: Arc::new(Rows::new(plan.rows_kept)),
+            random,
+            plan,
+            stores: Vec::new(),
+            facts: vec![
+                Fact {
+                    there: There::No,
+                    removed: false,
+                    removed_at: 0,
+                };
+                KEYS
+            ],
+            queued: BTreeSet::new(),
+            written: vec![BTreeSet::new(); WRITERS],
+            batches: Vec::new(),
+            step: 0,
+            forgets_batches: false,
+            suspects: 0,
+            talk,
+            reopened: 0,
+        }
+    }
+
+    /// Runs it to its end. The answer is the first promise that was broken.
+    pub(super) fn run(&mut self) -> Outcome {
+        self.open()?;
+        for _ in 0..self.plan.steps {
+            self.step += 1;
+            self.one_step()?;
+            if self.disk.is_off() {
+                say!(self, "the power went");
+                self.stores.clear();
+                self.lose_power();
+                self.open()?;
+            }
+        }
+        self.finish()
+    }
+
+    pub(super) fn disk(&self) -> &Disk {
+        &self.disk
+    }
+
+    fn engine(&self) -> &Arc<PackEngine> {
+        self.stores[0].engine()
+    }
+
+    /// Whether bytes that were durable may have changed.
+    fn is_damaged(&self) -> bool {
+        self.disk.counts().damages > 0
+    }
+
+    fn one_step(&mut self) -> Outcome {
+        match self.random.u32(..100) {
+            0..28 => self.put(),
+            28..42 => self.flush(),
+            42..54 => self.commit(),
+            54..63 => self.remove(),
+            63..65 => self.set_aside(),
+            65..70 => self.compact(),
+            70..80 => self.read(),
+            80..82 => self.sync(),
+            82..84 => self.close(),
+            84..86 => self.kill(),
+            86..92 => {
+                let operations = if self.random.bool() {
+                    self.random.u64(..12)
+                } else {
+                    self.random.u64(..80)
+                };
+                self.disk.cut_after(operations);
+                Ok(())
+            }
+            92..95 => {
+                self.disk.wait(Duration::from_millis(self.random.u64(..150)));
+                Ok(())
+            }
+            95..97 => {
+                let room = (self.plan.fills_up && self.random.bool()).then(|| self.random.usize(..6000));
+                say!(self, "room for {room:?}");
+                self.disk.set_room(room);
+                Ok(())
+            }
+            97 => {
+                self.disk.set_clock();
+                Ok(())
+            }
+            98 if self.plan.rows_fail => {
+                self.rows.fail_in(self.random.u32(..10));
+                Ok(())
+            }
+            _ if self.plan.damages => {
+                let flipped = self.disk.flip_bit();
+                say!(self, "flipped {flipped:?}");
+                Ok(())
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Any keys of one domain.
+    fn some_keys(&mut self, most: usize) -> (usize, Vec<usize>) {
+        let domain = self.random.usize(..DOMAINS);
+        let count = self.random.usize(1..=most);
+        let keys: BTreeSet<usize> = (0..count)
+            .map(|_| domain * CHUNKS + self.random.usize(..CHUNKS))
+            .collect();
+        (domain, keys.into_iter().collect())
+    }
+
+    fn put(&mut self) -> Outcome {
+        let (domain, keys) = self.some_keys(6);
+        let writer = self.random.usize(..WRITERS);
+        let chunks: Vec<StorableChunk> = keys.iter().map(|&key| chunk_of(key).clone()).collect();
+        let answer = self.stores[domain].put_many(&chunks);
+        say!(self, "put {keys:?} {answer:?}");
+        for key in keys {
+            let fact = &mut self.facts[key];
+            fact.removed = false;
+            if fact.there == There::No {
+                fact.there = There::Maybe;
+            }
+            if answer.is_ok() {
+                self.queued.insert(key);
+                self.written[writer].insert(key);
+            }
+        }
+        Ok(())
+    }
+
+    fn flush(&mut self) -> Outcome {
+        let before = (self.disk.counts().writes, self.now());
+        let answer = self.stores[0].flush();
+        say!(self, "flush {answer:?}");
+        if let Err(error) = answer {
+            // As the server does: a store that refuses to go on is opened again.
+            let refuses = format!("{error:?}").contains("open the store again");
+            return if refuses && self.random.bool() {
+                self.close()
+            } else {
+                Ok(())
+            };
+        }
+        let wrote = self.disk.counts().writes > before.0;
+        let now = self.now();
+        for key in std::mem::take(&mut self.queued) {
+            let there = &mut self.facts[key].there;
+            if matches!(there, There::No | There::Maybe) {
+                *there = match self.plan.sync {
+                    SyncPolicy::Sync => There::Yes,
+                    SyncPolicy::Batch | SyncPolicy::None => There::UntilPowerCut(now),
+                };
+            }
+        }
+        if wrote && self.plan.sync == SyncPolicy::Batch {
+            for fact in &mut self.facts {
+                if let There::UntilPowerCut(since) = fact.there
+                    && since + BATCH_TIME <= before.1
+                {
+                    fact.there = There::Yes;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn now(&self) -> Duration {
+        crate::pack::Host::now(&self.disk)
+    }
+
+    /// All that was put is durable.
+    fn all_durable(&mut self) {
+        for key in std::mem::take(&mut self.queued) {
+            self.facts[key].there = There::Yes;
+        }
+        for fact in &mut self.facts {
+            if let There::UntilPowerCut(_) = fact.there {
+                fact.there = There::Yes;
+            }
+        }
+    }
+
+    fn commit(&mut self) -> Outcome {
+        let writer = self.random.usize(..WRITERS);
+        let keys: Vec<usize> = std::mem::take(&mut self.written[writer]).into_iter().collect();
+        let mut bytes = (self.batches.len() as u64).to_le_bytes().to_vec();
+        let len = self.random.usize(..200);
+        bytes.extend(std::iter::repeat_with(|| self.random.u8(..)).take(len));
+        let bytes = Bytes::from(bytes);
+        let answer = self.engine().commit(bytes.clone());
+        say!(self, "commit {} of {keys:?} {answer:?}", self.batches.len());
+        self.batches.push(Batch {
+            bytes,
+            keys,
+            step: self.step,
+            acknowledged: answer.is_ok(),
+            gone: false,
+        });
+        if answer.is_ok() {
+            self.all_durable();
+        }
+        self.check_batches()
+    }
+
+    fn sync(&mut self) -> Outcome {
+        let answer = self.engine().sync();
+        say!(self, "sync {answer:?}");
+        if answer.is_ok() {
+            self.all_durable();
+        }
+        Ok(())
+    }
+
+    fn remove(&mut self) -> Outcome {
+        let (domain, mut keys) = self.some_keys(5);
+        let by_place = self.random.bool();
+        let answer = if !by_place {
+            let ids: Vec<_> = keys.iter().map(|&key| chunk_of(key).id()).collect();
+            self.stores[domain].remove_many(&ids)
+        } else {
+            let places = self.rows.places();
+            keys.retain(|&key| places.contains_key(&key_of(key)));
+            let chunks: Vec<_> = keys.iter().map(|&key| (key_of(key), places[&key_of(key)])).collect();
+            self.engine().remove_at(&chunks)
+        };
+        say!(self, "remove {keys:?} {answer:?}");
+        let places = self.rows.places();
+        for key in keys {
+            // What was on its way elsewhere is left.
+            if by_place && answer.is_ok() && places.contains_key(&key_of(key)) {
+                continue;
+            }
+            self.removed(key, answer.is_ok());
+        }
+        Ok(())
+    }
+
+    fn removed(&mut self, key: usize, acknowledged: bool) {
+        let fact = &mut self.facts[key];
+        fact.removed_at = self.step;
+        if acknowledged {
+            // Of one that was not there nothing is written down.
+            fact.removed = matches!(fact.there, There::Yes | There::UntilPowerCut(_));
+            fact.there = There::No;
+        } else {
+            fact.there = There::Maybe;
+        }
+        self.queued.remove(&key);
+        for written in &mut self.written {
+            written.remove(&key);
+        }
+    }
+
+    fn set_aside(&mut self) -> Outcome {
+        let (domain, keys) = self.some_keys(1);
+        let id = chunk_of(keys[0]).id();
+        let Some(Ok(chunk)) = self.stores[domain].get_many(&[id]).pop() else {
+            return Ok(());
+        };
+        let answer = self.stores[domain].set_aside(&chunk);
+        say!(self, "set aside {keys:?} {answer:?}");
+        match answer {
+            Ok(true) => self.removed(keys[0], true),
+            // It could not be read again.
+            Ok(false) => {}
+            Err(_) => self.removed(keys[0], false),
+        }
+        Ok(())
+    }
+
+    fn compact(&mut self) -> Outcome {
+        let forget = self.plan.rows_kept && self.random.u32(..8) == 0;
+        let options = CompactOptions {
+            live_share_min: *self.random.choice(&[0.2, 0.5, 0.8, 1.0]).expect("not empty"),
+            commits_kept_from: LogPosition {
+                pack: if forget { u32::MAX } else { 0 },
+                offset: 0,
+            },
+        };
+        self.forgets_batches |= forget;
+        let answer = self.engine().compact(&options);
+        say!(self, "compact {} {answer:?}", options.live_share_min);
+        Ok(())
+    }
+
+    fn read(&mut self) -> Outcome {
+        let (_, keys) = self.some_keys(8);
+        for key in keys {
+            self.look(key, false)?;
+        }
+        Ok(())
+    }
+
+    /// Asks for a chunk and compares with what is known; `calm` says that no fault can be the reason of an error. Returns whether it is there.
+    fn look(&mut self, key: usize, calm: bool) -> Outcome<bool> {
+        let store = &self.stores[key / CHUNKS];
+        let id = chunk_of(key).id();
+        let has = store.has_many(&[id]).map(|has| has[0]);
+        let got = store.get_many(&[id]).pop().expect("one answer per id");
+        let fact = self.facts[key];
+        say!(
+            self,
+            "look at {key} ({fact:?}): {has:?} {:?}",
+            got.as_ref().map(|chunk| chunk.bytes.len())
+        );
+        match (&has, &got) {
+            (_, Ok(chunk)) if chunk.bytes[..] != chunk_of(key).bytes()[..] => {
+                Err(format!("chunk {key} reads as other bytes"))
+            }
+            (Ok(has), Ok(_)) => {
+                ensure!(*has || !calm, "chunk {key} can be read and is said not to be there");
+                ensure!(
+                    fact.there != There::No || self.is_damaged(),
+                    "chunk {key} came back after it was removed or gone"
+                );
+                Ok(true)
+            }
+            (Ok(has), Err(Error::Missing { .. })) => {
+                ensure!(!has || self.is_damaged(), "chunk {key} is said to be there and is not");
+                let must = matches!(fact.there, There::Yes | There::UntilPowerCut(_));
+                ensure!(!must || self.is_damaged(), "chunk {key} is lost ({fact:?})");
+                if must {
+                    self.removed(key, false);
+                }
+                Ok(false)
+            }
+            (_, Err(Error::Corrupt { .. })) => {
+                ensure!(self.is_damaged(), "chunk {key} is damaged");
+                self.removed(key, false);
+                Ok(false)
+            }
+            (has, got) => {
+                ensure!(
+                    !calm,
+                    "chunk {key} cannot be read: {has:?} {:?}",
+                    got.as_ref().map(|_| ())
+                );
+                Ok(false)
+            }
+        }
+    }
+
+    fn close(&mut self) -> Outcome {
+        say!(self, "close");
+        self.stores.clear();
+        if self.disk.is_off() {
+            self.lose_power();
+        }
+        // What waited may or may not have been written; nobody was told.
+        self.forget_queued();
+        self.open()
+    }
+
+    fn kill(&mut self) -> Outcome {
+        say!(self, "kill");
+        self.disk.stop();
+        self.stores.clear();
+        self.disk.go_on();
+        self.rows.lose_process(&mut self.random);
+        self.forget_queued();
+        self.open()
+    }
+
+    fn lose_power(&mut self) {
+        self.disk.lose_power();
+        self.rows.lose_process(&mut self.random);
+        for fact in &mut self.facts {
+            if let There::UntilPowerCut(_) = fact.there {
+                fact.there = There::Maybe;
+            }
+        }
+        self.forget_queued();
+    }
+
+    fn forget_queued(&mut self) {
+        for key in std::mem::take(&mut self.queued) {
+            let there = &mut self.facts[key].there;
+            if *there == There::No {
+                *there = There::Maybe;
+            }
+        }
+        self.written.iter_mut().for_each(BTreeSet::clear);
+    }
+
+    fn options(&self) -> PackOptions {
+        PackOptions {
+            sync: self.plan.sync,
+            pack_len: 8 << 10,
+            queue_len: 12 << 10,
+            read_gap: 600,
+            read_len: 4 << 10,
+            ..PackOptions::default()
+        }
+    }
+
+    /// Opens the store, however often it takes, and looks at everything.
+    fn open(&mut self) -> Outcome {
+        let mut attempts = 0;
+        let report = loop {
+            attempts += 1;
+            if attempts > 5 {
+                self.disk.set_calm(true);
+                self.rows.calm();
+            } else if self.random.u32(..4) == 0 {
+                self.disk.cut_after(self.random.u64(..40));
+            }
+            if !self.plan.rows_kept {
+                self.rows = Arc::new(Rows::new(false));
+            }
+            let faults = self.disk.counts().faults + self.rows.faults();
+            match self.try_open(self.rows.clone(), self.options()) {
+                Ok((engine, report)) => {
+                    self.disk.set_calm(true);
+                    self.rows.calm();
+                    let engine = Arc::new(engine);
+                    self.stores = (0..DOMAINS as u32)
+                        .map(|domain| PackStore::new(engine.clone(), DomainId(domain)))
+                        .collect();
+                    break report;
+                }
+                Err(error) if self.disk.is_off() => {
+                    say!(self, "the power went while opening: {error:?}");
+                    self.lose_power();
+                }
+                Err(error) => {
+                    let told = self.disk.counts().faults + self.rows.faults() > faults;
+                    ensure!(told, "opening failed: {error:?}");
+                    say!(self, "opening failed: {error:?}");
+                }
+            }
+        };
+        say!(self, "opened: {report:?}");
+        self.reopened += 1;
+        self.suspects += report.suspects.len();
+        ensure!(
+            report.suspects.is_empty() || self.is_damaged(),
+            "suspects without damage: {:?}",
+            report.suspects
+        );
+        self.check(true)?;
+        if self.random.u32(..3) == 0 {
+            self.check_rebuilt()?;
+        }
+        self.disk.set_calm(false);
+        Ok(())
+    }
+
+    fn try_open(&self, rows: Arc<Rows>, options: PackOptions) -> crate::Result<(PackEngine, OpenReport)> {
+        PackEngine::open_on(StoreName::new("sim"), Arc::new(self.disk.clone()), options, rows)
+    }
+
+    /// Looks at everything. What is there after opening is durable, what is not is gone.
+    fn check(&mut self, opened: bool) -> Outcome {
+        for key in 0..KEYS {
+            let there = self.look(key, true)?;
+            let fact = &mut self.facts[key];
+            if opened {
+                fact.removed &= !there;
+                fact.there = match fact.there {
+                    There::Maybe if self.disk.counts().damages > 0 && !there => There::Maybe,
+                    _ if there => There::Yes,
+                    _ => There::No,
+                };
+            }
+        }
+        self.check_batches()?;
+        let applied = self.applied()?;
+        for (number, batch) in self.batches.iter_mut().enumerate() {
+            if applied.contains(&number) {
+                ensure!(!batch.gone, "batch {number} came late");
+            } else {
+                batch.gone |= opened;
+            }
+        }
+        Ok(())
+    }
+
+    /// The numbers of the batches that were applied, which are what was committed.
+    fn applied(&self) -> Outcome<Vec<usize>> {
+        self.numbers(&self.rows.commits())
+    }
+
+    fn numbers(&self, commits: &[(u64, Bytes)]) -> Outcome<Vec<usize>> {
+        let mut numbers = Vec::new();
+        for (_, bytes) in commits {
+            let index = bytes
+                .first_chunk::<8>()
+                .map_or(usize::MAX, |index| u64::from_le_bytes(*index) as usize);
+            ensure!(
+                self.batches.get(index).is_some_and(|batch| batch.bytes == bytes),
+                "a batch was applied that nobody committed"
+            );
+            numbers.push(index);
+        }
+        ensure!(
+            numbers.is_sorted_by(|a, b| a < b),
+            "batches were applied out of order or twice: {numbers:?}"
+        );
+        Ok(numbers)
+    }
+
+    fn check_batches(&self) -> Outcome {
+        let applied = self.applied()?;
+        for (number, batch) in self.batches.iter().enumerate() {
+            if !applied.contains(&number) {
+                ensure!(
+                    !batch.acknowledged || self.is_damaged(),
+                    "the acknowledged batch {number} is lost"
+                );
+                continue;
+            }
+            for &key in &batch.keys {
+                let fact = &self.facts[key];
+                ensure!(
+                    fact.removed_at > batch.step
+                        || self.is_damaged()
+                        || !matches!(fact.there, There::No)
+                        || self.queued.contains(&key),
+                    "batch {number} names chunk {key}, which is not there ({fact:?})"
+                );
+            }
+        }
+        Ok(())
+    }
+
+    /// Makes the locations again from the packs alone.
+    fn check_rebuilt(&self) -> Outcome {
+        let rows = Arc::new(Rows::new(false));
+        let options = PackOptions {
+            read_only: true,
+            ..self.options()
+        };
+        let (engine, _) = self
+            .try_open(rows.clone(), options)
+            .map_err(|error| format!("making the locations again failed: {error:?}"))?;
+        if self.is_damaged() {
+            return Ok(());
+        }
+        let engine = Arc::new(engine);
+        let live = self.rows.places();
+        let rebuilt = rows.places();
+        for key in 0..KEYS {
+            let name = key_of(key);
+            if live.contains_key(&name) {
+                let store = PackStore::new(engine.clone(), name.domain);
+                let got = store.get_many(&[name.id]).pop().expect("one answer per id");
+                ensure!(
+                    got.as_ref()
+                        .is_ok_and(|chunk| chunk.bytes[..] == chunk_of(key).bytes()[..]),
+                    "chunk {key} is there, and not once the locations are made again: {:?}",
+                    got.map(|_| ())
+                );
+            } else {
+                ensure!(
+                    !self.facts[key].removed || !rebuilt.contains_key(&name),
+                    "chunk {key} comes back when the locations are made again"
+                );
+            }
+        }
+        let batches = self.numbers(&rows.commits())?;
+        ensure!(
+            self.forgets_batches || batches == self.applied()?,
+            "other batches when the locations are made again: {batches:?}, not {:?}",
+            self.applied()?
+        );
+        Ok(())
+    }
+
+    /// All faults are over: everything works, everything is still there, and space comes back.
+    fn finish(&mut self) -> Outcome {
+        self.disk.set_room(None);
+        self.disk.set_calm(true);
+        self.rows.calm();
+        self.close()?;
+        self.disk.set_calm(true);
+        let keys: Vec<usize> = (0..KEYS).filter(|_| self.random.bool()).collect();
+        self.step += 1;
+        for key in keys {
+            let removed = self.stores[key / CHUNKS].remove_many(&[chunk_of(key).id()]);
+            removed.map_err(|error| format!("a removal failed on a good disk: {error:?}"))?;
+            self.removed(key, true);
+        }
+        if !self.is_damaged() {
+            self.check(false)?;
+        }
+        let options = CompactOptions {
+            live_share_min: 0.5,
+            commits_kept_from: LogPosition {
+                pack: if self.plan.rows_kept { u32::MAX } else { 0 },
+                offset: 0,
+            },
+        };
+        self.forgets_batches |= self.plan.rows_kept;
+        for _ in 0..2 {
+            let compacted = self.engine().compact(&options);
+            say!(self, "compact {compacted:?}");
+            compacted.map_err(|error| format!("compaction failed on a good disk: {error:?}"))?;
+            self.check(false)?;
+            self.close()?;
+            self.disk.set_calm(true);
+        }
+        if self.is_damaged() || !self.plan.rows_kept {
+            return Ok(());
+        }
+        // Record heads and footers, and what the pack that is being written may have of its own.
+        let record = |place: &crate::pack::ChunkPlace| place.len as usize + 160;
+        let live: usize = self.rows.places().values().map(record).sum();
+        ensure!(
+            self.disk.used() <= 2 * live + 3 * (8 << 10),
+            "{} bytes are used, for {live} bytes of chunks",
+            self.disk.used()
+        );
+        Ok(())
+    }
+}
