@@ -37,8 +37,9 @@ pub use local::LocalStore;
 pub use location::{HttpLocation, LaterLocation, Location, LocationError, S3Location, S3Lookup, SshLocation};
 pub use open::{MemberSpec, StoreOptions, StoreSpec, open_chain, open_prunable, open_store};
 pub use pack::{
-    Change, ChunkKey, ChunkPlace, CompactOptions, CompactReport, Host, HostFile, Liveness, Locations, LogPosition,
-    MemoryLocations, OpenReport, PackCheck, PackEngine, PackOptions, PackStat, PackStore, Suspect, Watermark,
+    Change, ChunkKey, ChunkPlace, CompactOptions, CompactReport, Damage, DamageKind, Fate, Host, HostFile, Liveness,
+    Locations, LogPosition, MemoryLocations, OpenReport, PackCheck, PackEngine, PackOptions, PackScrub, PackStat,
+    PackStore, ScrubFile, ScrubMemory, ScrubOptions, ScrubReport, ScrubState, Suspect, Watermark,
 };
 pub use rate::RateLimit;
 pub use sealing::Sealing;

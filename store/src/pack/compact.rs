@@ -92,7 +92,10 @@ impl PackEngine {
         let mut victims = Vec::new();
         let mut removed = Vec::new();
         for number in self.pack_numbers() {
-            let Some(pack) = self.pack(number).filter(|_| number < open_number) else {
+            let Some(pack) = self
+                .pack(number)
+                .filter(|pack| number < open_number && !self.is_kept(pack.uuid))
+            else {
                 continue;
             };
             let len = self.pack_len(&pack)?;

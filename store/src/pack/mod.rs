@@ -20,11 +20,14 @@ mod log;
 mod read;
 mod recover;
 mod reserve;
+mod scrub;
+#[cfg(test)]
+mod scrub_tests;
 #[cfg(test)]
 mod tests;
 mod usage;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::path::Path;
 use std::sync::{Arc, Condvar, Mutex, OnceLock, PoisonError, RwLock};
@@ -44,6 +47,7 @@ pub use host::{Host, HostFile};
 pub use liveness::Liveness;
 pub use locations::{Change, ChunkKey, ChunkPlace, Locations, LogPosition, MemoryLocations, Watermark};
 pub use recover::{OpenReport, Suspect};
+pub use scrub::{Damage, DamageKind, Fate, PackScrub, ScrubFile, ScrubMemory, ScrubOptions, ScrubReport, ScrubState};
 
 /// How a pack store is opened.
 #[derive(Clone, Debug)]
@@ -96,6 +100,8 @@ pub struct PackEngine {
     queue: Mutex<Queue>,
     settled: Condvar,
     writer: Mutex<Writer>,
+    /// Packs that are not compacted because damage was found in them.
+    kept: Mutex<BTreeSet<PackUuid>>,
 }
 
 /// One file.

@@ -17,6 +17,7 @@ use cairn_formats::{
     RECORD_PREFIX_LEN_MAX, RecordHead, RecordKind, RecordSpan, Removal, find_record, skippable_head,
 };
 
+use super::ScrubFile;
 use super::bug::{Bug, is_planted};
 use super::host::Folder;
 use super::log::{Queue, Writer, pack_name};
@@ -75,7 +76,9 @@ impl PackEngine {
             io::ErrorKind::WouldBlock => refused("open: another program has it open for writing", error),
             _ => refused("open", error),
         })?;
-        Self::open_on(name, Arc::new(host), options, locations)
+        let (engine, report) = Self::open_on(name, Arc::new(host), options, locations)?;
+        engine.keep_damaged(&ScrubFile::in_folder(path))?;
+        Ok((engine, report))
     }
 
     /// Opens the packs on any host.
@@ -97,6 +100,7 @@ impl PackEngine {
             queue: Mutex::new(Queue::default()),
             settled: Condvar::new(),
             writer: Mutex::new(Writer::default()),
+            kept: Mutex::default(),
         };
         let report = engine.recover()?;
         Ok((engine, report))
