@@ -440,7 +440,7 @@ fn writers_who_never_stop_lose_nothing() {
                 let from = (writer * 7 + turn * 11) % 50;
                 let part = &all[from..from + 10];
                 world.publish(&name, part, world.resolve(part));
-                if (turn + writer) % 3 == 0 {
+                if (turn + writer).is_multiple_of(3) {
                     world.unpublish(&name);
                 }
             }
