@@ -517,10 +517,13 @@ impl PackEngine {
             return Err(error);
         }
         let footer = PackFooter::new(open.entries, *open.hasher.finalize().as_bytes(), open.end).encode();
-        open.pack
-            .file
-            .write_at(open.end, &[&footer])
-            .and_then(|()| open.pack.file.sync())
+        let file = &open.pack.file;
+        let sealed = file.write_at(open.end, &[&footer]).and_then(|()| file.sync());
+        if sealed.is_err() {
+            // The next opening must not take a footer for durable that only reads show, and then not look behind it.
+            let _ = file.truncate(open.end);
+        }
+        sealed
     }
 
     /// Leaves the open pack for good. All its entries have been published.

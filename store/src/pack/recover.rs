@@ -384,7 +384,12 @@ impl PackEngine {
         })();
         let footer = ended.map_err(|error| self.unavailable("seal a pack", error))?;
         let written = pack.file.write_at(footer.start, &[&footer.encode()]);
-        match written.and_then(|()| pack.file.sync()) {
+        let sealed = written.and_then(|()| pack.file.sync());
+        if sealed.is_err() {
+            // As the writer does: reads may show what is not durable.
+            let _ = pack.file.truncate(footer.start);
+        }
+        match sealed {
             // No room for a footer: the next opening reads it record by record again.
             Err(error) if matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded) => Ok(()),
             sealed => sealed.map_err(|error| self.unavailable("seal a pack", error)),

@@ -384,6 +384,12 @@ impl World {
 
     fn remove(&mut self) -> Outcome {
         let (domain, mut keys) = self.some_keys(5);
+        let before = self.talk.then(|| self.rows.places());
+        let before = before.map(|places| {
+            keys.iter()
+                .map(|&key| Some(places.get(&key_of(key))?).map(|at| (at.pack, at.offset)))
+                .collect::<Vec<_>>()
+        });
         let by_place = self.random.bool();
         let answer = if !by_place {
             let ids: Vec<_> = keys.iter().map(|&key| chunk_of(key).id()).collect();
@@ -394,7 +400,7 @@ impl World {
             let chunks: Vec<_> = keys.iter().map(|&key| (key_of(key), places[&key_of(key)])).collect();
             self.engine().remove_at(&chunks)
         };
-        say!(self, "remove {keys:?} {answer:?}");
+        say!(self, "remove {keys:?} from {before:?} {answer:?}");
         let places = self.rows.places();
         for key in keys {
             // What was on its way elsewhere is left.
@@ -482,7 +488,8 @@ impl World {
                 ensure!(*has || !calm, "chunk {key} can be read and is said not to be there");
                 ensure!(
                     fact.there != There::No || self.is_damaged(),
-                    "chunk {key} came back after it was removed or gone"
+                    "chunk {key} came back after it was removed or gone, at {:?}",
+                    self.rows.places().get(&key_of(key))
                 );
                 Ok(true)
             }
@@ -580,7 +587,7 @@ impl World {
             }
             let faults = self.disk.counts().faults + self.rows.faults();
             match self.try_open(self.rows.clone(), self.options()) {
-                Ok((engine, report)) => {
+                Ok((engine, report)) if !self.disk.is_off() => {
                     self.disk.set_calm(true);
                     self.rows.calm();
                     let engine = Arc::new(engine);
@@ -588,6 +595,11 @@ impl World {
                         .map(|domain| PackStore::new(engine.clone(), DomainId(domain)))
                         .collect();
                     break report;
+                }
+                // In the middle of something that may fail.
+                Ok(opened) => {
+                    drop(opened);
+                    self.lose_power();
                 }
                 Err(error) if self.disk.is_off() => {
                     say!(self, "the power went while opening: {error:?}");
