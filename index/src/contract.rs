@@ -600,12 +600,30 @@ fn contents(kv: &dyn Kv) -> Model {
     rows
 }
 
-/// A copy of the files of an engine that is still open.
+/// A copy of the files of an engine that is still open, all as they were at one moment: the engine's own threads delete and write
+/// while it is made, so it counts only where nothing moved meanwhile.
 fn crash_image(place: &Path) -> TempDir {
-    let image = tempfile::tempdir().unwrap();
-    for entry in std::fs::read_dir(place).unwrap() {
-        let entry = entry.unwrap();
-        std::fs::copy(entry.path(), image.path().join(entry.file_name())).unwrap();
+    for _ in 0..1000 {
+        let image = tempfile::tempdir().unwrap();
+        let before = listing(place);
+        let copied = before
+            .keys()
+            .try_for_each(|name| std::fs::copy(place.join(name), image.path().join(name)).map(drop));
+        if copied.is_ok() && listing(place) == before {
+            return image;
+        }
+        std::thread::yield_now();
     }
-    image
+    panic!("{} never stood still", place.display());
+}
+
+/// The files of a folder with their lengths and times; a file that goes while it is looked at is not there.
+fn listing(place: &Path) -> BTreeMap<std::ffi::OsString, (u64, std::time::SystemTime)> {
+    let entries = std::fs::read_dir(place).unwrap().map(Result::unwrap);
+    entries
+        .filter_map(|entry| {
+            let about = entry.metadata().ok()?;
+            Some((entry.file_name(), (about.len(), about.modified().unwrap())))
+        })
+        .collect()
 }
