@@ -32,4 +32,4 @@ pub use liveness::{
 pub use memory::MemoryEngine;
 pub use record::CommitRecord;
 pub use rocks::{RocksEngine, RocksLog, RocksOptions};
-pub use schema::{SCHEMA, open_schema};
+pub use schema::{SCHEMA, check_schema, open_schema};

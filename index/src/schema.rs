@@ -3,7 +3,7 @@
 //! A release opens rows of its own schema and of older ones, which it changes in place, a step a schema; rows of a newer schema
 //! are refused. | schema | since | what it is | 1 | 0.1 | the tables of `key.rs` |
 
-use crate::kv::{Batch, Check, Commit, Kv, ViewExt as _};
+use crate::kv::{Batch, Check, Commit, Kv, View, ViewExt as _};
 use crate::{Error, Key, Result, Table};
 
 /// The schema that this release writes.
@@ -19,8 +19,8 @@ fn key() -> Key {
 /// - Errors: [`Error::NewerSchema`]; those of the engine.
 pub fn open_schema(kv: &impl Kv, place: &str) -> Result<()> {
     loop {
-        let row = kv.get(key())?;
-        let Some(row) = row else {
+        let known = check_schema(kv, place)?;
+        if !known {
             let mut batch = Batch::new();
             batch
                 .check(key(), Check::Absent)
@@ -29,24 +29,33 @@ pub fn open_schema(kv: &impl Kv, place: &str) -> Result<()> {
                 Commit::Done(_) => return Ok(()),
                 Commit::Conflict(_) => continue,
             }
-        };
-        let found = row
-            .value
-            .as_ref()
-            .try_into()
-            .map(u32::from_be_bytes)
-            .map_err(|_| Error::Malformed {
-                what: "schema row",
-                reason: "it is no number",
-            })?;
-        return if found > SCHEMA {
-            Err(Error::NewerSchema {
-                place: place.to_owned(),
-                found,
-                known: SCHEMA,
-            })
-        } else {
-            Ok(())
-        };
+        }
+        return Ok(());
     }
+}
+
+/// Whether rows are of a schema that we can work with; `false`: there are none yet.
+///
+/// Errors: as [`open_schema`].
+pub fn check_schema(view: &(impl View + ?Sized), place: &str) -> Result<bool> {
+    let Some(row) = view.get(key())? else {
+        return Ok(false);
+    };
+    let found = row
+        .value
+        .as_ref()
+        .try_into()
+        .map(u32::from_be_bytes)
+        .map_err(|_| Error::Malformed {
+            what: "schema row",
+            reason: "it is no number",
+        })?;
+    if found > SCHEMA {
+        return Err(Error::NewerSchema {
+            place: place.to_owned(),
+            found,
+            known: SCHEMA,
+        });
+    }
+    Ok(true)
 }

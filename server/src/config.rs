@@ -20,6 +20,7 @@ const STORE_NAME_LEN_MAX: usize = 63;
 /// Smaller packs would be files again.
 const PACK_LEN_LEAST: u64 = 1 << 20;
 const QUEUE_LEN_LEAST: usize = 64 << 10;
+const PLACES_CACHE_LEAST: usize = 8 << 20;
 /// Variables of this prefix are settings; `__` separates levels: `CAIRN_LISTEN__PUBLIC`.
 const ENV_PREFIX: &str = "CAIRN_";
 
@@ -82,6 +83,8 @@ pub(crate) struct Store {
     pub(crate) pack_len: u64,
     /// Bytes of uploaded chunks that wait to be written to packs; further uploads wait. Default `16777216`.
     pub(crate) queue_len: usize,
+    /// Bytes of memory for the index of places, what is cached of its files and what is not in them yet. Default `67108864`.
+    pub(crate) places_cache: usize,
     /// Stores behind this one, asked in order for what the ones before do not have: URLs or folders, `a|b` for servers that
     /// stand in for each other. The store is then read-only, has no `path`, and checks each chunk it gets. Default: none.
     pub(crate) upstream: Vec<String>,
@@ -253,6 +256,7 @@ impl Default for Store {
             kind: None,
             pack_len: 256 << 20,
             queue_len: 16 << 20,
+            places_cache: 64 << 20,
             upstream: Vec::new(),
             upstream_authorization: None,
             upstream_s3_access_key: None,
@@ -418,6 +422,12 @@ impl Config {
                 return wrong(
                     format!("stores.{name}.queue_len"),
                     &format!("{} is below the least, {QUEUE_LEN_LEAST}", store.queue_len),
+                );
+            }
+            if store.places_cache < PLACES_CACHE_LEAST {
+                return wrong(
+                    format!("stores.{name}.places_cache"),
+                    &format!("{} is below the least, {PLACES_CACHE_LEAST}", store.places_cache),
                 );
             }
             if store.write_token.is_some() && !store.writable {
@@ -631,6 +641,7 @@ mod tests {
         refused("[stores.a]\nkind = 'tape'", &["tape"]);
         refused("[stores.a]\npack_len = 9", &["stores.a.pack_len"]);
         refused("[stores.a]\nqueue_len = 9", &["stores.a.queue_len"]);
+        refused("[stores.a]\nplaces_cache = 9", &["stores.a.places_cache"]);
         refused(
             "[stores.a]\nupstream = ['http://h/']\nkind = 'flat'",
             &["stores.a.kind"],

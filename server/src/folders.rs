@@ -2,20 +2,24 @@
 //! read.
 //!
 //! A folder of packs is locked while it is open, so that a store whose tokens change keeps the one it has; what it was opened
-//! with changes with a restart. A store of packs whose data folder still has a flat one of an older release serves both
+//! with changes with a restart. Packs that are written to have an index of places (`places.rs`); of others it is in memory. A store of packs whose data folder still has a flat one of an older release serves both
 //! while `convert.rs` takes the flat one over. Not here: roots, tokens (`routes.rs`).
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Instant;
 
 use cairn_formats::{ChunkForm, DigestAlgorithm, DomainId};
+use cairn_index::RocksEngine;
 use cairn_store::{
-    ChunkStore, FlatOptions, FlatStore, MetricsStore, PackEngine, PackOptions, PackStore, Suspect, SyncPolicy,
+    ChunkStore, FlatOptions, FlatStore, MetricsStore, OpenReport, PackEngine, PackOptions, PackStore, Suspect,
+    SyncPolicy,
 };
 
 use crate::config::{self, Config, Kind};
 use crate::convert::{Conversion, Job, OverFlat};
+use crate::places::Packs;
 use crate::routes::chain;
 
 /// An open folder.
@@ -23,6 +27,8 @@ use crate::routes::chain;
 pub(crate) struct Folder {
     opened_as: OpenedAs,
     store: Arc<dyn ChunkStore>,
+    /// Where the chunks lie, of packs that are written to.
+    index: Option<Arc<RocksEngine>>,
     /// Ends with the folder.
     _conversion: Option<Conversion>,
 }
@@ -36,6 +42,7 @@ struct OpenedAs {
     digest: DigestAlgorithm,
     pack_len: u64,
     queue_len: usize,
+    places_cache: usize,
     /// A flat folder of an older release that is taken over.
     flat: Option<PathBuf>,
     convert_rate: u64,
@@ -74,7 +81,8 @@ impl Folder {
             if opened_as.kind == Kind::Packs && folder.opened_as != opened_as {
                 tracing::warn!(
                     store = name,
-                    "kind, sync, digest, pack_len, queue_len and convert_rate of a store of packs change with a restart"
+                    "kind, sync, digest, pack_len, queue_len, places_cache and convert_rate of a store of packs change with a \
+                     restart"
                 );
             }
             if opened_as.kind == Kind::Packs || folder.opened_as == opened_as {
@@ -91,11 +99,18 @@ impl Folder {
         &self.store
     }
 
+    /// How many chunks it has, about, where that can be told.
+    pub(crate) fn chunk_count(&self) -> Option<u64> {
+        self.index.as_ref()?.chunk_count().ok()
+    }
+
     fn open_as(path: &Path, name: &str, opened_as: OpenedAs) -> Result<Self, String> {
+        let mut index = None;
         let (store, conversion): (Arc<dyn ChunkStore>, _) = match opened_as.kind {
             Kind::Flat => (flat(path, &opened_as)?, None),
             Kind::Packs => {
-                let engine = open_packs(path, &opened_as)?;
+                let (engine, opened) = open_packs(path, &opened_as)?;
+                index = opened;
                 let packs = PackStore::new(engine, DomainId::default()).pinning();
                 match &opened_as.flat {
                     None => (metered(Arc::new(packs), "packs"), None),
@@ -106,6 +121,7 @@ impl Folder {
         Ok(Self {
             opened_as,
             store,
+            index,
             _conversion: conversion,
         })
     }
@@ -137,6 +153,7 @@ impl OpenedAs {
             digest: digest_of(settings),
             pack_len: settings.pack_len,
             queue_len: settings.queue_len,
+            places_cache: settings.places_cache,
             flat: (kind == Kind::Packs && settings.path.is_none() && flat.is_dir()).then_some(flat),
             convert_rate: config.limits.convert_rate,
         })
@@ -161,7 +178,8 @@ pub(crate) fn log_suspect(store: &cairn_store::StoreName, suspect: &Suspect) {
     );
 }
 
-fn open_packs(path: &Path, opened_as: &OpenedAs) -> Result<Arc<PackEngine>, String> {
+/// Packs, and the index of them that is kept, if one is.
+fn open_packs(path: &Path, opened_as: &OpenedAs) -> Result<(Arc<PackEngine>, Option<Arc<RocksEngine>>), String> {
     let options = PackOptions {
         algorithm: opened_as.digest,
         sync: opened_as.sync,
@@ -170,13 +188,29 @@ fn open_packs(path: &Path, opened_as: &OpenedAs) -> Result<Arc<PackEngine>, Stri
         read_only: opened_as.read_only,
         ..PackOptions::default()
     };
-    let (store, report) = PackStore::open(path, options).map_err(|error| chain(&error))?;
+    let begun = Instant::now();
+    let (engine, index, report) = if options.read_only {
+        // Somebody else may write to it and keep its index.
+        let (store, report) = PackStore::open(path, options).map_err(|error| chain(&error))?;
+        (Arc::clone(store.engine()), None, report)
+    } else {
+        let (packs, report) = Packs::open(path, &options, opened_as.places_cache, None)?;
+        if let Some(why) = packs.rebuilt {
+            tracing::warn!(folder = %path.display(), why, "the index of places was built anew from the packs");
+        }
+        (packs.engine, Some(packs.index), report)
+    };
+    log_opened(path, &engine, &report, begun);
+    Ok((engine, index))
+}
+
+fn log_opened(path: &Path, engine: &PackEngine, report: &OpenReport, begun: Instant) {
     for suspect in &report.suspects {
-        log_suspect(store.engine().name(), suspect);
+        log_suspect(engine.name(), suspect);
     }
     let (packs, unsealed) = (report.packs, report.unsealed);
-    tracing::info!(folder = %path.display(), packs, unsealed, "packs are open");
-    Ok(Arc::clone(store.engine()))
+    let milliseconds = begun.elapsed().as_millis() as u64;
+    tracing::info!(folder = %path.display(), packs, unsealed, milliseconds, "packs are open");
 }
 
 fn open_flat(path: &Path, opened_as: &OpenedAs) -> Result<FlatStore, String> {

@@ -10,6 +10,7 @@ mod data;
 mod folders;
 mod log;
 mod metrics;
+mod places;
 mod routes;
 mod store_verbs;
 

@@ -115,6 +115,7 @@ impl Metrics {
             "async_tasks",
             "Tasks of the runtime: listeners, connections and what they wait for"
         );
+        describe_gauge!("store_chunks", "Chunks of a store of packs, about");
         describe_gauge!("store_packs", "Packs of a store of the data folder");
         describe_gauge!("store_bytes", Unit::Bytes, "Bytes of these packs");
         describe_gauge!(

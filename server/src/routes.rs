@@ -113,6 +113,15 @@ impl Roots {
         })
     }
 
+    /// Sets the gauges of what can only be asked for.
+    fn measure(&self) {
+        for (name, roots) in &self.stores {
+            if let Some(count) = roots.folder.as_ref().and_then(|folder| folder.chunk_count()) {
+                metrics::gauge!("store_chunks", "store" => name.clone()).set(count as f64);
+            }
+        }
+    }
+
     pub(crate) fn names(&self) -> impl Iterator<Item = &str> {
         self.stores.keys().map(String::as_str)
     }
@@ -364,8 +373,12 @@ impl Handler for Internal {
         let endpoint = endpoint_of(request.uri().path());
         let response = match request.uri().path() {
             "/metrics" if method == Method::GET || method == Method::HEAD => {
-                let metrics = self.0.metrics.clone();
-                match tokio::task::spawn_blocking(move || metrics.page()).await {
+                let (metrics, roots) = (self.0.metrics.clone(), self.0.roots());
+                let page_of = move || {
+                    roots.measure();
+                    metrics.page()
+                };
+                match tokio::task::spawn_blocking(page_of).await {
                     Ok(body) => page(StatusCode::OK, "text/plain; version=0.0.4", body),
                     Err(_) => text(StatusCode::INTERNAL_SERVER_ERROR, "internal server error"),
                 }

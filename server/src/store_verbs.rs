@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use bytes::Bytes;
-use cairn_formats::{CHUNK_LEN_MAX, ChunkId, ChunkIndex, DigestAlgorithm};
+use cairn_formats::{CHUNK_LEN_MAX, ChunkId, ChunkIndex, DigestAlgorithm, DomainId};
 use cairn_store::{
     ChunkStore, CompactOptions, CompactReport, Error, FlatOptions, FlatStore, LogPosition, PackOptions, PackStat,
     PackStore, Prune,
@@ -22,6 +22,7 @@ use serde_json::json;
 use crate::config::{Config, DEFAULT_STORE, Kind, Store};
 use crate::data::{self, DataFolder};
 use crate::folders::digest_of;
+use crate::places::Packs;
 use crate::routes::chain;
 
 /// Something is bad or missing; it was listed. As in `cairn`.
@@ -111,6 +112,8 @@ struct Own {
     flat: Option<FlatStore>,
     digest: DigestAlgorithm,
     suspects: Vec<String>,
+    /// Why the index was built anew, if it was.
+    rebuilt: Option<String>,
 }
 
 /// Does what is asked.
@@ -127,9 +130,13 @@ pub(crate) fn run(config: &Config, arguments: &StoreArgs) -> Result<ExitCode, St
     let (name, settings) = chosen(config, arguments.store.as_deref())?;
     let changes = matches!(
         arguments.verb,
-        StoreVerb::Verify { repair: true } | StoreVerb::Gc { dry_run: false, .. }
+        StoreVerb::Verify { repair: true } | StoreVerb::Gc { dry_run: false, .. } | StoreVerb::RebuildIndex
     );
-    let own = Own::open(config, name, settings, changes)?;
+    let rebuild = matches!(arguments.verb, StoreVerb::RebuildIndex).then(|| "as was asked".to_owned());
+    let own = Own::open(config, name, settings, changes, rebuild)?;
+    if let (Some(why), false) = (&own.rebuilt, matches!(arguments.verb, StoreVerb::RebuildIndex)) {
+        eprintln!("cairnd: warning: the index of places was built anew from the packs: {why}");
+    }
     for suspect in &own.suspects {
         eprintln!("cairnd: warning: {suspect}; what it holds is left alone");
     }
@@ -190,13 +197,20 @@ fn chosen<'a>(config: &'a Config, name: Option<&str>) -> Result<(&'a str, &'a St
 }
 
 impl Own {
-    fn open(config: &Config, name: &str, settings: &Store, changes: bool) -> Result<Self, String> {
+    fn open(
+        config: &Config,
+        name: &str,
+        settings: &Store,
+        changes: bool,
+        rebuild: Option<String>,
+    ) -> Result<Self, String> {
         let folder = config.chunk_folder(name, settings);
         let mut own = Self {
             packs: None,
             flat: None,
             digest: digest_of(settings),
             suspects: Vec::new(),
+            rebuilt: None,
             folder,
         };
         let flat = |path: &Path| {
@@ -218,7 +232,13 @@ impl Own {
                 read_only: !changes,
                 ..PackOptions::default()
             };
-            let (store, report) = PackStore::open(&own.folder, options).map_err(|error| chain(&error))?;
+            let (store, report) = if changes {
+                let (packs, report) = Packs::open(&own.folder, &options, settings.places_cache, rebuild)?;
+                own.rebuilt = packs.rebuilt;
+                (PackStore::new(packs.engine, DomainId::default()), report)
+            } else {
+                PackStore::open(&own.folder, options).map_err(|error| chain(&error))?
+            };
             let suspects = report.suspects.into_iter();
             own.suspects = suspects
                 .map(|suspect| format!("{}: {}", suspect.file, suspect.what))
@@ -492,7 +512,7 @@ fn rebuild_index(own: &Own, say: &Say<'_>) -> Result<ExitCode, String> {
     let Some(packs) = &own.packs else {
         return Err(format!("{} has no packs", own.folder.display()));
     };
-    // Opening has made the places anew: they are kept in memory alone.
+    // Opening has made the index anew.
     let check = packs
         .engine()
         .check_packs(&mut |_| true)
@@ -631,7 +651,7 @@ fn export_all(config: &Config, folder: &Path, say: &Say<'_>) -> Result<ExitCode,
         if !settings.upstream.is_empty() || settings.path.is_some() {
             continue;
         }
-        let own = Own::open(config, name, settings, false)?;
+        let own = Own::open(config, name, settings, false, None)?;
         let carried = export(&own, &folder.join("store").join(name))?;
         let (from, to) = (config.index_folder(name, settings), folder.join("index").join(name));
         if settings.indexes.is_none() {

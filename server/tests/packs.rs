@@ -363,6 +363,108 @@ fn data_folders_of_earlier_releases_open() {
     }
 }
 
+/// Goal: the index of places is made again from the packs, whatever happened to it, with what was deleted deleted; one of a
+/// later release is refused.
+#[test]
+fn an_index_that_is_gone_or_damaged_is_made_again() {
+    let daemon = Daemon::start(SMALL);
+    let samples: Vec<Sample> = (0..200).map(sample).collect();
+    let mut client = Client::connect(daemon.public);
+    for sample in &samples {
+        assert_eq!(client.ask("PUT", &path(sample), &[], &sample.frame).status, 200);
+    }
+    let mut folder = daemon.leave();
+    // Chunks that no index names are deleted, but for those of one index.
+    let kept: Vec<&Sample> = samples.iter().step_by(2).collect();
+    let index = index_of(&kept);
+    fs::write(folder.path().join("data/index/default/kept.caibx"), index).unwrap();
+    done(&folder, &["store", "gc", "--prune", "--live-share", "0"]);
+    let places = folder.path().join("data/packs/default/places");
+    type Damage = fn(&Path);
+    let damages: [(&str, Damage); 5] = [
+        ("gone", |places| fs::remove_dir_all(places).unwrap()),
+        ("half gone", |places| fs::remove_file(places.join("FORMAT")).unwrap()),
+        ("no table", |places| {
+            fs::remove_file(longest(&places.join("db"), ".sst")).unwrap()
+        }),
+        ("no CURRENT", |places| {
+            fs::remove_file(places.join("db/CURRENT")).unwrap()
+        }),
+        ("of something else", |places| {
+            fs::write(places.join("FORMAT"), "something").unwrap()
+        }),
+    ];
+    for (what, damage) in damages {
+        damage(&places);
+        let daemon = Daemon::start_in(folder, SMALL, &[]);
+        assert!(
+            daemon.log().contains("built anew from the packs"),
+            "{what}: {}",
+            daemon.log()
+        );
+        let mut client = Client::connect(daemon.public);
+        for (n, sample) in samples.iter().enumerate() {
+            let status = client.ask("GET", &path(sample), &[], b"").status;
+            assert_eq!(status, if n % 2 == 0 { 200 } else { 404 }, "{what}: {n}");
+        }
+        folder = daemon.leave();
+    }
+    let daemon = Daemon::start_in(folder, SMALL, &[]);
+    assert!(!daemon.log().contains("built anew"), "{}", daemon.log());
+    let folder = daemon.leave();
+    // A pack that is taken away takes its chunks with it, and no others; they can be put again.
+    let taken = packs(&folder).remove(0);
+    let bytes = fs::metadata(&taken).unwrap().len();
+    assert!(bytes > 100_000, "{bytes}");
+    fs::rename(&taken, folder.path().join("taken")).unwrap();
+    let daemon = Daemon::start_in(folder, SMALL, &[]);
+    assert!(daemon.log().contains("were taken away"), "{}", daemon.log());
+    let mut client = Client::connect(daemon.public);
+    let mut again = 0;
+    for sample in kept {
+        if client.ask("HEAD", &path(sample), &[], b"").status == 404 {
+            assert_eq!(client.ask("PUT", &path(sample), &[], &sample.frame).status, 200);
+            again += 1;
+        }
+        assert_there(&mut client, sample);
+    }
+    assert!(again > 0 && again < 100, "{again}");
+    let folder = daemon.leave();
+    fs::write(places.join("FORMAT"), "cairn places 9\n").unwrap();
+    let words = failed(&folder, &[], 1);
+    assert!(
+        words.contains("cairn places 9") && words.contains("use the release"),
+        "{words}"
+    );
+    assert!(done(&folder, &["store", "rebuild-index"]).contains("100 chunks found"));
+}
+
+/// An index of chunks, one after the other.
+fn index_of(samples: &[&Sample]) -> Vec<u8> {
+    let blob = concat!(
+        env!("CARGO_MANIFEST_DIR"),
+        "/testdata/data-0.1/index/default/blob.caibx"
+    );
+    let like = cairn_formats::ChunkIndex::parse(fs::read(blob).unwrap().into()).unwrap();
+    let mut bytes = Vec::new();
+    let mut index = cairn_formats::IndexEncoder::start(like.flags(), like.sizes(), &mut bytes);
+    for sample in samples {
+        index.push(sample.hex.parse().unwrap(), sample.plain.len(), &mut bytes);
+    }
+    index.finish(&mut bytes);
+    bytes
+}
+
+/// The longest file of a folder whose name ends so.
+fn longest(folder: &Path, ending: &str) -> PathBuf {
+    let entries = fs::read_dir(folder).unwrap().map(|entry| entry.unwrap());
+    let found = entries.filter(|entry| entry.file_name().to_string_lossy().ends_with(ending));
+    found
+        .max_by_key(|entry| entry.metadata().unwrap().len())
+        .unwrap()
+        .path()
+}
+
 /// A server that was told to export does not take a running one's folder, nor a pack store for a flat folder.
 #[test]
 fn an_export_goes_to_a_folder_of_its_own() {

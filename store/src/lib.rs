@@ -38,8 +38,8 @@ pub use location::{HttpLocation, LaterLocation, Location, LocationError, S3Locat
 pub use open::{MemberSpec, StoreOptions, StoreSpec, open_chain, open_prunable, open_store};
 pub use pack::{
     Change, ChunkKey, ChunkPlace, CompactOptions, CompactReport, Damage, DamageKind, Fate, Host, HostFile, Liveness,
-    Locations, LogPosition, MemoryLocations, OpenReport, PackCheck, PackEngine, PackOptions, PackScrub, PackStat,
-    PackStore, ScrubFile, ScrubMemory, ScrubOptions, ScrubReport, ScrubState, Suspect, Watermark,
+    Locations, LogPosition, MemoryLocations, OpenReport, PLACES_FOLDER, PackCheck, PackEngine, PackOptions, PackScrub,
+    PackStat, PackStore, ScrubFile, ScrubMemory, ScrubOptions, ScrubReport, ScrubState, Suspect, Watermark,
 };
 pub use rate::RateLimit;
 pub use sealing::Sealing;

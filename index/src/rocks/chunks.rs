@@ -5,16 +5,21 @@
 //! is no version: places are a cache. Hot path: has-many of thousands of ids, where an id that is not there costs a look at a
 //! filter; keep out everything else.
 
+use std::collections::BTreeSet;
+
 use cairn_formats::{ChunkId, DomainId};
 use cairn_store::{Change, ChunkKey, ChunkPlace, Locations, LogPosition, StoreName, Watermark};
-use rocksdb::{IteratorMode, ReadOptions};
+use rocksdb::{DBIterator, Direction, IteratorMode, ReadOptions, ReadTier, WriteBatch};
 
-use super::{CHUNKS, Changes, RocksEngine, malformed};
+use super::{CHUNKS, Changes, ENGINE, PACK, RocksEngine, malformed};
 use crate::record::CommitRecord;
 use crate::{Error, Result};
 
 const KEY_LEN: usize = 4 + 32;
 const PLACE_LEN: usize = 20;
+
+/// Rows taken away in one write.
+const BATCH_ROWS: usize = 10_000;
 
 const LEN_BITS: u32 = 28;
 const LEN_MAX: u32 = (1 << LEN_BITS) - 1;
@@ -53,6 +58,82 @@ impl RocksEngine {
         applied.write_up_to(Watermark { position, commit })
     }
 
+    /// Packs that places may name, as the files say.
+    pub(super) fn packs_named(&self) -> Result<BTreeSet<u32>> {
+        let mut packs = BTreeSet::new();
+        let rows = self
+            .db
+            .iterator_cf(self.family(ENGINE), IteratorMode::From(PACK, Direction::Forward));
+        for row in rows {
+            let (key, _) = row.map_err(|source| self.failed("read", source))?;
+            let Some(number) = key.strip_prefix(PACK) else { break };
+            let number = number
+                .try_into()
+                .map_err(|_| malformed("the number of a pack has another length"))?;
+            packs.insert(u32::from_be_bytes(number));
+        }
+        Ok(packs)
+    }
+
+    /// Forgets places in packs that are not there. Returns how many; a walk over all places only if such a pack was known.
+    ///
+    /// To be called when the store has been opened: packs may have been taken away, or an older copy of them put back, while
+    /// this was not told of it.
+    pub fn retain_packs(&self, there: &[u32]) -> Result<u64> {
+        let gone: BTreeSet<u32> = self
+            .packs()
+            .iter()
+            .filter(|number| !there.contains(number))
+            .copied()
+            .collect();
+        if gone.is_empty() {
+            return Ok(0);
+        }
+        let mut forgotten = 0;
+        let mut batch = WriteBatch::default();
+        for row in self.rows_of_chunks() {
+            let (key, place) = row.map_err(|source| self.failed("list chunks", source))?;
+            if gone.contains(&decode_place(&place)?.pack) {
+                batch.delete_cf(self.family(CHUNKS), key);
+                forgotten += 1;
+            }
+            if batch.len() == BATCH_ROWS {
+                self.write_alone(std::mem::take(&mut batch))?;
+            }
+        }
+        for number in &gone {
+            batch.delete_cf(self.family(ENGINE), pack_key(*number));
+        }
+        self.write_alone(batch)?;
+        self.flush()?;
+        self.packs().retain(|number| !gone.contains(number));
+        Ok(forgotten)
+    }
+
+    /// How many chunks there are, about: RocksDB counts rows as they were written, and what was written twice or taken away
+    /// only when it merges files.
+    pub fn chunk_count(&self) -> Result<u64> {
+        let count = self
+            .db
+            .property_int_value_cf(self.family(CHUNKS), rocksdb::properties::ESTIMATE_NUM_KEYS);
+        let count = count.map_err(|source| self.failed("count chunks", source))?;
+        Ok(count.unwrap_or(0))
+    }
+
+    /// All rows of chunks; blocks that are read for it are not kept.
+    fn rows_of_chunks(&self) -> DBIterator<'_> {
+        let mut options = ReadOptions::default();
+        options.fill_cache(false);
+        self.db
+            .iterator_cf_opt(self.family(CHUNKS), options, IteratorMode::Start)
+    }
+
+    fn write_alone(&self, batch: WriteBatch) -> Result<()> {
+        let _lane = self.applied();
+        let written = self.db.write_opt(batch, &self.log.write_options());
+        written.map_err(|source| self.failed("write", source))
+    }
+
     pub(super) fn store_error(&self, error: Error) -> cairn_store::Error {
         cairn_store::Error::Unavailable {
             store: StoreName::new(self.place.display().to_string()),
@@ -64,8 +145,13 @@ impl RocksEngine {
 
 impl Changes<'_> {
     fn put(&mut self, key: &ChunkKey, place: &ChunkPlace) -> Result<()> {
-        let place = encode_place(place).ok_or(malformed("a chunk's place is out of range"))?;
-        self.batch.put_cf(self.engine.family(CHUNKS), encode_key(key), place);
+        let encoded = encode_place(place).ok_or(malformed("a chunk's place is out of range"))?;
+        self.batch.put_cf(self.engine.family(CHUNKS), encode_key(key), encoded);
+        // Nearly always that of the change before, or known for long.
+        if !self.packs.contains(&place.pack) && !self.engine.packs().contains(&place.pack) {
+            self.batch.put_cf(self.engine.family(ENGINE), pack_key(place.pack), []);
+            self.packs.insert(place.pack);
+        }
         Ok(())
     }
 }
@@ -73,6 +159,29 @@ impl Changes<'_> {
 impl Locations for RocksEngine {
     fn get_many(&self, keys: &[ChunkKey]) -> cairn_store::Result<Vec<Option<ChunkPlace>>> {
         self.places(keys).map_err(|error| self.store_error(error))
+    }
+
+    fn get_resident(&self, key: ChunkKey) -> Option<ChunkPlace> {
+        let mut options = ReadOptions::default();
+        options.set_read_tier(ReadTier::BlockCache);
+        let found = self
+            .db
+            .get_pinned_cf_opt(self.family(CHUNKS), encode_key(&key), &options);
+        // That it is not in memory is an error to RocksDB; other errors are for whoever asks in earnest.
+        decode_place(&found.ok()??).ok()
+    }
+
+    fn is_kept(&self) -> bool {
+        true
+    }
+
+    fn pack_is_gone(&self, number: u32) {
+        let mut batch = WriteBatch::default();
+        batch.delete_cf(self.family(ENGINE), pack_key(number));
+        // If this is lost, the next opening walks over all places and finds none.
+        if self.write_alone(batch).is_ok() {
+            self.packs().remove(&number);
+        }
     }
 
     fn apply(&self, changes: &[Change], watermark: LogPosition) -> cairn_store::Result<()> {
@@ -92,12 +201,7 @@ impl Locations for RocksEngine {
         &self,
         visit: &mut dyn FnMut(ChunkKey, ChunkPlace) -> cairn_store::Result<()>,
     ) -> cairn_store::Result<()> {
-        let mut options = ReadOptions::default();
-        options.fill_cache(false);
-        for row in self
-            .db
-            .iterator_cf_opt(self.family(CHUNKS), options, IteratorMode::Start)
-        {
+        for row in self.rows_of_chunks() {
             let row = row.map_err(|source| self.failed("list chunks", source));
             let row = row.and_then(|(key, place)| Ok((decode_key(&key)?, decode_place(&place)?)));
             let (key, place) = row.map_err(|error| self.store_error(error))?;
@@ -105,6 +209,10 @@ impl Locations for RocksEngine {
         }
         Ok(())
     }
+}
+
+fn pack_key(number: u32) -> Vec<u8> {
+    [PACK, &number.to_be_bytes()].concat()
 }
 
 fn encode_key(key: &ChunkKey) -> [u8; KEY_LEN] {

@@ -12,6 +12,7 @@ mod open;
 #[cfg(test)]
 mod tests;
 
+use std::collections::BTreeSet;
 use std::fmt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -39,6 +40,9 @@ const ENGINE: &str = "engine";
 const VERSION: &[u8] = b"version";
 const WATERMARK: &[u8] = b"watermark";
 
+/// Key of the packs that places may name: this, and the pack's number (u32, big-endian).
+const PACK: &[u8] = b"pack ";
+
 const VERSION_LEN: usize = size_of::<u64>();
 
 /// Bytes of the watermark: pack (u32), offset and commit (u64), little-endian.
@@ -54,6 +58,8 @@ pub struct RocksEngine {
     applied: Mutex<Watermark>,
     /// How much of that is known to be in RocksDB's files.
     persisted: Mutex<Watermark>,
+    /// Packs that places may name.
+    packs: Mutex<BTreeSet<u32>>,
 }
 
 impl fmt::Debug for RocksEngine {
@@ -77,6 +83,7 @@ impl RocksEngine {
             version: AtomicU64::new(0),
             applied: Mutex::default(),
             persisted: Mutex::default(),
+            packs: Mutex::default(),
         };
         if let Some(version) = engine.engine_row(VERSION)? {
             let version = version
@@ -89,6 +96,7 @@ impl RocksEngine {
             *engine.applied() = decode_watermark(&watermark)?;
             *engine.persisted() = *engine.applied();
         }
+        *engine.packs() = engine.packs_named()?;
         Ok(engine)
     }
 
@@ -113,6 +121,7 @@ impl RocksEngine {
             applied: self.applied(),
             batch: WriteBatch::default(),
             version: self.version(),
+            packs: BTreeSet::new(),
             engine: self,
         }
     }
@@ -123,6 +132,10 @@ impl RocksEngine {
 
     fn persisted(&self) -> MutexGuard<'_, Watermark> {
         self.persisted.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn packs(&self) -> MutexGuard<'_, BTreeSet<u32>> {
+        self.packs.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn family(&self, name: &str) -> &ColumnFamily {
@@ -185,6 +198,8 @@ struct Changes<'a> {
     batch: WriteBatch,
     version: Version,
     applied: MutexGuard<'a, Watermark>,
+    /// Packs that places did not name before.
+    packs: BTreeSet<u32>,
 }
 
 impl Changes<'_> {
@@ -224,6 +239,7 @@ impl Changes<'_> {
         let written = engine.db.write_opt(batch, &engine.log.write_options());
         written.map_err(|source| engine.failed("write", source))?;
         engine.version.store(self.version.0, Ordering::Release);
+        engine.packs().append(&mut self.packs);
         Ok(())
     }
 }

@@ -234,6 +234,7 @@ impl PackEngine {
             .write()
             .unwrap_or_else(PoisonError::into_inner)
             .remove(&pack.number);
+        self.locations.pack_is_gone(pack.number);
         Ok(())
     }
 }

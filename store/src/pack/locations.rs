@@ -105,6 +105,14 @@ pub trait Locations: Send + Sync + fmt::Debug {
     /// Makes what was applied outlive a crash, where this is kept on a disk at all.
     fn persist(&self) -> Result<()>;
 
+    /// Hears that a pack is gone, to which no place leads any more.
+    fn pack_is_gone(&self, _number: u32) {}
+
+    /// Whether this outlives the process, in the store's [`super::PLACES_FOLDER`].
+    fn is_kept(&self) -> bool {
+        false
+    }
+
     /// Visits every chunk, in no order, until an error, which is returned. Changes that come meanwhile may be seen or not.
     fn for_each(&self, visit: &mut dyn FnMut(ChunkKey, ChunkPlace) -> Result<()>) -> Result<()>;
 }

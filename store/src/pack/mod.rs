@@ -46,7 +46,7 @@ pub use contents::{PackCheck, PackStat};
 pub use host::{Host, HostFile};
 pub use liveness::Liveness;
 pub use locations::{Change, ChunkKey, ChunkPlace, Locations, LogPosition, MemoryLocations, Watermark};
-pub use recover::{OpenReport, Suspect};
+pub use recover::{OpenReport, PLACES_FOLDER, Suspect};
 pub use scrub::{Damage, DamageKind, Fate, PackScrub, ScrubFile, ScrubMemory, ScrubOptions, ScrubReport, ScrubState};
 
 /// How a pack store is opened.

@@ -174,7 +174,7 @@ impl PackEngine {
     }
 
     /// Numbers of the packs that are there.
-    pub(super) fn pack_numbers(&self) -> Vec<u32> {
+    pub fn pack_numbers(&self) -> Vec<u32> {
         let packs = self.packs.read().unwrap_or_else(PoisonError::into_inner);
         packs.keys().copied().collect()
     }

@@ -31,6 +31,9 @@ pub(super) const FORMAT_NAME: &str = "FORMAT";
 /// First line of it, with the version that a reader must know.
 const FORMAT_LINE: &str = "cairn pack store 1";
 
+/// Where locations that outlive the process are kept, in the folder of the packs.
+pub const PLACES_FOLDER: &str = "places";
+
 /// Bytes read at once while a pack is read record by record.
 const SCAN_LEN: usize = 1 << 20;
 
@@ -62,6 +65,18 @@ impl PackEngine {
     ///
     /// Errors: as [`super::PackStore::open`].
     pub fn open_folder(path: &Path, options: PackOptions, locations: Arc<dyn Locations>) -> Result<(Self, OpenReport)> {
+        Self::open_folder_with(path, options, |_| Ok(locations))
+    }
+
+    /// [`PackEngine::open_folder`] with locations that are opened once the folder is known to be ours, and locked.
+    ///
+    /// - `locations`: is given the folder for what it keeps, which may not be there. Where others kept some and these are not
+    ///   kept, theirs are removed: they would miss what is written now. They can be made again from the packs.
+    pub fn open_folder_with(
+        path: &Path,
+        options: PackOptions,
+        locations: impl FnOnce(&Path) -> Result<Arc<dyn Locations>>,
+    ) -> Result<(Self, OpenReport)> {
         let name = StoreName::new(path.display().to_string());
         let refused = |action, source: io::Error| Error::Refused {
             store: name.clone(),
@@ -76,6 +91,16 @@ impl PackEngine {
             io::ErrorKind::WouldBlock => refused("open: another program has it open for writing", error),
             _ => refused("open", error),
         })?;
+        let places = path.join(PLACES_FOLDER);
+        let locations = locations(&places)?;
+        if !options.read_only && !locations.is_kept() {
+            match fs::remove_dir_all(&places) {
+                Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                    return Err(refused("remove the index of places, which would be out of step", error));
+                }
+                _ => {}
+            }
+        }
         let (engine, report) = Self::open_on(name, Arc::new(host), options, locations)?;
         engine.keep_damaged(&ScrubFile::in_folder(path))?;
         Ok((engine, report))

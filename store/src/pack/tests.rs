@@ -472,3 +472,21 @@ fn a_check_reads_every_byte_of_every_sealed_pack() {
         "{damaged:?}"
     );
 }
+
+/// Goal: what an index of places outside this process knows is never out of step with the packs.
+#[test]
+fn who_writes_without_the_kept_locations_removes_them() {
+    let folder = tempfile::tempdir().unwrap();
+    let places = folder.path().join(crate::PLACES_FOLDER);
+    drop(PackStore::open(folder.path(), PackOptions::default()).unwrap());
+    std::fs::create_dir(&places).unwrap();
+    std::fs::write(places.join("FORMAT"), "cairn places 1").unwrap();
+    let read_only = PackOptions {
+        read_only: true,
+        ..PackOptions::default()
+    };
+    drop(PackStore::open(folder.path(), read_only).unwrap());
+    assert!(places.exists(), "who only reads leaves them");
+    drop(PackStore::open(folder.path(), PackOptions::default()).unwrap());
+    assert!(!places.exists());
+}
