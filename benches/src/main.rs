@@ -48,10 +48,11 @@ struct Arguments {
     /// Drop the files from the page cache before each run
     #[arg(long)]
     cold: bool,
-    /// GiB of memory to touch and give back first. A virtual machine gets a page of memory when it first touches it, which
-    /// costs more than a copy of the page and falls on whoever comes first
+    /// GiB of memory to take first and hold to the end. A virtual machine gives free pages back to its host and pays for each
+    /// that it takes again more than for a copy of the page, which falls on whoever comes first; with most memory held, files
+    /// take the pages of files
     #[arg(long, default_value_t = 0)]
-    touch_memory: usize,
+    hold_memory: usize,
     /// Folder for inputs, stores and outputs, about eight times the size [default: the temporary folder]
     #[arg(long)]
     scratch: Option<PathBuf>,
@@ -101,7 +102,7 @@ fn run(arguments: &Arguments) -> Result<()> {
     } else {
         arguments.tools.clone()
     };
-    touch(arguments.touch_memory << 30);
+    let _held = hold(arguments.hold_memory << 30);
     let scratch = match &arguments.scratch {
         Some(folder) => tempfile::tempdir_in(folder)?,
         None => tempfile::tempdir()?,
@@ -171,10 +172,10 @@ fn finish(arguments: &Arguments, report: &str) -> Result<()> {
     Ok(())
 }
 
-/// Writes one byte to each page of so many bytes of new memory.
-fn touch(len: usize) {
+/// So many bytes of new memory, with one byte written to each page.
+fn hold(len: usize) -> Vec<u8> {
     const PAGE: usize = 4096;
     let mut memory = vec![0_u8; len];
     memory.iter_mut().step_by(PAGE).for_each(|byte| *byte = 1);
-    std::hint::black_box(&memory);
+    memory
 }

@@ -26,6 +26,7 @@ use hyper::body::Incoming;
 use crate::config::{self, Config, LogRequests};
 use crate::folders::{Folder, Folders, digest_of, log_suspect};
 use crate::metrics::{EndpointMetrics, Metrics};
+pub(crate) use cairn_store::error_chain as chain;
 
 /// A store that has not said so much as "no such chunk" after this time is not ready.
 const READY_MAX: Duration = Duration::from_secs(5);
@@ -464,16 +465,4 @@ fn page(status: StatusCode, content_type: &'static str, body: String) -> Respons
     headers.insert(CONTENT_TYPE, HeaderValue::from_static(content_type));
     headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
     response
-}
-
-/// An error with its causes, in one line.
-pub(crate) fn chain(error: &dyn std::error::Error) -> String {
-    let mut line = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        line.push_str(": ");
-        line.push_str(&error.to_string());
-        cause = error.source();
-    }
-    line
 }

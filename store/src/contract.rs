@@ -3,7 +3,9 @@
 use bytes::Bytes;
 use cairn_formats::{CHUNK_LEN_MAX, Chunk, ChunkForm, ChunkId, DigestAlgorithm, Level, StorableChunk};
 
-use crate::{ChunkStore, ChunkStoreExt as _, Error};
+use std::sync::Arc;
+
+use crate::{ChunkStore, ChunkStoreExt as _, Error, Location, MemberSpec, Prune, StoreOptions, open_prunable};
 
 /// Chunks that are all different: text, noise, zeros, one byte.
 pub(crate) fn chunks(seed: u64, form: ChunkForm) -> Vec<StorableChunk> {
@@ -98,4 +100,23 @@ fn empty_batches_are_fine(store: &dyn ChunkStore) {
     assert!(store.get_many(&[]).is_empty());
     store.put_many(&[]).unwrap();
     store.flush().unwrap();
+}
+
+/// A store at a URL, as people write it.
+pub(crate) fn open(url: &str, options: StoreOptions) -> Arc<dyn Prune> {
+    let location = Location::parse(url).unwrap();
+    open_prunable(&MemberSpec { location, options }).unwrap()
+}
+
+/// All chunks that are there, sorted.
+pub(crate) fn ids_of(store: &dyn Prune) -> Vec<ChunkId> {
+    let mut ids = Vec::new();
+    store
+        .for_each_id(&mut |id| {
+            ids.push(id);
+            Ok(())
+        })
+        .unwrap();
+    ids.sort();
+    ids
 }

@@ -30,7 +30,7 @@ pub use backend::http::{Authorization, Cookie, HttpOptions, HttpStore, Proxy};
 pub use backend::s3::{S3Configured, S3Credentials, S3Keys, S3Options};
 pub use backend::sftp::SftpOptions;
 pub use backend::ssh::{SshOptions, SshPush, SshPushed, SshStore};
-pub use error::{BoxError, Error};
+pub use error::{BoxError, Error, error_chain};
 
 pub use index_store::IndexStore;
 pub use local::LocalStore;

@@ -1,6 +1,5 @@
 //! How a verb ends other than well: one line for people, an object for programs, an exit code for scripts.
 
-use std::error::Error as StdError;
 use std::io;
 
 use cairn_store::Error as StoreError;
@@ -151,16 +150,4 @@ impl From<engine::Error> for Failure {
     }
 }
 
-/// An error with its causes, each said once.
-pub(crate) fn chain(error: &dyn StdError) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        let more = error.to_string();
-        if !text.contains(&more) {
-            text = format!("{text}: {more}");
-        }
-        cause = error.source();
-    }
-    text
-}
+pub(crate) use cairn_store::error_chain as chain;

@@ -21,6 +21,7 @@ mod read;
 mod recover;
 mod reserve;
 mod scrub;
+mod scrub_notes;
 #[cfg(test)]
 mod scrub_tests;
 #[cfg(test)]
@@ -47,7 +48,8 @@ pub use host::{Host, HostFile};
 pub use liveness::Liveness;
 pub use locations::{Change, ChunkKey, ChunkPlace, Locations, LogPosition, MemoryLocations, Watermark};
 pub use recover::{OpenReport, PLACES_FOLDER, Suspect};
-pub use scrub::{Damage, DamageKind, Fate, PackScrub, ScrubFile, ScrubMemory, ScrubOptions, ScrubReport, ScrubState};
+pub use scrub::{Damage, DamageKind, Fate, ScrubOptions, ScrubReport};
+pub use scrub_notes::{PackScrub, ScrubFile, ScrubMemory, ScrubState};
 
 /// How a pack store is opened.
 #[derive(Clone, Debug)]

@@ -26,7 +26,7 @@ use super::http::client::is_tls;
 use super::remote::body::{Body, Spool};
 use super::remote::{Fault, Files, Page, Try};
 use crate::location::{S3Location, S3Lookup};
-use crate::rate;
+use crate::{error_chain, rate};
 use credentials::Profile;
 use service::{Connector, S3Fault};
 
@@ -308,23 +308,9 @@ fn failed(error: object_store::Error) -> super::remote::patience::Failure<Fault>
         cause = this.source();
     }
     match transport.and_then(|error| error.source()) {
-        Some(error) => Fault::passing(chain(error)),
+        Some(error) => Fault::passing(error_chain(error)),
         None => Fault::refused(error),
     }
-}
-
-/// An error and its causes, each said once, without what `object_store` says around them.
-fn chain(error: &dyn StdError) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        let more = error.to_string();
-        if !text.contains(&more) {
-            text = format!("{text}: {more}");
-        }
-        cause = error.source();
-    }
-    text
 }
 
 /// The region in one of Amazon's host names: `s3.eu-west-1.amazonaws.com`, older ones with a dash.

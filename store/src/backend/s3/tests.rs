@@ -11,9 +11,8 @@ use cairn_formats::{ChunkForm, ChunkId, StorableChunk};
 use cairn_test_servers::{ACCESS_KEY, S3Server, SECRET_KEY};
 
 use super::*;
-use crate::{
-    ChunkStoreExt as _, Error, IndexStore, Location, MemberSpec, Proxy, Prune, StoreOptions, contract, open_prunable,
-};
+use crate::contract::{ids_of, open};
+use crate::{ChunkStoreExt as _, Error, IndexStore, Location, Proxy, Prune, StoreOptions, contract, error_chain};
 
 fn keys(secret: &str) -> S3Credentials {
     S3Credentials::Keys(S3Keys {
@@ -37,34 +36,6 @@ fn quick() -> StoreOptions {
         },
         ..StoreOptions::default()
     }
-}
-
-fn open(url: &str, options: StoreOptions) -> Arc<dyn Prune> {
-    let location = Location::parse(url).unwrap();
-    open_prunable(&MemberSpec { location, options }).unwrap()
-}
-
-/// An error and its causes in one line.
-fn told(error: &Error) -> String {
-    let mut text = error.to_string();
-    let mut source = std::error::Error::source(error);
-    while let Some(cause) = source {
-        text += &format!(": {cause}");
-        source = cause.source();
-    }
-    text
-}
-
-fn ids_of(store: &dyn Prune) -> Vec<ChunkId> {
-    let mut ids = Vec::new();
-    store
-        .for_each_id(&mut |id| {
-            ids.push(id);
-            Ok(())
-        })
-        .unwrap();
-    ids.sort();
-    ids
 }
 
 fn put(store: &dyn Prune, seed: u64) -> Vec<ChunkId> {
@@ -157,7 +128,7 @@ fn refusals_name_the_store_the_action_and_the_cause() {
     let error = open(&server.url("p"), wrong)
         .put_many(&contract::chunks(1, ChunkForm::Plain))
         .unwrap_err();
-    let text = told(&error);
+    let text = error_chain(&error);
     assert!(matches!(error, Error::Refused { .. }), "{text}");
     assert!(
         text.starts_with(&format!(
@@ -172,7 +143,7 @@ fn refusals_name_the_store_the_action_and_the_cause() {
         s3: S3Options::default(),
         ..quick()
     };
-    let text = told(
+    let text = error_chain(
         &open(&server.url("p"), nobody)
             .has(ChunkId::from_bytes([1; 32]))
             .unwrap_err(),
@@ -183,9 +154,9 @@ fn refusals_name_the_store_the_action_and_the_cause() {
     let store = open(&url, quick());
     let error = store.for_each_id(&mut |_| Ok(())).unwrap_err();
     assert!(
-        told(&error).contains("refused to list its chunks") && told(&error).contains("NoSuchBucket"),
+        error_chain(&error).contains("refused to list its chunks") && error_chain(&error).contains("NoSuchBucket"),
         "{}",
-        told(&error)
+        error_chain(&error)
     );
 
     let read_only = StoreOptions {
@@ -215,13 +186,13 @@ fn keys_come_from_a_profile_too() {
     let text = format!("[us]\naws_access_key_id = {ACCESS_KEY}\naws_secret_access_key = {SECRET_KEY}\n");
     fs::write(&file, text).unwrap();
     contract::writable(&*open(&server.url("p"), with(&file, "us")));
-    let text = told(
+    let text = error_chain(
         &open(&server.url("p"), with(&file, "them"))
             .has(ChunkId::from_bytes([1; 32]))
             .unwrap_err(),
     );
     assert!(text.contains("no profile [them]"), "{text}");
-    let text = told(
+    let text = error_chain(
         &open(&server.url("p"), with(&folder.path().join("none"), "us"))
             .has(ChunkId::from_bytes([1; 32]))
             .unwrap_err(),
@@ -276,7 +247,7 @@ fn failing_servers_are_tried_again_and_then_told() {
     ] {
         let (url, count) = always(Some(wire));
         let error = open(&url, quick()).get(one).unwrap_err();
-        let text = told(&error);
+        let text = error_chain(&error);
         assert!(matches!(error, Error::Unavailable { action: "read a chunk", .. }), "{error:?}");
         assert!(text.contains(cause), "{text}");
         assert_eq!(count.load(Ordering::SeqCst), requests, "{text}");
@@ -299,7 +270,7 @@ fn what_another_try_cannot_change_is_told_at_once() {
     ] {
         let (url, count) = always(Some(wire));
         let error = open(&url, quick()).get(one).unwrap_err();
-        let text = told(&error);
+        let text = error_chain(&error);
         assert!(matches!(error, Error::Refused { .. }), "{error:?}");
         assert!(text.contains(cause), "{text}");
         assert_eq!(count.load(Ordering::SeqCst), 1, "{text}");
@@ -314,14 +285,14 @@ fn a_missing_bucket_is_not_a_missing_chunk() {
     ));
     let store = open(&url, quick());
     let error = store.has(ChunkId::from_bytes([1; 32])).unwrap_err();
-    assert!(told(&error).contains("NoSuchBucket"), "{}", told(&error));
+    assert!(error_chain(&error).contains("NoSuchBucket"), "{}", error_chain(&error));
     let error = store
         .put_many(&contract::chunks(1, ChunkForm::Compressed)[3..])
         .unwrap_err();
     assert!(
-        matches!(error, Error::Refused { .. }) && told(&error).contains("NoSuchBucket"),
+        matches!(error, Error::Refused { .. }) && error_chain(&error).contains("NoSuchBucket"),
         "{}",
-        told(&error)
+        error_chain(&error)
     );
 }
 
@@ -331,7 +302,7 @@ fn silence_ends_in_time() {
     let mut options = quick();
     options.http.timeout = Some(Duration::from_millis(20));
     let store = open(&url, options);
-    let text = told(&store.has(ChunkId::from_bytes([1; 32])).unwrap_err());
+    let text = error_chain(&store.has(ChunkId::from_bytes([1; 32])).unwrap_err());
     assert!(
         text.contains("no answer within 20ms") && text.contains("3 tries"),
         "{text}"

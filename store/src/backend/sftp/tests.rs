@@ -10,9 +10,9 @@ use cairn_formats::{ChunkForm, ChunkId, StorableChunk};
 use cairn_test_servers::{Sshd, WeakLink};
 
 use super::*;
+use crate::contract::{ids_of, open};
 use crate::{
-    ChunkStoreExt as _, Error, FlatOptions, FlatStore, IndexStore, Location, MemberSpec, Prune, StoreOptions, contract,
-    open_prunable,
+    ChunkStoreExt as _, Error, FlatOptions, FlatStore, IndexStore, Location, Prune, StoreOptions, contract, error_chain,
 };
 
 /// Options for tests: pauses too short to notice.
@@ -29,34 +29,6 @@ fn quick(server: &Sshd) -> StoreOptions {
         },
         ..StoreOptions::default()
     }
-}
-
-fn open(url: &str, options: StoreOptions) -> Arc<dyn Prune> {
-    let location = Location::parse(url).unwrap();
-    open_prunable(&MemberSpec { location, options }).unwrap()
-}
-
-/// An error and its causes in one line.
-fn told(error: &Error) -> String {
-    let mut text = error.to_string();
-    let mut source = std::error::Error::source(error);
-    while let Some(cause) = source {
-        text += &format!(": {cause}");
-        source = cause.source();
-    }
-    text
-}
-
-fn ids_of(store: &dyn Prune) -> Vec<ChunkId> {
-    let mut ids = Vec::new();
-    store
-        .for_each_id(&mut |id| {
-            ids.push(id);
-            Ok(())
-        })
-        .unwrap();
-    ids.sort();
-    ids
 }
 
 fn flat(path: &Path) -> FlatStore {
@@ -139,7 +111,11 @@ fn chunks_are_listed_and_deleted_and_nothing_else_is() {
     let error = open(&server.url("none"), quick(&server))
         .for_each_id(&mut |_| Ok(()))
         .unwrap_err();
-    assert!(told(&error).contains("there is no folder"), "{}", told(&error));
+    assert!(
+        error_chain(&error).contains("there is no folder"),
+        "{}",
+        error_chain(&error)
+    );
 }
 
 #[test]
@@ -156,7 +132,7 @@ fn an_index_is_a_file() {
         assert!(fs::read(server.path("x y.caibx")).unwrap() == bytes);
     }
     let index = IndexStore::open(&Location::parse(&server.url("none/x.caibx")).unwrap(), &options).unwrap();
-    let text = told(&index.put(Bytes::from_static(b"one")).unwrap_err());
+    let text = error_chain(&index.put(Bytes::from_static(b"one")).unwrap_err());
     assert!(
         text.contains("refused to store the index") && text.contains("there is no folder"),
         "{text}"
@@ -181,7 +157,7 @@ fn strangers_are_refused_both_ways() {
             ),
             "{error:?}"
         );
-        told(&error)
+        error_chain(&error)
     };
     let text = why(&|options| options.known_hosts.clear());
     assert!(
@@ -246,7 +222,7 @@ fn a_key_in_an_agent_is_enough() {
     // An RSA key in a file is told apart from one that is refused.
     let mut options = quick(&server);
     options.sftp.identities = vec![server.path("rsa")];
-    let text = told(
+    let text = error_chain(
         &open(&server.url("store"), options)
             .has(ChunkId::from_bytes([1; 32]))
             .unwrap_err(),
@@ -287,7 +263,7 @@ fn a_cut_connection_leaves_nothing_half() {
                 }
             ),
             "{}",
-            told(&error)
+            error_chain(&error)
         );
         if server.path("store").exists() {
             for id in ids_of(&flat(&server.path("store"))) {
@@ -326,7 +302,7 @@ fn silence_and_nobody_there_end_in_time() {
         options.http.timeout = Some(Duration::from_millis(200));
         options.http.error_retry = 1;
         let store = through(&server, &link, options);
-        let text = told(&store.put_many(&contract::chunks(8, ChunkForm::Compressed)).unwrap_err());
+        let text = error_chain(&store.put_many(&contract::chunks(8, ChunkForm::Compressed)).unwrap_err());
         assert!(
             text.contains("connected within 1s") || text.contains("no answer within 200ms"),
             "{text}"
@@ -337,7 +313,7 @@ fn silence_and_nobody_there_end_in_time() {
     let url = server.url_at(cairn_test_servers::free_port(), "store");
     let error = open(&url, options).has(ChunkId::from_bytes([1; 32])).unwrap_err();
     assert!(matches!(error, Error::Unavailable { .. }), "{error:?}");
-    assert!(told(&error).contains("2 tries"), "{}", told(&error));
+    assert!(error_chain(&error).contains("2 tries"), "{}", error_chain(&error));
 }
 
 /// Goal: faults of the server's file system are told by name, and leave nothing behind.
@@ -357,15 +333,15 @@ fn no_permission_and_no_sftp_are_told() {
         ),
         "{error:?}"
     );
-    assert!(told(&error).contains("no permission"), "{}", told(&error));
+    assert!(error_chain(&error).contains("no permission"), "{}", error_chain(&error));
     let server = Sshd::start_with("/bin/false");
     let mut options = quick(&server);
     options.http.error_retry = 1;
     let error = open(&server.url("store"), options).put_many(&chunks).unwrap_err();
     assert!(
-        told(&error).contains("closed") || told(&error).contains("cut"),
+        error_chain(&error).contains("closed") || error_chain(&error).contains("cut"),
         "{}",
-        told(&error)
+        error_chain(&error)
     );
     let server = Sshd::start();
     let store = open(&server.url("store"), quick(&server));
@@ -380,7 +356,7 @@ fn no_permission_and_no_sftp_are_told() {
     let store = open(&server.url("store"), read_only.clone());
     assert!(matches!(store.put_many(&chunks), Err(Error::ReadOnly { .. })));
     contract::reads_are_right(&*store, &chunks);
-    let text = told(&open(&server.url("none"), read_only).has(chunks[0].id()).unwrap_err());
+    let text = error_chain(&open(&server.url("none"), read_only).has(chunks[0].id()).unwrap_err());
     assert!(text.contains("there is no folder"), "{text}");
     assert_eq!(
         fs::metadata(server.path("store")).unwrap().permissions().mode() & 0o700,
@@ -417,9 +393,9 @@ fn a_full_disk_is_told() {
         "{error:?}"
     );
     assert!(
-        told(&error).contains("no room left") && !told(&error).contains("tries"),
+        error_chain(&error).contains("no room left") && !error_chain(&error).contains("tries"),
         "{}",
-        told(&error)
+        error_chain(&error)
     );
     assert!(left.iter().all(|name| !name.contains(".tmp")), "{left:?}");
     assert!(unmounted.success());
