@@ -35,7 +35,9 @@ pub use error::{BoxError, Error, error_chain};
 pub use index_store::IndexStore;
 pub use local::LocalStore;
 pub use location::{HttpLocation, LaterLocation, Location, LocationError, S3Location, S3Lookup, SshLocation};
-pub use open::{MemberSpec, StoreOptions, StoreSpec, open_chain, open_prunable, open_store};
+pub use open::{
+    MemberSpec, StoreOptions, StoreSpec, Together, open_chain, open_prunable, open_prunable_spec, open_store,
+};
 pub use pack::{
     Change, ChunkKey, ChunkPlace, CompactOptions, CompactReport, Damage, DamageKind, Fate, Host, HostFile, Liveness,
     Locations, LogPosition, MemoryLocations, OpenReport, PLACES_FOLDER, PackCheck, PackEngine, PackOptions, PackScrub,
@@ -48,6 +50,7 @@ pub use wrapper::chain::StoreChain;
 pub use wrapper::group::FailoverGroup;
 pub use wrapper::limit::LimitStore;
 pub use wrapper::metrics::MetricsStore;
+pub use wrapper::mirror::{Behind, MirrorOptions, MirrorStore};
 pub use wrapper::verify::VerifyStore;
 
 /// Result of a store operation.

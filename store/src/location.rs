@@ -2,7 +2,7 @@
 //!
 //! Only `scheme://` makes a URL; everything else is a path, `a_b:c.caibx` and `host:path` included (casync takes the second
 //! for a host over SSH, desync refuses the first). A path that looks like a URL is written `./htp://x`. `-` (standard input
-//! or output) is the tool's own. A location is shown without user, password and query: those are secrets.
+//! or output) is the tool's own. Several locations in one text are [`crate::StoreSpec`]'s: `a|b`, `mirror:a|b`. A location is shown without user, password and query: those are secrets.
 
 use std::fmt;
 use std::path::PathBuf;
@@ -81,6 +81,12 @@ pub enum LocationError {
     /// Nothing at all, or nothing between two `|`.
     #[error("empty location (a group is `a|b`, quoted for the shell)")]
     Empty,
+    /// `mirror:` with too few members.
+    #[error("{text}: a mirror is `mirror:a|b`, or `mirror-N:a|b` with N from 1 to the number of its stores")]
+    BadMirror {
+        /// What stands before the first member.
+        text: String,
+    },
     /// No store is named so.
     #[error("{location}: no store or index is named by `{scheme}://` (write ./{scheme}://… for a file of that name)")]
     UnknownScheme {

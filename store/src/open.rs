@@ -1,5 +1,6 @@
 //! From locations and options to stores.
 
+use std::num::NonZeroUsize;
 use std::sync::Arc;
 
 use cairn_formats::{ChunkForm, DigestAlgorithm};
@@ -9,8 +10,8 @@ use crate::backend::remote::store::{RemoteOptions, RemoteStore};
 use crate::backend::s3::{Bucket, S3Options};
 use crate::backend::sftp::{Folder, Holds, SftpOptions};
 use crate::location::{LaterLocation, Location, LocationError, S3Location, SshLocation};
-use crate::{ChunkStore, Error, FailoverGroup, HttpOptions, HttpStore, LocalStore, Prune};
-use crate::{Result, Sealing, SshOptions, SshStore, StoreChain, StoreName, Suspect, SyncPolicy};
+use crate::{Behind, ChunkStore, Error, FailoverGroup, HttpOptions, HttpStore, LocalStore, MirrorOptions, MirrorStore};
+use crate::{Prune, Result, Sealing, SshOptions, SshStore, StoreChain, StoreName, Suspect, SyncPolicy};
 
 /// How one location is opened. Where the values come from (flags, config, environment) is the caller's business.
 #[derive(Clone, Debug)]
@@ -29,6 +30,8 @@ pub struct StoreOptions {
     pub digest: DigestAlgorithm,
     /// Hears of what is not whole in a store of packs, which opens all the same.
     pub on_suspect: fn(&StoreName, &Suspect),
+    /// Hears of members of a mirror that fall behind, and of their catching up.
+    pub on_behind: fn(&StoreName, &Behind),
     /// How a server is talked to, S3 ones too.
     pub http: HttpOptions,
     /// How a bucket is opened.
@@ -49,6 +52,7 @@ impl Default for StoreOptions {
             sealing: Sealing::default(),
             digest: DigestAlgorithm::default(),
             on_suspect: |_, _| {},
+            on_behind: |_, _| {},
             http: HttpOptions::default(),
             s3: S3Options::default(),
             ssh: SshOptions::default(),
@@ -57,11 +61,25 @@ impl Default for StoreOptions {
     }
 }
 
-/// One store as people write it: a location, or a failover group of several (`a|b`).
+/// One store as people write it: a location, or several that are used together (`a|b`, `mirror:a|b`).
 #[derive(Clone, Debug)]
 pub struct StoreSpec {
     /// The members, at least one, in the order in which they are tried.
     pub members: Vec<MemberSpec>,
+    /// What they are to one another, if there are several.
+    pub together: Together,
+}
+
+/// What several stores are to one another.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Together {
+    /// Copies of one store, of which any that works is read; none is written (`a|b`).
+    Failover,
+    /// All are written, the nearest is read (`mirror:a|b`).
+    Mirror {
+        /// How many must have everything (`mirror-N:`); `None` for all.
+        quorum: Option<NonZeroUsize>,
+    },
 }
 
 /// A location and how it is opened.
@@ -74,41 +92,77 @@ pub struct MemberSpec {
 }
 
 impl StoreSpec {
-    /// Reads a location or a group of them, divided by `|`.
+    /// Reads a location or several of them, divided by `|`.
     ///
     /// - `options_for`: the options of one member, from its text as written (which may hold secrets).
     pub fn parse(
         text: &str,
         mut options_for: impl FnMut(&str) -> StoreOptions,
     ) -> std::result::Result<Self, LocationError> {
-        let members = text.split('|').map(|member| {
+        let mirror = mirror_prefix(text);
+        let locations = mirror.map_or(text, |(_, locations)| locations);
+        let members = locations.split('|').map(|member| {
             Ok(MemberSpec {
                 location: Location::parse(member)?,
                 options: options_for(member),
             })
         });
-        Ok(Self {
-            members: members.collect::<std::result::Result<_, LocationError>>()?,
-        })
+        let members = members.collect::<std::result::Result<Vec<_>, LocationError>>()?;
+        let Some((count, _)) = mirror else {
+            let together = Together::Failover;
+            return Ok(Self { members, together });
+        };
+        if members.len() < 2 || count.is_some_and(|count| !(1..=members.len()).contains(&count)) {
+            let text = text[..text.len() - locations.len()].to_owned();
+            return Err(LocationError::BadMirror { text });
+        }
+        let together = Together::Mirror {
+            quorum: count.and_then(NonZeroUsize::new),
+        };
+        Ok(Self { members, together })
     }
 
     /// A single location.
     pub fn single(location: Location, options: StoreOptions) -> Self {
         Self {
             members: vec![MemberSpec { location, options }],
+            together: Together::Failover,
+        }
+    }
+
+    fn mirror_options(&self, quorum: Option<NonZeroUsize>) -> MirrorOptions {
+        let first = self.members.first();
+        MirrorOptions {
+            quorum,
+            // HTTP stores do not look at it themselves.
+            writable: !self.members.iter().any(|member| member.options.read_only),
+            on_behind: first.map_or(|_, _| {}, |member| member.options.on_behind),
+            ..MirrorOptions::default()
         }
     }
 }
 
-/// Opens a store or a failover group. Servers are not asked for anything yet; folders must exist.
+/// How many members of a mirror must have everything, and what follows `mirror:` or `mirror-N:`. Other texts, URLs among them,
+/// name no mirror.
+fn mirror_prefix(text: &str) -> Option<(Option<usize>, &str)> {
+    let (head, locations) = text.split_once(':')?;
+    let quorum = match head.strip_prefix("mirror")? {
+        "" => None,
+        count => Some(count.strip_prefix('-')?.parse().ok()?),
+    };
+    (!locations.starts_with("//")).then_some((quorum, locations))
+}
+
+/// Opens a store, a failover group or a mirror. Servers are not asked for anything yet; folders must exist.
 ///
 /// Errors: [`Error::Refused`] for a folder that cannot be read, a certificate that cannot be used, or a kind of store that
 /// this release does not have.
 pub fn open_store(spec: &StoreSpec) -> Result<Arc<dyn ChunkStore>> {
     let mut members = spec.members.iter().map(open_member).collect::<Result<Vec<_>>>()?;
-    Ok(match members.len() {
-        1 => members.remove(0),
-        _ => Arc::new(FailoverGroup::new(members)),
+    Ok(match (spec.together, members.len()) {
+        (_, 1) => members.remove(0),
+        (Together::Failover, _) => Arc::new(FailoverGroup::new(members)),
+        (Together::Mirror { quorum }, _) => Arc::new(MirrorStore::new(members, spec.mirror_options(quorum))),
     })
 }
 
@@ -157,6 +211,28 @@ pub fn open_prunable(member: &MemberSpec) -> Result<Arc<dyn Prune>> {
             action: "open",
             source: "chunks of such a store cannot be listed or deleted".into(),
         }),
+    }
+}
+
+/// As [`open_prunable`], mirrors too.
+///
+/// Errors: [`Error::Refused`] for a failover group: changing one member would make them differ.
+pub fn open_prunable_spec(spec: &StoreSpec) -> Result<Arc<dyn Prune>> {
+    let mut members = spec.members.iter();
+    match (spec.together, members.len()) {
+        (Together::Mirror { quorum }, _) => {
+            let members = members.map(open_prunable).collect::<Result<Vec<_>>>()?;
+            Ok(Arc::new(MirrorStore::new(members, spec.mirror_options(quorum))))
+        }
+        (Together::Failover, 1) => members.next().map(open_prunable).expect("there is one"),
+        (Together::Failover, _) => {
+            let names: Vec<String> = members.map(|member| member.location.to_string()).collect();
+            Err(Error::Refused {
+                store: StoreName::new(names.join("|")),
+                action: "open",
+                source: "stores that stand in for each other are only read: name one of them".into(),
+            })
+        }
     }
 }
 
@@ -234,6 +310,34 @@ mod tests {
         );
         let error = StoreSpec::parse("a||b", |_| StoreOptions::default()).unwrap_err();
         assert_eq!(error, LocationError::Empty);
+    }
+
+    #[test]
+    fn a_mirror_has_a_prefix_and_at_least_two_members() {
+        let parse = |text: &str| StoreSpec::parse(text, |_| StoreOptions::default());
+        let count = |text: &str| {
+            let spec = parse(text).unwrap();
+            let members = spec.members.iter().map(|member| member.location.to_string());
+            (spec.together, members.collect::<Vec<_>>().join(" "))
+        };
+        let mirror = |quorum| Together::Mirror {
+            quorum: NonZeroUsize::new(quorum),
+        };
+        assert_eq!(count("mirror:a|http://h/b"), (mirror(0), "a http://h/b".to_owned()));
+        assert_eq!(count("mirror-1:a|b|c"), (mirror(1), "a b c".to_owned()));
+        // Files and URLs as ever.
+        for path in ["./mirror:a", "mirrors:a", "mirror-x:a", "mirror"] {
+            assert_eq!(count(path), (Together::Failover, path.to_owned()));
+        }
+        assert!(matches!(
+            parse("mirror://h/a"),
+            Err(LocationError::UnknownScheme { .. })
+        ));
+        for text in ["mirror:a", "mirror-3:a|b", "mirror-0:a|b"] {
+            let error = parse(text).unwrap_err();
+            assert!(error.to_string().contains("`mirror:a|b`"), "{error}");
+        }
+        assert_eq!(parse("mirror:a|").unwrap_err(), LocationError::Empty);
     }
 
     #[test]

@@ -26,6 +26,27 @@ pub(crate) struct Config {
     /// Options by location; `*` and `?` stand for anything but `/`.
     #[serde(default, deserialize_with = "null_is_empty")]
     pub(crate) store_options: BTreeMap<String, StoreEntry>,
+    /// Stores by name, for `@NAME` in place of a location. Not desync's.
+    #[serde(
+        default,
+        deserialize_with = "null_is_empty",
+        skip_serializing_if = "BTreeMap::is_empty"
+    )]
+    pub(crate) stores: BTreeMap<String, NamedStore>,
+}
+
+/// Stores that go by one name.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+pub(crate) struct NamedStore {
+    /// Read in order, each for what those before it do not have; the first is the one that is written, checked and pruned.
+    pub(crate) stores: Vec<String>,
+    /// Folder that keeps what was read of them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) cache: Option<PathBuf>,
+    /// Most bytes that it may hold.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) cache_limit: Option<u64>,
 }
 
 /// JSON that is passed on and never shown in debug output: it holds secrets.
@@ -195,6 +216,28 @@ impl Config {
             profile: entry.aws_profile.clone(),
             region: entry.aws_region.clone(),
         })
+    }
+
+    /// What `@NAME` stands for; `None` for every other text. Errors: a name that is not known, or that stands for another one.
+    pub(crate) fn named(&self, store: &str) -> Outcome<Option<&NamedStore>> {
+        let Some(name) = store.strip_prefix('@') else {
+            return Ok(None);
+        };
+        let Some(named) = self.stores.get(name) else {
+            let failure = Failure::usage(format!("{store}: the configuration has no store of this name"));
+            return Err(failure.try_this("add it to the configuration under `stores`, or write ./@… for a folder"));
+        };
+        if named.stores.is_empty() || named.stores.iter().any(|store| store.starts_with('@')) {
+            return Err(Failure::new(format!(
+                "stores: `{name}` needs `stores`, a list of locations, without other names"
+            )));
+        }
+        Ok(Some(named))
+    }
+
+    /// The location that is written where a store is named. Errors: as [`Config::named`].
+    pub(crate) fn written<'a>(&'a self, store: &'a str) -> Outcome<&'a str> {
+        Ok(self.named(store)?.map_or(store, |named| &named.stores[0]))
     }
 
     /// The options of a location. Errors: two keys fit it.

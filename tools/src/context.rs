@@ -9,9 +9,9 @@ use std::time::Duration;
 use bytes::Bytes;
 use cairn_formats::{ChunkCipher, ChunkForm, ChunkIndex, CipherAlgorithm, CipherKey, DigestAlgorithm};
 use cairn_store::{
-    Authorization, CacheOptions, CacheStore, ChunkStore, Cookie, HttpOptions, IndexStore, LocalStore, Location,
-    MemberSpec, PackStore, Proxy, Prune, RateLimit, S3Options, Sealing, SftpOptions, SshOptions, SshPush, StoreName,
-    StoreOptions, StoreSpec, Suspect, SyncPolicy, open_chain, open_prunable, open_store,
+    Authorization, Behind, CacheOptions, CacheStore, ChunkStore, Cookie, HttpOptions, IndexStore, LocalStore, Location,
+    MemberSpec, PackStore, Proxy, Prune, RateLimit, S3Options, Sealing, SftpOptions, SshOptions, SshPush, StoreChain,
+    StoreName, StoreOptions, StoreSpec, Suspect, SyncPolicy, open_chain, open_prunable_spec, open_store,
 };
 
 use crate::bar::{Bar, Unit};
@@ -148,6 +148,7 @@ impl Context {
             sealing,
             digest: self.digest,
             on_suspect: warn_of,
+            on_behind: warn_of_member,
             ssh: SshOptions {
                 ssh: std::env::var_os("CASYNC_SSH_PATH").unwrap_or_else(|| "ssh".into()),
                 remote: std::env::var("CASYNC_REMOTE_PATH").unwrap_or_else(|_| "casync".to_owned()),
@@ -198,11 +199,26 @@ impl Context {
             return Err(Failure::usage("no store: name one with -s"));
         }
         let rate = Rate::new(access);
-        let specs = stores
-            .iter()
-            .map(|store| self.spec(store, access, None, &rate))
-            .collect::<Outcome<Vec<StoreSpec>>>()?;
-        Ok(open_chain(&specs)?)
+        let specs = |stores: &[String]| {
+            let specs = stores.iter().map(|store| self.spec(store, access, None, &rate));
+            specs.collect::<Outcome<Vec<StoreSpec>>>()
+        };
+        let open = |store: &String| -> Outcome<Arc<dyn ChunkStore>> {
+            let Some(named) = self.config.named(store)? else {
+                return Ok(open_store(&self.spec(store, access, None, &rate)?)?);
+            };
+            let cached = Cached {
+                cache: named.cache.clone(),
+                cache_limit: named.cache_limit,
+                cache_repair: true,
+            };
+            self.cached(open_chain(&specs(&named.stores)?)?, &cached)
+        };
+        let mut opened = stores.iter().map(open).collect::<Outcome<Vec<_>>>()?;
+        Ok(match opened.len() {
+            1 => opened.remove(0),
+            _ => Arc::new(StoreChain::new(opened)),
+        })
     }
 
     fn cached(&self, store: Arc<dyn ChunkStore>, cached: &Cached) -> Outcome<Arc<dyn ChunkStore>> {
@@ -228,7 +244,7 @@ impl Context {
         access: &Access,
         writing: &Writing,
     ) -> Outcome<(Arc<dyn ChunkStore>, ChunkForm)> {
-        let spec = self.spec(store, access, Some(writing), &Rate::new(access))?;
+        let spec = self.spec(self.config.written(store)?, access, Some(writing), &Rate::new(access))?;
         for member in &spec.members {
             match &member.location {
                 Location::Local(path) => make_folder(path)?,
@@ -264,6 +280,7 @@ impl Context {
         if store.contains('|') {
             return Ok(None);
         }
+        let store = self.config.written(store)?;
         let (Location::Ssh(store_at), Location::Ssh(index_at)) = (parse(store)?, parse(index)?) else {
             return Ok(None);
         };
@@ -281,14 +298,18 @@ impl Context {
     ///
     /// - `access`: how a server is talked to.
     pub(crate) fn prunable(&self, store: &str, access: &Access, purpose: Purpose) -> Outcome<Prunable> {
-        let location = Location::parse(store).map_err(|error| Failure::usage(error.to_string()))?;
-        let options = StoreOptions {
-            read_only: purpose == Purpose::Read,
-            ..self.options(store, access, None, &Rate::new(access))?
-        };
-        Ok(match location {
-            Location::Local(path) => Prunable::Local(LocalStore::open(&path, &options)?),
-            location => Prunable::Remote(open_prunable(&MemberSpec { location, options })?),
+        let mut spec = self.spec(self.config.written(store)?, access, None, &Rate::new(access))?;
+        for member in &mut spec.members {
+            member.options.read_only = purpose == Purpose::Read;
+        }
+        Ok(match &spec.members[..] {
+            [
+                MemberSpec {
+                    location: Location::Local(path),
+                    options,
+                },
+            ] => Prunable::Local(LocalStore::open(path, options)?),
+            _ => Prunable::Remote(open_prunable_spec(&spec)?),
         })
     }
 
@@ -431,6 +452,10 @@ pub(crate) enum Purpose {
     Read,
     /// Chunks are deleted or packs written anew; nobody else writes to packs meanwhile.
     Change,
+}
+
+fn warn_of_member(store: &StoreName, behind: &Behind) {
+    eprintln!("cairn: warning: {store}: {behind}");
 }
 
 fn warn_of(store: &StoreName, suspect: &Suspect) {

@@ -184,3 +184,76 @@ fn a_copy_into_packs_and_back_goes_on_where_it_was_killed() {
     folder.ok(&["extract", "-s", "back", "blob.caibx", "copy"]);
     assert!(fs::read(folder.path("copy")).unwrap() == fs::read(folder.path("blob")).unwrap());
 }
+
+/// A mirror of packs and a flat folder is written as a whole, and read while either half is gone; so is one by name, with a
+/// cache in front.
+#[test]
+fn a_mirror_is_written_to_both_and_read_from_either() {
+    let folder = Folder::new(600_000);
+    folder.ok(&["store", "init", "packs"]);
+    let config = r#"{"stores": {"both": {"stores": ["mirror:packs|files", "flat"], "cache": "cache"}}}"#;
+    fs::create_dir_all(folder.path("config/cairn")).expect("a folder");
+    fs::write(folder.path("config/cairn/config.json"), config).expect("a file");
+    for (store, index) in [("mirror:packs|files", "a.caibx"), ("@both", "b.caibx")] {
+        folder.ok(&["make", "-s", store, index, "blob"]);
+    }
+    let same = |store: &str| {
+        folder.ok(&["extract", "-s", store, "a.caibx", "out"]);
+        assert!(fs::read(folder.path("out")).expect("a file") == fs::read(folder.path("blob")).expect("a file"));
+        fs::remove_file(folder.path("out")).expect("it is there");
+    };
+    ["packs", "files", "mirror:packs|files", "mirror-1:files|packs", "@both"]
+        .iter()
+        .for_each(|store| same(store));
+    assert_eq!(folder.ids("packs"), folder.ids("files"));
+    assert_eq!(folder.ids("cache"), folder.ids("files"));
+    // Each half lacks something.
+    let ids = folder.ids("files");
+    for id in &ids[..5] {
+        fs::remove_file(folder.path(&format!("files/{}/{id}.cacnk", &id[..4]))).expect("it is there");
+    }
+    same("mirror:packs|files");
+    assert_eq!(folder.ids("files").len(), ids.len() - 5);
+    // Writing the same again brings it back.
+    folder.ok(&["make", "-s", "mirror:packs|files", "c.caibx", "blob"]);
+    assert_eq!(folder.ids("files"), ids);
+    folder.ok(&["prune", "-y", "-s", "mirror:packs|files", "a.caibx"]);
+    assert_eq!(folder.ids("files"), ids);
+    folder.ok(&["make", "-s", "flat", "none.caibx", "/dev/null"]);
+    folder.ok(&["prune", "-y", "-s", "@both", "none.caibx"]);
+    assert!(folder.ids("files").is_empty() && folder.ids("packs").is_empty());
+
+    let words = folder.fails(2, &["cat", "-s", "@nobody", "a.caibx"]);
+    assert!(
+        words.contains("@nobody") && words.contains("no store of this name"),
+        "{words}"
+    );
+    let words = folder.fails(2, &["cat", "-s", "mirror:packs", "a.caibx"]);
+    assert!(words.contains("mirror-N:a|b"), "{words}");
+}
+
+/// A half that cannot be written is named: an error, or a warning where the other is enough.
+#[test]
+fn a_half_that_is_down_is_named() {
+    let folder = Folder::new(100_000);
+    let down = "mirror:files|http://127.0.0.1:9/store/";
+    let words = folder.fails(1, &["make", "-e", "1", "-s", down, "a.caibx", "blob"]);
+    assert!(words.contains("http://127.0.0.1:9/store/"), "{words}");
+    assert!(!folder.path("a.caibx").exists());
+    let output = folder.run(&[
+        "make",
+        "-e",
+        "1",
+        "-s",
+        &down.replace("mirror", "mirror-1"),
+        "a.caibx",
+        "blob",
+    ]);
+    let words = String::from_utf8(output.stderr).expect("text");
+    assert!(output.status.success(), "{words}");
+    assert!(
+        words.contains("cairn: warning: mirror-1:") && words.contains("127.0.0.1:9/store/ lacks"),
+        "{words}"
+    );
+    folder.ok(&["extract", "-s", "files", "a.caibx", "out"]);
+}

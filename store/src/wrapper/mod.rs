@@ -5,6 +5,7 @@ pub(crate) mod chain;
 pub(crate) mod group;
 pub(crate) mod limit;
 pub(crate) mod metrics;
+pub(crate) mod mirror;
 pub(crate) mod verify;
 
 #[cfg(test)]

@@ -302,8 +302,8 @@ fn verify(context: &Context, arguments: &StoreVerify) -> Outcome<()> {
 
 fn copy(context: &Context, arguments: &StoreCopy) -> Outcome<()> {
     let storing = &arguments.storing;
-    let to_folder = match Location::parse(&arguments.to) {
-        Ok(Location::Local(path)) => Some(path),
+    let to_folder = match Location::parse(context.config.written(&arguments.to)?) {
+        Ok(Location::Local(path)) if !arguments.to.contains('|') => Some(path),
         _ => None,
     };
     if arguments.packs && !arguments.dry_run {
@@ -335,7 +335,7 @@ fn copy(context: &Context, arguments: &StoreCopy) -> Outcome<()> {
         };
         return carry(context, "copying", &*from, &*to, options, &mut ids);
     }
-    if let Ok(Location::Http(_) | Location::Ssh(_)) = Location::parse(&arguments.from) {
+    if let Ok(Location::Http(_) | Location::Ssh(_)) = Location::parse(context.config.written(&arguments.from)?) {
         let failure = Failure::usage(format!("{}: chunks of such a store cannot be listed", arguments.from));
         return Err(failure.try_this("name what to copy with --index"));
     }
