@@ -28,7 +28,7 @@ pub use chunker::{CHUNK_LEN_MAX, Candidates, ChunkSizes, ChunkSizesError, Chunke
 pub use cipher::{ChunkCipher, CipherAlgorithm, CipherError, CipherKey, KeyId, NONCE_LEN, ParseCipherError};
 pub use digest::{DigestAlgorithm, DigestKernel, DigestStream};
 pub use flags::{FeatureFlags, ParseFlagError};
-pub use frame::{FrameError, Level, compress_frame, decompress_frame, decompress_frame_into, raw_frame};
+pub use frame::{FrameError, Level, compress_frame, decompress_frame, decompress_frame_into, raw_frame, raw_pieces};
 pub use id::{ChunkId, ParseChunkIdError};
 pub use index::{ChunkIndex, ChunkSpan, IndexEncoder, IndexError, NullChunk};
 pub use pack::{

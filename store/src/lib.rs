@@ -11,12 +11,14 @@ mod file;
 mod index_store;
 mod local;
 mod location;
+mod object;
 mod open;
 mod pack;
 mod rate;
 mod sealing;
 #[cfg(test)]
 mod sim;
+mod verified;
 mod wrapper;
 
 use std::fmt;
@@ -35,20 +37,24 @@ pub use error::{BoxError, Error, error_chain};
 pub use index_store::IndexStore;
 pub use local::LocalStore;
 pub use location::{HttpLocation, LaterLocation, Location, LocationError, S3Location, S3Lookup, SshLocation};
+pub use object::{IndexedObject, ObjectChunks, PAGE_LEN, RangeOptions, RangeReads, RangeStream};
 pub use open::{
     MemberSpec, StoreOptions, StoreSpec, Together, open_chain, open_prunable, open_prunable_spec, open_store,
 };
 pub use pack::{
-    Change, ChunkKey, ChunkPlace, CompactOptions, CompactReport, Damage, DamageKind, Fate, Host, HostFile, Liveness,
-    Locations, LogPosition, MemoryLocations, OpenReport, PLACES_FOLDER, PackCheck, PackEngine, PackOptions, PackScrub,
-    PackStat, PackStore, ScrubFile, ScrubMemory, ScrubOptions, ScrubReport, ScrubState, Suspect, Watermark,
+    Change, ChunkKey, ChunkPlace, CompactOptions, CompactReport, Damage, DamageKind, DenseLocations, Fate, Host,
+    HostFile, Liveness, Locations, LogPosition, MemoryLocations, OpenReport, PLACES_FOLDER, PackCheck, PackEngine,
+    PackHeads, PackOptions, PackScrub, PackStat, PackStore, ScrubFile, ScrubMemory, ScrubOptions, ScrubReport,
+    ScrubState, Suspect, Watermark,
 };
 pub use rate::RateLimit;
 pub use sealing::Sealing;
+pub use verified::VerifiedChunks;
 pub use wrapper::cache::{CacheOptions, CacheStore};
 pub use wrapper::chain::StoreChain;
 pub use wrapper::group::FailoverGroup;
 pub use wrapper::limit::LimitStore;
+pub use wrapper::memory::MemoryCacheStore;
 pub use wrapper::metrics::MetricsStore;
 pub use wrapper::mirror::{Behind, MirrorOptions, MirrorStore};
 pub use wrapper::verify::VerifyStore;

@@ -14,6 +14,7 @@ mod write;
 mod zstd;
 
 use std::borrow::Cow;
+use std::ops::Range;
 
 pub use write::{Level, compress_frame, raw_frame};
 
@@ -93,6 +94,12 @@ pub fn decompress_frame(frame: &[u8], plain_len_max: usize) -> Result<Vec<u8>, F
         Codec::Gzip => foreign::gzip(frame, plain_len_max),
         Codec::Xz => foreign::xz(frame, plain_len_max),
     }
+}
+
+/// Where the plain bytes of a compressed chunk lie in it, piece by piece, if it is one zstd frame of raw blocks, so that they
+/// can be handed on without decoding. Its checksum, if it has one, is not looked at: the caller proves the chunk by its id.
+pub fn raw_pieces(frame: &[u8]) -> Option<Vec<Range<usize>>> {
+    zstd::raw_blocks(frame)
 }
 
 /// Bytes that a client's frame may have above our own in raw blocks: a longer header, a checksum, more and smaller blocks.

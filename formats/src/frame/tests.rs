@@ -426,6 +426,31 @@ fn any_plain() -> impl Strategy<Value = Vec<u8>> {
     ]
 }
 
+/// Pieces are told only of one whole frame, whoever wrote it.
+#[test]
+fn raw_pieces_of_other_writers() {
+    let plain = noise(300_000);
+    for checksum in [false, true] {
+        let frame = streamed(&plain, checksum);
+        let pieces = raw_pieces(&frame).unwrap();
+        assert_eq!(pieces.len(), 3);
+        assert_eq!(
+            pieces
+                .into_iter()
+                .flat_map(|piece| frame[piece].to_vec())
+                .collect::<Vec<u8>>(),
+            plain
+        );
+        assert_eq!(raw_pieces(&frame[..frame.len() - 1]), None);
+        assert_eq!(raw_pieces(&[&frame[..], &[0]].concat()), None);
+        assert_eq!(raw_pieces(&[frame.clone(), frame].concat()), None);
+    }
+    assert_eq!(raw_pieces(&compress_frame(&text(1000), Level::DEFAULT)), None);
+    assert_eq!(raw_pieces(&skippable(b"x")), None);
+    assert_eq!(raw_pieces(&[]), None);
+    assert_eq!(raw_pieces(&raw_frame(&[])), Some(vec![]));
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(64))]
 
@@ -436,6 +461,12 @@ proptest! {
         prop_assert!(is_one_frame(&frame, plain.len()));
         prop_assert_eq!(decode(&frame, plain.len()).unwrap(), &plain[..]);
         prop_assert_eq!(decode(&raw_frame(&plain), plain.len()).unwrap(), &plain[..]);
+        let raw = raw_frame(&plain);
+        let pieces = raw_pieces(&raw).unwrap();
+        prop_assert_eq!(pieces.into_iter().flat_map(|piece| raw[piece].to_vec()).collect::<Vec<u8>>(), &plain[..]);
+        if let Some(pieces) = raw_pieces(&frame) {
+            prop_assert_eq!(pieces.into_iter().flat_map(|piece| frame[piece].to_vec()).collect::<Vec<u8>>(), &plain[..]);
+        }
     }
 
     #[test]

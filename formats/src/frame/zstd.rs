@@ -238,6 +238,34 @@ impl Header {
     }
 }
 
+/// Where the plain bytes of a body lie in it, piece by piece, if it is one frame that holds them as they are.
+pub(super) fn raw_blocks(body: &[u8]) -> Option<Vec<Range<usize>>> {
+    let mut at = 4;
+    if number::<4>(body, 0)? != MAGIC.into() {
+        return None;
+    }
+    let header = Header::parse(body, &mut at, 0).ok()?;
+    let (mut pieces, mut plain_len) = (Vec::new(), 0);
+    loop {
+        let block = number::<3>(body, at)?;
+        let (last, kind, len) = (block & 1 == 1, block >> 1 & 3, block >> 3);
+        let piece = at + 3..at + 3 + len as usize;
+        if kind != 0 || len > header.window_len.min(BLOCK_LEN_MAX as u64) || piece.end > body.len() {
+            return None;
+        }
+        at = piece.end;
+        plain_len += len;
+        if len > 0 {
+            pieces.push(piece);
+        }
+        if last {
+            break;
+        }
+    }
+    let end = at + if header.checksum { 4 } else { 0 };
+    (end == body.len() && header.content_len.is_none_or(|announced| announced == plain_len)).then_some(pieces)
+}
+
 /// The frames of a body, in order; stops at the first error.
 fn frames(body: &[u8]) -> impl Iterator<Item = Result<Frame, FrameError>> + '_ {
     let mut next = Some(0);

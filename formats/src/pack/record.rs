@@ -164,6 +164,15 @@ impl RecordHead {
         Ok((record, span))
     }
 
+    /// Reads the head of the record whose payload begins at `payload`; `None` if it is not whole.
+    ///
+    /// - `head`: the [`RECORD_HEAD_LEN`] bytes in front of the payload. Cannot panic.
+    pub fn decode_before(pack: &PackUuid, payload: u64, head: &[u8]) -> Option<(Self, RecordSpan)> {
+        (head.len() == RECORD_HEAD_LEN)
+            .then(|| decode_head(pack, payload, head))
+            .flatten()
+    }
+
     /// As an index of the pack names it.
     pub fn entry(&self, span: RecordSpan) -> PackEntry {
         PackEntry {

@@ -11,7 +11,7 @@ use std::time::Duration;
 use cairn_formats::{
     CHUNK_LEN_MAX, Chunk, ChunkError, ChunkForm, ChunkId, DigestAlgorithm, EncodedChunk, Level, StorableChunk,
 };
-use cairn_store::{ChunkStore, Error, Sealing};
+use cairn_store::{ChunkStore, Error, Sealing, VerifiedChunks};
 use http::header::{
     ACCEPT_RANGES, CACHE_CONTROL, CONTENT_LENGTH, CONTENT_RANGE, CONTENT_TYPE, ETAG, HeaderMap, HeaderValue,
 };
@@ -24,7 +24,6 @@ use crate::flights::Flights;
 use crate::reply::{Body, refuse, reply, text};
 use crate::serve::Handler;
 use crate::upload;
-use crate::verified::Verified;
 use crate::workers::Workers;
 use crate::zero::zero_chunk;
 
@@ -68,7 +67,7 @@ pub struct ChunkRoot {
     options: ChunkRootOptions,
     workers: Workers,
     sealing: Sealing,
-    verified: Option<Arc<Verified>>,
+    verified: Option<Arc<VerifiedChunks>>,
     reads: Flights<(ChunkId, ChunkForm), Result<EncodedChunk, Failure>>,
 }
 
@@ -84,7 +83,7 @@ impl ChunkRoot {
     /// A root on `store`. Clones of one [`Workers`] share its bounds.
     pub fn new(store: Arc<dyn ChunkStore>, options: ChunkRootOptions, workers: Workers) -> Self {
         let verified = match options.verify_reads {
-            VerifyReads::After(age_max) => Some(Arc::new(Verified::new(age_max))),
+            VerifyReads::After(age_max) => Some(Arc::new(VerifiedChunks::new(age_max))),
             VerifyReads::Never | VerifyReads::Always => None,
         };
         Self {

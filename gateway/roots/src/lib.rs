@@ -14,7 +14,6 @@ mod reply;
 mod serve;
 mod tls;
 mod upload;
-mod verified;
 mod workers;
 mod zero;
 

@@ -6,6 +6,7 @@
 
 use std::collections::HashMap;
 use std::io;
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, PoisonError};
 
 use cairn_formats::{PackFooter, RecordKind, Removal, payload_crc};
@@ -214,7 +215,7 @@ impl PackEngine {
     }
 
     fn is_at(&self, key: ChunkKey, place: ChunkPlace) -> Result<bool> {
-        let now = self.locations.get_many(&[key])?[0];
+        let now = self.locations.find_many(&[key])?[0];
         Ok(now.is_some_and(|now| now.is_at(place.pack, place.offset)))
     }
 
@@ -235,6 +236,7 @@ impl PackEngine {
             .unwrap_or_else(PoisonError::into_inner)
             .remove(&pack.number);
         self.locations.pack_is_gone(pack.number);
+        self.generation.fetch_add(1, Ordering::Release);
         Ok(())
     }
 }

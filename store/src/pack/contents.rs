@@ -98,7 +98,7 @@ impl PackEngine {
             };
             for chunks in chunks.chunks_mut(LOOKUP_CHUNKS) {
                 let keys: Vec<ChunkKey> = chunks.iter().map(|(key, _)| *key).collect();
-                let places = self.locations().get_many(&keys)?;
+                let places = self.locations().find_many(&keys)?;
                 for ((key, place), now) in chunks.iter().zip(places) {
                     if now.is_some_and(|now| now.is_at(place.pack, place.offset)) {
                         visit(*key, *place)?;

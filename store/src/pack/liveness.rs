@@ -9,7 +9,7 @@ use std::sync::Arc;
 use super::{ChunkKey, ChunkPlace, PackEngine};
 use crate::{Error, Result};
 
-/// Knows which records are to be deleted.
+/// Knows which records are to be deleted. Records are known by key, pack and offset: no more of a place need be right.
 pub trait Liveness: Send + Sync + fmt::Debug {
     /// Which of these records are condemned; one answer each, in order.
     fn condemned(&self, chunks: &[(ChunkKey, ChunkPlace)]) -> Result<Vec<bool>>;

@@ -9,6 +9,7 @@ use std::sync::{PoisonError, RwLock};
 use bytes::Bytes;
 use cairn_formats::{ChunkId, DomainId, PackEntry};
 
+use super::PackHeads;
 use crate::Result;
 
 /// A chunk in a domain: what the store looks chunks up by.
@@ -91,6 +92,15 @@ pub trait Locations: Send + Sync + fmt::Debug {
     /// Where these chunks are; one answer per key, in order.
     fn get_many(&self, keys: &[ChunkKey]) -> Result<Vec<Option<ChunkPlace>>>;
 
+    /// Where these chunks are, as far as existence and removal need it: of an answer `pack`, `offset` and `pinned` are right, the
+    /// rest need not be.
+    fn find_many(&self, keys: &[ChunkKey]) -> Result<Vec<Option<ChunkPlace>>> {
+        self.get_many(keys)
+    }
+
+    /// The store whose chunks these are is being opened: what is not kept here can be read there.
+    fn attach(&self, _heads: PackHeads) {}
+
     /// Where a chunk is, if that can be told without waiting for a disk; `None` says nothing about the chunk.
     fn get_resident(&self, _key: ChunkKey) -> Option<ChunkPlace> {
         None
@@ -117,7 +127,8 @@ pub trait Locations: Send + Sync + fmt::Debug {
     fn for_each(&self, visit: &mut dyn FnMut(ChunkKey, ChunkPlace) -> Result<()>) -> Result<()>;
 }
 
-/// Locations in memory, about 100 bytes a chunk, made from the packs' footers when the store is opened.
+/// Locations wholly in memory, about 100 bytes a chunk, made from the packs' footers when the store is opened: for packs whose
+/// heads are far away.
 #[derive(Debug)]
 pub struct MemoryLocations {
     shards: Vec<RwLock<Shard>>,

@@ -200,7 +200,7 @@ impl PackEngine {
             let leaving: HashSet<ChunkKey> = keys.iter().filter(|key| queue.leaves(key)).copied().collect();
             (queue.done, leaving)
         };
-        let found = self.locations.get_many(&keys)?;
+        let found = self.locations.find_many(&keys)?;
         let places = self.relied_on(&keys, found.clone(), pinned)?;
         let absent = (0..keys.len()).filter(|&n| places[n].is_none() || leaving.contains(&keys[n]));
         let items: Vec<Item> = absent
@@ -215,7 +215,7 @@ impl PackEngine {
         let places = if queue.done == done_before {
             vec![None; keys.len()]
         } else {
-            let places = self.locations.get_many(&keys)?;
+            let places = self.locations.find_many(&keys)?;
             self.relied_on(&keys, places, pinned)?
         };
         for ((item, key), place) in items.into_iter().zip(keys).zip(places) {
@@ -249,8 +249,23 @@ impl PackEngine {
 
     /// Where chunks are; those that are on their way are waited for.
     pub(super) fn places(&self, keys: &[ChunkKey]) -> Result<Vec<Option<ChunkPlace>>> {
+        self.look_up(keys, &|keys| self.locations.get_many(keys))
+    }
+
+    /// The same, as far as [`Locations::find_many`] tells.
+    ///
+    /// [`Locations::find_many`]: super::Locations::find_many
+    pub(super) fn find(&self, keys: &[ChunkKey]) -> Result<Vec<Option<ChunkPlace>>> {
+        self.look_up(keys, &|keys| self.locations.find_many(keys))
+    }
+
+    fn look_up(
+        &self,
+        keys: &[ChunkKey],
+        locations: &dyn Fn(&[ChunkKey]) -> Result<Vec<Option<ChunkPlace>>>,
+    ) -> Result<Vec<Option<ChunkPlace>>> {
         let done_before = self.queue().done;
-        let places = self.locations.get_many(keys)?;
+        let places = locations(keys)?;
         if places.iter().all(Option::is_some) {
             return Ok(places);
         }
@@ -262,11 +277,11 @@ impl PackEngine {
         match ticket {
             Some(ticket) => {
                 self.settle(ticket)?;
-                self.locations.get_many(keys)
+                locations(keys)
             }
             // Nothing is on its way; but what was when we looked first may have arrived before we looked second.
             None if self.queue().done == done_before => Ok(places),
-            None => self.locations.get_many(keys),
+            None => locations(keys),
         }
     }
 
@@ -417,7 +432,7 @@ impl PackEngine {
                     let place = ChunkPlace::of(end.pack, entry);
                     if *is_moved {
                         self.apply(&mut changes, begin)?;
-                        if self.locations.get_many(&[*key])?[0].is_none() {
+                        if self.locations.find_many(&[*key])?[0].is_none() {
                             // Removed while it was on its way: it must not come back with the next opening either. (Put again
                             // meanwhile, this is as good a copy.)
                             orphans.push(removal(*key, &place));
@@ -459,7 +474,7 @@ impl PackEngine {
     ) -> Result<()> {
         self.apply(changes, watermark)?;
         let keys: Vec<ChunkKey> = removals.iter().map(key_of).collect();
-        let places = self.locations.get_many(&keys)?;
+        let places = self.locations.find_many(&keys)?;
         for ((removal, key), place) in removals.iter().zip(keys).zip(places) {
             if place.is_some_and(|place| (place.pack, place.offset) <= (removal.pack, removal.offset)) {
                 changes.push(Change::Remove(key));

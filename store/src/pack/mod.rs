@@ -13,6 +13,8 @@
 pub(crate) mod bug;
 mod compact;
 mod contents;
+mod dense;
+mod heads;
 mod host;
 mod liveness;
 mod locations;
@@ -31,6 +33,7 @@ mod usage;
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::path::Path;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, OnceLock, PoisonError, RwLock};
 use std::time::Duration;
 
@@ -44,6 +47,8 @@ use log::{Item, Queue, Writer};
 
 pub use compact::{CompactOptions, CompactReport};
 pub use contents::{PackCheck, PackStat};
+pub use dense::DenseLocations;
+pub use heads::PackHeads;
 pub use host::{Host, HostFile};
 pub use liveness::Liveness;
 pub use locations::{Change, ChunkKey, ChunkPlace, Locations, LogPosition, MemoryLocations, Watermark};
@@ -98,13 +103,18 @@ pub struct PackEngine {
     options: PackOptions,
     locations: Arc<dyn Locations>,
     liveness: OnceLock<Arc<dyn Liveness>>,
-    packs: RwLock<BTreeMap<u32, Arc<Pack>>>,
+    packs: Arc<Packs>,
+    /// Grows when places that were found before may be wrong now.
+    generation: AtomicU64,
     queue: Mutex<Queue>,
     settled: Condvar,
     writer: Mutex<Writer>,
     /// Packs that are not compacted because damage was found in them.
     kept: Mutex<BTreeSet<PackUuid>>,
 }
+
+/// The packs that are there, by number.
+type Packs = RwLock<BTreeMap<u32, Arc<Pack>>>;
 
 /// One file.
 #[derive(Debug)]
@@ -139,7 +149,13 @@ impl PackEngine {
             ticket = self.enqueue(vec![Item::removals(removals)])?;
         }
         self.settle(ticket)?;
+        self.generation.fetch_add(1, Ordering::Release);
         self.sync()
+    }
+
+    /// Changes when places that were found before may be wrong now: chunks were removed, or their packs.
+    pub(crate) fn generation(&self) -> u64 {
+        self.generation.load(Ordering::Acquire)
     }
 
     /// Where this store keeps its places.
@@ -204,7 +220,7 @@ impl PackStore {
     /// Errors: [`Error::Refused`] when it holds something else, is of a later release, or is open elsewhere for writing;
     /// [`Error::Unavailable`] when it cannot be read.
     pub fn open(path: &Path, options: PackOptions) -> Result<(Self, OpenReport)> {
-        let (engine, report) = PackEngine::open_folder(path, options, Arc::new(MemoryLocations::default()))?;
+        let (engine, report) = PackEngine::open_folder(path, options, Arc::new(DenseLocations::default()))?;
         Ok((Self::new(Arc::new(engine), DomainId::default()), report))
     }
 
@@ -239,10 +255,15 @@ impl PackStore {
         }
     }
 
+    /// Where chunks are now.
+    pub(crate) fn places(&self, ids: &[ChunkId]) -> Result<Vec<Option<ChunkPlace>>> {
+        self.engine.places(&self.keys(ids))
+    }
+
     /// Where chunks are whose being there may be told: what is condemned, or is not yet pinned as it should be, is to be sent
     /// again.
     fn relied_on(&self, keys: &[ChunkKey]) -> Result<Vec<Option<ChunkPlace>>> {
-        let places = self.engine.places(keys)?;
+        let places = self.engine.find(keys)?;
         self.engine.relied_on(keys, places, self.pinned)
     }
 
@@ -279,7 +300,10 @@ impl ChunkStore for PackStore {
     }
 
     fn stat(&self, id: ChunkId, _form: ChunkForm) -> Result<Option<ChunkStat>> {
-        let place = self.relied_on(&[self.key(id)])?[0];
+        if self.relied_on(&[self.key(id)])?[0].is_none() {
+            return Ok(None);
+        }
+        let place = self.engine.places(&[self.key(id)])?[0];
         Ok(place.map(|place| ChunkStat {
             stored: Some((ChunkForm::Compressed, u64::from(place.len))),
         }))

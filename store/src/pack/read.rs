@@ -3,6 +3,7 @@
 //! Chunks that lie near each other are read together; every frame is checked against the sum that its place carries, which
 //! finds flipped bits and bytes that a disk took from somewhere else. Hot path: one lookup and one read a run of chunks.
 
+use std::ops::Range;
 use std::sync::{Arc, PoisonError};
 
 use bytes::Bytes;
@@ -137,6 +138,19 @@ impl PackEngine {
         let len = read.map_err(|error| self.unavailable("read a pack", error))?;
         buffer.truncate(len);
         Ok(Bytes::from(buffer))
+    }
+
+    /// Bytes of a pack, all of them, if the pack is there and they can be read.
+    pub(crate) fn read_extent(&self, pack: u32, range: Range<u64>) -> Option<Bytes> {
+        let pack = self.pack(pack)?;
+        let bytes = self.read_range(&pack, range.start, range.end).ok()?;
+        (bytes.len() as u64 == range.end - range.start).then_some(bytes)
+    }
+
+    /// Fills a buffer with bytes of a pack; whether that could be done.
+    pub(crate) fn read_exact(&self, pack: u32, offset: u64, buffer: &mut [u8]) -> bool {
+        let read = self.pack(pack).map(|pack| pack.file.read_at(offset, buffer));
+        read.is_some_and(|read| read.is_ok_and(|len| len == buffer.len()))
     }
 
     /// The frame, if it is the one that was written. What is damaged is taken out of the store, so that it is missing and can

@@ -9,7 +9,8 @@ use std::collections::HashSet;
 use std::fs;
 use std::io;
 use std::path::Path;
-use std::sync::{Arc, Condvar, Mutex, OnceLock, RwLock};
+use std::sync::atomic::AtomicU64;
+use std::sync::{Arc, Condvar, Mutex, OnceLock};
 
 use bytes::Bytes;
 use cairn_formats::{
@@ -21,7 +22,9 @@ use super::ScrubFile;
 use super::bug::{Bug, is_planted};
 use super::host::Folder;
 use super::log::{Queue, Writer, pack_name};
-use super::{Change, ChunkKey, ChunkPlace, Host, HostFile, Locations, LogPosition, Pack, PackEngine, PackOptions};
+use super::{
+    Change, ChunkKey, ChunkPlace, Host, HostFile, Locations, LogPosition, Pack, PackEngine, PackHeads, PackOptions,
+};
 use crate::file::replace_file;
 use crate::{Error, Result, StoreName};
 
@@ -121,12 +124,15 @@ impl PackEngine {
             options,
             locations,
             liveness: OnceLock::new(),
-            packs: RwLock::default(),
+            packs: Arc::default(),
+            generation: AtomicU64::new(0),
             queue: Mutex::new(Queue::default()),
             settled: Condvar::new(),
             writer: Mutex::new(Writer::default()),
             kept: Mutex::default(),
         };
+        let heads = PackHeads::new(engine.name.clone(), Arc::clone(&engine.packs));
+        engine.locations.attach(heads);
         let report = engine.recover()?;
         Ok((engine, report))
     }

@@ -356,7 +356,8 @@ struct Marks(Mutex<Vec<ChunkPlace>>);
 impl Liveness for Marks {
     fn condemned(&self, chunks: &[(ChunkKey, ChunkPlace)]) -> Result<Vec<bool>> {
         let marks = self.0.lock().unwrap();
-        Ok(chunks.iter().map(|(_, place)| marks.contains(place)).collect())
+        let is_marked = |place: &ChunkPlace| marks.iter().any(|mark| mark.is_at(place.pack, place.offset));
+        Ok(chunks.iter().map(|(_, place)| is_marked(place)).collect())
     }
 
     fn touched(&self, _: &[(ChunkKey, ChunkPlace)]) {}
@@ -489,4 +490,45 @@ fn who_writes_without_the_kept_locations_removes_them() {
     assert!(places.exists(), "who only reads leaves them");
     drop(PackStore::open(folder.path(), PackOptions::default()).unwrap());
     assert!(!places.exists());
+}
+
+/// Goal: locations that keep only where a record lies find chunks whose record head is damaged, by the footer.
+#[test]
+fn a_damaged_head_hides_no_chunk() {
+    let folder = tempfile::tempdir().unwrap();
+    let all = chunks(0..4);
+    put(&open(&folder), &all);
+    let store = open(&folder);
+    let place = store.places(&[all[2].id()]).unwrap()[0].unwrap();
+    let file = std::fs::File::options().write(true).open(&packs(&folder)[0]).unwrap();
+    std::os::unix::fs::FileExt::write_all_at(&file, &[0xff; 8], place.offset - 40).unwrap();
+    assert_eq!(store.places(&[all[2].id()]).unwrap(), [Some(place)]);
+    contract::reads_are_right(&store, &all);
+    let mut listed = 0;
+    let visit = &mut |_, _| {
+        listed += 1;
+        Ok(())
+    };
+    store.engine().locations().for_each(visit).unwrap();
+    assert_eq!(listed, all.len());
+}
+
+/// Goal: what is in the pack being written is listed with the rest.
+#[test]
+fn locations_list_what_was_just_written() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = open(&folder);
+    let all = chunks(0..30);
+    put(&store, &all);
+    store.remove_many(&[all[29].id(), all[3].id()]).unwrap();
+    let mut listed = BTreeMap::new();
+    let visit = &mut |key: ChunkKey, place: ChunkPlace| {
+        listed.insert(key.id, place);
+        Ok(())
+    };
+    store.engine().locations().for_each(visit).unwrap();
+    assert_eq!(listed.len(), 28);
+    for (id, place) in listed {
+        assert_eq!(store.places(&[id]).unwrap(), [Some(place)]);
+    }
 }

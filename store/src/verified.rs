@@ -16,16 +16,19 @@ const GROUP_LEN: usize = 4;
 const TIME_BITS: u32 = 24;
 const TIME: u64 = (1 << TIME_BITS) - 1;
 
+/// Remembers, for a time, which chunks were found to be what their ids say. 4 MiB.
 #[derive(Debug)]
-pub(crate) struct Verified {
+pub struct VerifiedChunks {
     groups: Box<[[AtomicU64; GROUP_LEN]]>,
     begun: Instant,
     age_max: Duration,
 }
 
-impl Verified {
+impl VerifiedChunks {
+    /// Nothing was checked yet.
+    ///
     /// - `age_max`: how long a check counts, in whole minutes.
-    pub(crate) fn new(age_max: Duration) -> Self {
+    pub fn new(age_max: Duration) -> Self {
         Self {
             groups: (0..GROUPS).map(|_| [const { AtomicU64::new(0) }; GROUP_LEN]).collect(),
             begun: Instant::now(),
@@ -34,7 +37,7 @@ impl Verified {
     }
 
     /// Whether the chunk was checked in this form within the time that counts.
-    pub(crate) fn is_fresh(&self, id: ChunkId, form: ChunkForm) -> bool {
+    pub fn is_fresh(&self, id: ChunkId, form: ChunkForm) -> bool {
         let (group, print) = self.place(id, form);
         let entry = group
             .iter()
@@ -44,7 +47,7 @@ impl Verified {
     }
 
     /// The chunk has been checked now.
-    pub(crate) fn remember(&self, id: ChunkId, form: ChunkForm) {
+    pub fn remember(&self, id: ChunkId, form: ChunkForm) {
         let (group, print) = self.place(id, form);
         let is_ours = |slot: &&AtomicU64| {
             let entry = slot.load(Ordering::Relaxed);
@@ -73,7 +76,7 @@ mod tests {
 
     #[test]
     fn a_check_counts_for_this_chunk_in_this_form_for_its_time() {
-        let table = Verified::new(Duration::from_secs(3600));
+        let table = VerifiedChunks::new(Duration::from_secs(3600));
         let (one, other) = (ChunkId::from_bytes([1; 32]), ChunkId::from_bytes([2; 32]));
         assert!(!table.is_fresh(one, ChunkForm::Compressed));
         assert!(
@@ -91,7 +94,7 @@ mod tests {
             .filter(|&last| table.is_fresh(of_group(last), ChunkForm::Compressed))
             .count();
         assert_eq!(stayed, 4);
-        let table = Verified::new(Duration::ZERO);
+        let table = VerifiedChunks::new(Duration::ZERO);
         table.remember(one, ChunkForm::Compressed);
         assert!(!table.is_fresh(one, ChunkForm::Compressed), "no time counts");
     }
