@@ -88,15 +88,20 @@ pub(crate) struct Store {
     /// Stores behind this one, asked in order for what the ones before do not have: URLs or folders, `a|b` for servers that
     /// stand in for each other. The store is then read-only, has no `path`, and checks each chunk it gets. Default: none.
     pub(crate) upstream: Vec<String>,
-    /// `Authorization` value that is sent to servers in `upstream`. Default: none.
+    /// Places that have every chunk of this store too: URLs or folders. Writes go to all, the nearest is read, and what one lacks
+    /// or holds damaged is taken from another. Default: none.
+    pub(crate) mirror: Vec<String>,
+    /// Places, the store's own folder among them, that must have a chunk before it is acknowledged; `0` is all. Default `0`.
+    pub(crate) mirror_quorum: usize,
+    /// `Authorization` value that is sent to servers in `upstream` and `mirror`. Default: none.
     pub(crate) upstream_authorization: Option<Secret>,
-    /// Access key for `s3+http(s)://` in `upstream`. Default: as Amazon's tools, `AWS_*` or `~/.aws/credentials`, else none.
+    /// Access key for `s3+http(s)://` in `upstream` and `mirror`. Default: as Amazon's tools, `AWS_*` or `~/.aws/credentials`, else none.
     pub(crate) upstream_s3_access_key: Option<String>,
     /// Secret key that goes with it. Default: as that.
     pub(crate) upstream_s3_secret_key: Option<Secret>,
     /// Region of the buckets. Default: as Amazon's tools, else what the host name says, else `us-east-1`.
     pub(crate) upstream_s3_region: Option<String>,
-    /// Private key for `sftp://` in `upstream`. Default: those in `~/.ssh`, then those of ssh-agent.
+    /// Private key for `sftp://` in `upstream` and `mirror`. Default: those in `~/.ssh`, then those of ssh-agent.
     pub(crate) upstream_ssh_identity: Option<PathBuf>,
     /// `known_hosts` file with the keys of its servers. Default: the user's and the system's.
     pub(crate) upstream_ssh_known_hosts: Option<PathBuf>,
@@ -258,6 +263,8 @@ impl Default for Store {
             queue_len: 16 << 20,
             places_cache: 64 << 20,
             upstream: Vec::new(),
+            mirror: Vec::new(),
+            mirror_quorum: 0,
             upstream_authorization: None,
             upstream_s3_access_key: None,
             upstream_s3_secret_key: None,
@@ -442,15 +449,40 @@ impl Config {
                     "a store with upstream is read-only and has no path; use cache for a folder",
                 );
             }
+            if store.upstream.is_empty() && (store.cache.is_some() || store.cache_bytes > 0) {
+                return wrong(
+                    format!("stores.{name}.upstream"),
+                    "cache and cache_bytes need upstream, which is empty",
+                );
+            }
             if store.upstream.is_empty()
-                && (store.cache.is_some()
-                    || store.cache_bytes > 0
-                    || store.upstream_authorization.is_some()
-                    || store.upstream_s3_access_key.is_some())
+                && store.mirror.is_empty()
+                && (store.upstream_authorization.is_some() || store.upstream_s3_access_key.is_some())
             {
                 return wrong(
                     format!("stores.{name}.upstream"),
-                    "cache, cache_bytes, upstream_authorization and upstream_s3_access_key need upstream, which is empty",
+                    "upstream_authorization and upstream_s3_access_key need upstream or mirror, which are empty",
+                );
+            }
+            if !store.mirror.is_empty() && !store.upstream.is_empty() {
+                return wrong(
+                    format!("stores.{name}.mirror"),
+                    "a store with upstream has no chunks of its own; write `mirror:A|B` in upstream to read from a mirror",
+                );
+            }
+            if store.mirror.iter().any(|place| place.is_empty() || place.contains('|')) {
+                return wrong(
+                    format!("stores.{name}.mirror"),
+                    "each place is named by itself, without `|`",
+                );
+            }
+            if store.mirror_quorum > store.mirror.len() + 1 {
+                return wrong(
+                    format!("stores.{name}.mirror_quorum"),
+                    &format!(
+                        "there are {} places, the store's own folder among them",
+                        store.mirror.len() + 1
+                    ),
                 );
             }
             if store.upstream_s3_access_key.is_some() != store.upstream_s3_secret_key.is_some() {
@@ -636,6 +668,15 @@ mod tests {
         refused(
             "[stores.a]\nupstream = ['http://h/']\ncache_bytes = 9",
             &["stores.a.cache_bytes"],
+        );
+        refused(
+            "[stores.a]\nupstream = ['http://h/']\nmirror = ['b']",
+            &["stores.a.mirror", "mirror:A|B"],
+        );
+        refused("[stores.a]\nmirror = ['b|c']", &["stores.a.mirror"]);
+        refused(
+            "[stores.a]\nmirror = ['b']\nmirror_quorum = 3",
+            &["stores.a.mirror_quorum", "2 places"],
         );
         refused("[stores.a]\ndigest = 'md5'", &["md5"]);
         refused("[stores.a]\nkind = 'tape'", &["tape"]);

@@ -13,7 +13,7 @@ use std::time::Instant;
 use cairn_formats::{ChunkForm, DigestAlgorithm, DomainId};
 use cairn_index::RocksEngine;
 use cairn_store::{
-    ChunkStore, FlatOptions, FlatStore, MetricsStore, OpenReport, PackEngine, PackOptions, PackStore, Suspect,
+    Behind, ChunkStore, FlatOptions, FlatStore, MetricsStore, OpenReport, PackEngine, PackOptions, PackStore, Suspect,
     SyncPolicy,
 };
 
@@ -140,7 +140,10 @@ impl OpenedAs {
             ));
         }
         let path = config.chunk_folder(name, settings);
-        let writes = |other: &config::Store| other.writable && other.path.as_ref() == Some(&path);
+        let is_here = |place: &String| Path::new(place) == path;
+        let writes = |other: &config::Store| {
+            other.writable && (other.path.as_ref() == Some(&path) || other.mirror.iter().any(is_here))
+        };
         Ok(Self {
             kind,
             // Another store may write to the same folder.
@@ -165,6 +168,15 @@ pub(crate) fn digest_of(settings: &config::Store) -> DigestAlgorithm {
     match settings.digest {
         config::Digest::Sha512_256 => DigestAlgorithm::Sha512_256,
         config::Digest::Sha256 => DigestAlgorithm::Sha256,
+    }
+}
+
+/// Logs that a place of a mirrored store is behind, or has caught up.
+pub(crate) fn log_behind(store: &cairn_store::StoreName, behind: &Behind) {
+    if behind.is_whole() {
+        tracing::info!(%store, member = %behind.member, "a place of the mirror has caught up");
+    } else {
+        tracing::warn!(%store, "{behind}");
     }
 }
 

@@ -4,6 +4,7 @@
 //! began with. Hot path: no allocation of paths, no log line for a read that went well.
 
 use std::collections::BTreeMap;
+use std::num::NonZeroUsize;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -16,15 +17,16 @@ use cairn_roots::{
     VerifyReads, Workers, text,
 };
 use cairn_store::{
-    Authorization, CacheOptions, CacheStore, ChunkStore, HttpOptions, MetricsStore, S3Configured, S3Credentials,
-    S3Keys, S3Options, SftpOptions, StoreOptions, StoreSpec, open_chain,
+    Authorization, CacheOptions, CacheStore, ChunkStore, HttpOptions, Location, MetricsStore, MirrorOptions,
+    MirrorStore, S3Configured, S3Credentials, S3Keys, S3Options, SftpOptions, StoreOptions, StoreSpec, open_chain,
+    open_store,
 };
 use http::header::{CACHE_CONTROL, CONTENT_TYPE, HeaderMap, HeaderValue};
 use http::{Method, Request, Response, StatusCode};
 use hyper::body::Incoming;
 
 use crate::config::{self, Config, LogRequests};
-use crate::folders::{Folder, Folders, digest_of, log_suspect};
+use crate::folders::{Folder, Folders, digest_of, log_behind, log_suspect};
 use crate::metrics::{EndpointMetrics, Metrics};
 pub(crate) use cairn_store::error_chain as chain;
 
@@ -43,8 +45,8 @@ static OTHER: EndpointMetrics = EndpointMetrics::new("other");
 #[derive(Debug)]
 pub(crate) struct StoreRoots {
     made_from: MadeFrom,
-    /// Open as long as a root needs it.
-    folder: Option<Arc<Folder>>,
+    /// Open as long as a root needs them; the store's own first, then those of its mirror.
+    folders: Vec<Arc<Folder>>,
     chunks: ChunkRoot,
     indexes: IndexRoot,
 }
@@ -104,7 +106,7 @@ impl Roots {
         }
         // Those that no store needs any more are closed with the last request that does.
         folders.retain(|_, folder| {
-            let needs = |roots: &Arc<StoreRoots>| roots.folder.as_ref().is_some_and(|own| Arc::ptr_eq(own, folder));
+            let needs = |roots: &Arc<StoreRoots>| roots.folders.iter().any(|own| Arc::ptr_eq(own, folder));
             stores.values().any(needs)
         });
         Ok(Self {
@@ -117,7 +119,7 @@ impl Roots {
     /// Sets the gauges of what can only be asked for.
     fn measure(&self) {
         for (name, roots) in &self.stores {
-            if let Some(count) = roots.folder.as_ref().and_then(|folder| folder.chunk_count()) {
+            if let Some(count) = roots.folders.first().and_then(|folder| folder.chunk_count()) {
                 metrics::gauge!("store_chunks", "store" => name.clone()).set(count as f64);
             }
         }
@@ -148,10 +150,11 @@ impl StoreRoots {
         if settings.writable || settings.indexes.is_none() {
             make(index_folder)?;
         }
-        let mut folder = None;
+        let mut own = Vec::new();
         let (store, verify_reads) = if settings.upstream.is_empty() {
-            let opened = folder.insert(Folder::open(config, name, settings, folders)?);
-            (Arc::clone(opened.store()), verify_reads(settings))
+            own.push(Folder::open(config, name, settings, folders)?);
+            let store = open_mirror(config, name, settings, &mut own, folders)?;
+            (store, verify_reads(settings))
         } else {
             if let Some(cache) = &settings.cache {
                 make(cache)?;
@@ -191,7 +194,7 @@ impl StoreRoots {
         let chunks = ChunkRoot::new(store, options, workers.clone());
         Ok(Self {
             made_from,
-            folder,
+            folders: own,
             chunks,
             indexes,
         })
@@ -233,10 +236,60 @@ fn sftp_options(settings: &config::Store) -> SftpOptions {
     options
 }
 
-fn open_upstream(settings: &config::Store) -> Result<(Arc<dyn ChunkStore>, VerifyReads), String> {
-    let options = StoreOptions {
-        read_only: true,
+/// The store of a folder, with the places that mirror it.
+///
+/// - `own`: the open folder; gets those of the mirror that are of this machine.
+fn open_mirror(
+    config: &Config,
+    name: &str,
+    settings: &config::Store,
+    own: &mut Vec<Arc<Folder>>,
+    folders: &mut Folders,
+) -> Result<Arc<dyn ChunkStore>, String> {
+    let mut members: Vec<Arc<dyn ChunkStore>> = own.iter().map(|folder| Arc::clone(folder.store())).collect();
+    let options = remote_options(settings, !settings.writable);
+    for place in &settings.mirror {
+        let wrong = |error: &dyn std::error::Error| format!("mirror: {}", chain(error));
+        match Location::parse(place).map_err(|error| wrong(&error))? {
+            // Packs are locked while they are open: a folder keeps the handle that it has when settings change.
+            Location::Local(path) => {
+                let settings = config::Store {
+                    path: Some(path),
+                    kind: None,
+                    mirror: Vec::new(),
+                    ..settings.clone()
+                };
+                let folder = Folder::open(config, name, &settings, folders)?;
+                if own.iter().any(|other| Arc::ptr_eq(other, &folder)) {
+                    return Err(format!("mirror: {place} is named twice, or the store's own folder"));
+                }
+                members.push(Arc::clone(folder.store()));
+                own.push(folder);
+            }
+            location => {
+                let store = open_store(&StoreSpec::single(location, options.clone())).map_err(|error| wrong(&error))?;
+                members.push(Arc::new(MetricsStore::new(store, "mirror")));
+            }
+        }
+    }
+    if members.len() == 1 {
+        return Ok(members.remove(0));
+    }
+    let options = MirrorOptions {
+        quorum: NonZeroUsize::new(settings.mirror_quorum),
+        writable: settings.writable,
+        on_behind: log_behind,
+        ..MirrorOptions::default()
+    };
+    Ok(Arc::new(MirrorStore::new(members, options)))
+}
+
+/// How servers are talked to.
+fn remote_options(settings: &config::Store, read_only: bool) -> StoreOptions {
+    StoreOptions {
+        read_only,
         on_suspect: log_suspect,
+        on_behind: log_behind,
         http: HttpOptions {
             authorization: settings
                 .upstream_authorization
@@ -247,7 +300,11 @@ fn open_upstream(settings: &config::Store) -> Result<(Arc<dyn ChunkStore>, Verif
         s3: s3_options(settings),
         sftp: sftp_options(settings),
         ..StoreOptions::default()
-    };
+    }
+}
+
+fn open_upstream(settings: &config::Store) -> Result<(Arc<dyn ChunkStore>, VerifyReads), String> {
+    let options = remote_options(settings, true);
     let specs = settings
         .upstream
         .iter()

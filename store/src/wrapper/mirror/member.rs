@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use cairn_formats::{ChunkId, StorableChunk};
 
 use super::Behind;
-use crate::{ChunkStore, Error, Result};
+use crate::{ChunkStore, Error, Result, error_chain};
 
 /// A store of a mirror.
 #[derive(Debug)]
@@ -191,7 +191,7 @@ impl<S: ChunkStore + ?Sized> Member<S> {
         }
         let mut state = self.state();
         state.failed_at = Some(Instant::now());
-        state.cause = Some(chain(error));
+        state.cause = Some(error_chain(error));
     }
 
     /// Notes how long a read took.
@@ -244,14 +244,4 @@ impl<S: ChunkStore + ?Sized> Member<S> {
         let is_told = std::mem::replace(&mut state.is_told, !behind.is_whole());
         (is_told == behind.is_whole()).then_some(behind)
     }
-}
-
-fn chain(error: &Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = std::error::Error::source(error);
-    while let Some(error) = cause {
-        text += &format!(": {error}");
-        cause = error.source();
-    }
-    text
 }

@@ -431,3 +431,17 @@ fn flushes_that_fail_are_told_to_all_whom_they_cost() {
         outcomes.into_iter().for_each(|outcome| outcome.unwrap());
     });
 }
+
+#[test]
+fn a_read_brings_chunks_back_into_each_member_that_lacks_them() {
+    let folders: [_; 3] = std::array::from_fn(|_| tempfile::tempdir().unwrap());
+    let [a, b, c] = folders.each_ref().map(flat);
+    c.put_many(&[chunk(1), chunk(2)]).unwrap();
+    c.flush().unwrap();
+    let members = vec![a.clone() as Arc<dyn ChunkStore>, b.clone(), c];
+    let mirror = MirrorStore::new(members, MirrorOptions::default());
+    for n in 1..3 {
+        mirror.get(chunk(n).id()).unwrap();
+        assert!(a.has(chunk(n).id()).unwrap() && b.has(chunk(n).id()).unwrap(), "{n}");
+    }
+}
