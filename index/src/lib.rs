@@ -27,7 +27,7 @@ pub use key::{Key, KeyRange, KeyReader, TENANT_LEN_MAX, Table, Tenant, show_key}
 pub use liveness::{
     ChunkAt, Fence, Lease, MANIFEST_PAGE_CHUNKS, MARKS_MAX, Manifest, ManifestChunk, ManifestId, NewManifest,
     Published, Settled, condemn, condemned, drop_manifest, end_lease, for_each_condemned, for_each_manifest,
-    hold_lease, leases, manifest, manifest_page, pardon, sweep_all_manifests, sweep_manifests, swept,
+    hold_lease, leases, manifest, manifest_page, manifests_named, pardon, sweep_all_manifests, sweep_manifests, swept,
 };
 pub use memory::MemoryEngine;
 pub use record::CommitRecord;

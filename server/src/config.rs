@@ -36,6 +36,8 @@ pub(crate) struct Config {
     pub(crate) tls: Option<TlsFiles>,
     /// Chunk and index roots by name, at `/store/{name}/` and `/index/{name}/`. Default: one, `default`, writable.
     pub(crate) stores: BTreeMap<String, Store>,
+    /// How the chunks are collected that no index of a rooted store names.
+    pub(crate) collect: Collect,
     /// Bounds.
     pub(crate) limits: Limits,
     /// What is logged.
@@ -121,6 +123,9 @@ pub(crate) struct Store {
     pub(crate) digest: Digest,
     /// When an acknowledged chunk is durable: `sync` (before the answer), `batch` or `none`. Default `sync`.
     pub(crate) sync: Sync,
+    /// All indexes that name its chunks are in its index root, so that chunks which none names may be deleted. Not for a store that
+    /// clients put chunks to whose indexes they keep elsewhere. Default `false`.
+    pub(crate) rooted: bool,
     /// Refuse an index (409) whose chunks are not all in the store. Default `false`.
     pub(crate) require_chunks: bool,
     /// Hours for which a chunk that was checked against its id while it was read is not checked again; `0` checks none. Default `24`.
@@ -161,6 +166,25 @@ pub(crate) enum Sync {
     Batch,
     /// When the system likes.
     None,
+}
+
+/// How the chunks of rooted stores are collected that no index names.
+#[derive(Clone, Debug, PartialEq, Deserialize, Serialize)]
+#[serde(deny_unknown_fields, default)]
+pub(crate) struct Collect {
+    /// Seconds from the end of one collection to the next; `0` is never. Default `86400`.
+    pub(crate) interval_seconds: u64,
+    /// Seconds for which a chunk is kept that was put, or that somebody was told is there: who has the index in the making need not
+    /// send it again. The first collection waits as long after the start. Default `86400`.
+    pub(crate) lease_seconds: u64,
+    /// Seconds between choosing chunks and deleting them, for readers who are at an index that was just taken away. Default `600`.
+    pub(crate) grace_seconds: u64,
+    /// Bytes a second of indexes read and of chunks moved to get space back; `0` is no limit. Default `67108864`.
+    pub(crate) bytes_per_second: u64,
+    /// Packs are written anew until what is deleted takes at most this share of what is not, above 0. Default `0.05`.
+    pub(crate) dead_share: f64,
+    /// Begin no collection, and have one that runs wait. Default `false`.
+    pub(crate) paused: bool,
 }
 
 /// Bounds of what clients can make the server do.
@@ -248,6 +272,7 @@ impl Default for Config {
             listen: Listen::default(),
             tls: None,
             stores: BTreeMap::from([(DEFAULT_STORE.to_owned(), open)]),
+            collect: Collect::default(),
             limits: Limits::default(),
             log: Log::default(),
         }
@@ -279,6 +304,7 @@ impl Default for Store {
             write_token: None,
             digest: Digest::default(),
             sync: Sync::default(),
+            rooted: false,
             require_chunks: false,
             verify_hours: 24,
         }
@@ -292,6 +318,19 @@ impl Default for Listen {
             internal: SocketAddr::from(([127, 0, 0, 1], 8001)),
             allow_plain_remote: false,
             allow_anonymous_writes: false,
+        }
+    }
+}
+
+impl Default for Collect {
+    fn default() -> Self {
+        Self {
+            interval_seconds: 24 * 60 * 60,
+            lease_seconds: 24 * 60 * 60,
+            grace_seconds: 600,
+            bytes_per_second: 64 << 20,
+            dead_share: 0.05,
+            paused: false,
         }
     }
 }
@@ -437,6 +476,24 @@ impl Config {
                     &format!("{} is below the least, {PLACES_CACHE_LEAST}", store.places_cache),
                 );
             }
+            if store.rooted && (!store.upstream.is_empty() || Self::kind(store) == Kind::Flat) {
+                return wrong(
+                    format!("stores.{name}.rooted"),
+                    "only chunks in packs of this server's own are collected; remove it, or set kind = \"packs\"",
+                );
+            }
+            let shares = |(_, other): &(&String, &Store)| other.path.is_some() && other.path == store.path;
+            if let Some((other, _)) = self
+                .stores
+                .iter()
+                .filter(shares)
+                .find(|(_, other)| other.rooted != store.rooted)
+            {
+                return wrong(
+                    format!("stores.{name}.rooted"),
+                    &format!("stores.{other} has the same path: both are rooted or neither is"),
+                );
+            }
             if store.write_token.is_some() && !store.writable {
                 return wrong(
                     format!("stores.{name}.write_token"),
@@ -532,6 +589,12 @@ impl Config {
                 );
             }
         }
+        if !(self.collect.dead_share > 0.0 && self.collect.dead_share.is_finite()) {
+            return wrong(
+                "collect.dead_share".to_owned(),
+                &format!("{} is not above 0", self.collect.dead_share),
+            );
+        }
         if self.limits.idle_seconds == 0 {
             return wrong(
                 "limits.idle_seconds".to_owned(),
@@ -597,7 +660,7 @@ pub(crate) fn unknown_variables() -> Vec<String> {
 
 fn is_setting(key: &str) -> bool {
     let first = key.split("__").next().unwrap_or(key);
-    ["data", "listen", "tls", "stores", "limits", "log"]
+    ["data", "listen", "tls", "stores", "collect", "limits", "log"]
         .iter()
         .any(|known| first.eq_ignore_ascii_case(known))
 }
@@ -683,6 +746,15 @@ mod tests {
         refused("[stores.a]\npack_len = 9", &["stores.a.pack_len"]);
         refused("[stores.a]\nqueue_len = 9", &["stores.a.queue_len"]);
         refused("[stores.a]\nplaces_cache = 9", &["stores.a.places_cache"]);
+        refused(
+            "[stores.a]\nkind = 'flat'\nrooted = true",
+            &["stores.a.rooted", "packs"],
+        );
+        refused(
+            "[stores.a]\npath = 'x'\nkind = 'packs'\nrooted = true\n[stores.b]\npath = 'x'\nkind = 'packs'",
+            &["stores.a.rooted", "stores.b"],
+        );
+        refused("[collect]\ndead_share = 0.0", &["collect.dead_share"]);
         refused(
             "[stores.a]\nupstream = ['http://h/']\nkind = 'flat'",
             &["stores.a.kind"],

@@ -17,8 +17,10 @@ use cairn_store::{
     SyncPolicy,
 };
 
+use crate::care::Care;
 use crate::config::{self, Config, Kind};
 use crate::convert::{Conversion, Job, OverFlat};
+use crate::keeper::Keeper;
 use crate::places::Packs;
 use crate::routes::chain;
 
@@ -27,8 +29,10 @@ use crate::routes::chain;
 pub(crate) struct Folder {
     opened_as: OpenedAs,
     store: Arc<dyn ChunkStore>,
-    /// Where the chunks lie, of packs that are written to.
+    /// Of packs that are written to: where the chunks lie.
     index: Option<Arc<RocksEngine>>,
+    /// Ends with the folder, and before the packs do.
+    care: Option<Care>,
     /// Ends with the folder.
     _conversion: Option<Conversion>,
 }
@@ -43,6 +47,8 @@ struct OpenedAs {
     pack_len: u64,
     queue_len: usize,
     places_cache: usize,
+    rooted: bool,
+    lease_seconds: u64,
     /// A flat folder of an older release that is taken over.
     flat: Option<PathBuf>,
     convert_rate: u64,
@@ -81,15 +87,15 @@ impl Folder {
             if opened_as.kind == Kind::Packs && folder.opened_as != opened_as {
                 tracing::warn!(
                     store = name,
-                    "kind, sync, digest, pack_len, queue_len, places_cache and convert_rate of a store of packs change with a \
-                     restart"
+                    "kind, sync, digest, pack_len, queue_len, places_cache, rooted, collect.lease_seconds and convert_rate of a \
+                     store of packs change with a restart"
                 );
             }
             if opened_as.kind == Kind::Packs || folder.opened_as == opened_as {
                 return Ok(Arc::clone(folder));
             }
         }
-        let folder = Arc::new(Self::open_as(&path, name, opened_as)?);
+        let folder = Arc::new(Self::open_as(&path, name, opened_as, &config.collect)?);
         open.insert(key, Arc::clone(&folder));
         Ok(folder)
     }
@@ -104,14 +110,34 @@ impl Folder {
         self.index.as_ref()?.chunk_count().ok()
     }
 
-    fn open_as(path: &Path, name: &str, opened_as: OpenedAs) -> Result<Self, String> {
-        let mut index = None;
+    /// Who keeps what the indexes of a store name, where chunks are collected.
+    ///
+    /// - `indexes`: the store's folder of indexes.
+    pub(crate) fn keeper(&self, store: &str, indexes: &Path) -> Option<Arc<Keeper>> {
+        let care = self.care.as_ref().filter(|_| self.opened_as.rooted)?;
+        Some(care.keeper(store, indexes, &self.store))
+    }
+
+    /// Takes new settings as far as they do not need a restart.
+    pub(crate) fn configure(&self, config: &Config) {
+        if let Some(care) = &self.care {
+            care.configure(&config.collect);
+        }
+    }
+
+    fn open_as(path: &Path, name: &str, opened_as: OpenedAs, collect: &config::Collect) -> Result<Self, String> {
+        let (mut index, mut care) = (None, None);
         let (store, conversion): (Arc<dyn ChunkStore>, _) = match opened_as.kind {
             Kind::Flat => (flat(path, &opened_as)?, None),
             Kind::Packs => {
                 let (engine, opened) = open_packs(path, &opened_as)?;
+                if let Some(index) = &opened {
+                    care = Some(Care::start(name, &engine, index, opened_as.rooted, collect)?);
+                }
                 index = opened;
-                let packs = PackStore::new(engine, DomainId::default()).pinning();
+                let packs = PackStore::new(engine, DomainId::default());
+                // Where indexes may lie elsewhere, nothing that was put is ever collected.
+                let packs = if opened_as.rooted { packs } else { packs.pinning() };
                 match &opened_as.flat {
                     None => (metered(Arc::new(packs), "packs"), None),
                     Some(folder) => take_over(packs, folder, name, &opened_as)?,
@@ -122,6 +148,7 @@ impl Folder {
             opened_as,
             store,
             index,
+            care,
             _conversion: conversion,
         })
     }
@@ -157,6 +184,8 @@ impl OpenedAs {
             pack_len: settings.pack_len,
             queue_len: settings.queue_len,
             places_cache: settings.places_cache,
+            rooted: settings.rooted,
+            lease_seconds: config.collect.lease_seconds,
             flat: (kind == Kind::Packs && settings.path.is_none() && flat.is_dir()).then_some(flat),
             convert_rate: config.limits.convert_rate,
         })

@@ -4,10 +4,12 @@
 //! configuration is logged and the old one stays. SIGTERM and SIGINT let requests in flight end. Exit codes: 0 after a
 //! shutdown, 1 when the server cannot run (one line says why), 2 for a wrong command line.
 
+mod care;
 mod config;
 mod convert;
 mod data;
 mod folders;
+mod keeper;
 mod log;
 mod metrics;
 mod places;

@@ -119,6 +119,30 @@ impl Metrics {
         describe_gauge!("store_packs", "Packs of a store of the data folder");
         describe_gauge!("store_bytes", Unit::Bytes, "Bytes of these packs");
         describe_gauge!(
+            "store_live_bytes",
+            Unit::Bytes,
+            "Bytes of chunks that the last collection kept"
+        );
+        describe_counter!("gc_runs_total", "Collections, by how they ended");
+        describe_gauge!("gc_running", "1 while chunks are collected");
+        describe_gauge!(
+            "gc_last_seconds",
+            Unit::Seconds,
+            "When the last collection ended, since 1970 UTC"
+        );
+        describe_counter!("gc_chunks_deleted_total", "Chunks that collections deleted");
+        describe_counter!("gc_bytes_deleted_total", Unit::Bytes, "Their stored bytes");
+        describe_counter!(
+            "gc_pack_bytes_removed_total",
+            Unit::Bytes,
+            "Bytes of packs that were written anew and removed"
+        );
+        describe_counter!(
+            "gc_bytes_moved_total",
+            Unit::Bytes,
+            "Bytes of chunks that were moved to other packs for that"
+        );
+        describe_gauge!(
             "store_conversion_running",
             "1 while a flat folder of an older release is taken over into packs"
         );

@@ -13,8 +13,8 @@ use std::time::{Duration, Instant};
 use arc_swap::ArcSwap;
 use cairn_formats::ChunkId;
 use cairn_roots::{
-    Access, Body, ChunkRoot, ChunkRootOptions, Grant, Handler, IndexNames, IndexRoot, IndexRootOptions, Token,
-    VerifyReads, Workers, text,
+    Access, Body, ChunkRoot, ChunkRootOptions, Grant, Handler, IndexKeeper, IndexNames, IndexRoot, IndexRootOptions,
+    Token, VerifyReads, Workers, text,
 };
 use cairn_store::{
     Authorization, CacheOptions, CacheStore, ChunkStore, HttpOptions, Location, MetricsStore, MirrorOptions,
@@ -109,6 +109,7 @@ impl Roots {
             let needs = |roots: &Arc<StoreRoots>| roots.folders.iter().any(|own| Arc::ptr_eq(own, folder));
             stores.values().any(needs)
         });
+        folders.values().for_each(|folder| folder.configure(config));
         Ok(Self {
             stores,
             folders,
@@ -179,17 +180,22 @@ impl StoreRoots {
                 Some(write) => Grant::Tokens(vec![token(write)]),
             },
         };
+        let keeper = folder.as_ref().and_then(|folder| folder.keeper(name, index_folder));
+        let ask_for_heads = keeper.is_some();
         let index_options = IndexRootOptions {
             access: access.clone(),
             names: IndexNames::Suffixed,
             len_max: *index_bytes,
             required_in: settings.require_chunks.then(|| Arc::clone(&store)),
+            keeper: keeper.map(|keeper| keeper as Arc<dyn IndexKeeper>),
+            deletes: true,
         };
         let indexes = IndexRoot::new(index_folder, index_options, workers.clone()).map_err(|error| chain(&error))?;
         let options = ChunkRootOptions {
             digest: digest_of(settings),
             access,
             verify_reads,
+            ask_for_heads,
         };
         let chunks = ChunkRoot::new(store, options, workers.clone());
         Ok(Self {

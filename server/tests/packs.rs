@@ -376,7 +376,7 @@ fn an_index_that_is_gone_or_damaged_is_made_again() {
     let mut folder = daemon.leave();
     // Chunks that no index names are deleted, but for those of one index.
     let kept: Vec<&Sample> = samples.iter().step_by(2).collect();
-    let index = index_of(&kept);
+    let index = daemon::index_of(&kept);
     fs::write(folder.path().join("data/index/default/kept.caibx"), index).unwrap();
     done(&folder, &["store", "gc", "--prune", "--live-share", "0"]);
     let places = folder.path().join("data/packs/default/places");
@@ -437,22 +437,6 @@ fn an_index_that_is_gone_or_damaged_is_made_again() {
         "{words}"
     );
     assert!(done(&folder, &["store", "rebuild-index"]).contains("100 chunks found"));
-}
-
-/// An index of chunks, one after the other.
-fn index_of(samples: &[&Sample]) -> Vec<u8> {
-    let blob = concat!(
-        env!("CARGO_MANIFEST_DIR"),
-        "/testdata/data-0.1/index/default/blob.caibx"
-    );
-    let like = cairn_formats::ChunkIndex::parse(fs::read(blob).unwrap().into()).unwrap();
-    let mut bytes = Vec::new();
-    let mut index = cairn_formats::IndexEncoder::start(like.flags(), like.sizes(), &mut bytes);
-    for sample in samples {
-        index.push(sample.hex.parse().unwrap(), sample.plain.len(), &mut bytes);
-    }
-    index.finish(&mut bytes);
-    bytes
 }
 
 /// The longest file of a folder whose name ends so.

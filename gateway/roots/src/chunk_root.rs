@@ -58,6 +58,8 @@ pub struct ChunkRootOptions {
     pub access: Access,
     /// When chunks are checked on the way out.
     pub verify_reads: VerifyReads,
+    /// Have the store say each time that a chunk is there: where chunks are collected, that is a promise that it has to know of.
+    pub ask_for_heads: bool,
 }
 
 /// A chunk store as an HTTP service.
@@ -212,7 +214,9 @@ impl ChunkRoot {
 
     /// Length of the chunk in this form, where it can be told.
     async fn head(&self, id: ChunkId, form: ChunkForm) -> Result<Option<u64>, Failure> {
-        if let Some(chunk) = self.store.get_resident(id, form) {
+        if !self.options.ask_for_heads
+            && let Some(chunk) = self.store.get_resident(id, form)
+        {
             return Ok(Some(chunk.bytes.len() as u64));
         }
         let store = Arc::clone(&self.store);

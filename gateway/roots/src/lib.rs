@@ -19,7 +19,7 @@ mod zero;
 
 pub use access::{Access, Grant, Token};
 pub use chunk_root::{ChunkRoot, ChunkRootOptions, VerifyReads};
-pub use index_root::{IndexNames, IndexRoot, IndexRootError, IndexRootOptions};
+pub use index_root::{IndexKeeper, IndexNames, IndexRoot, IndexRootError, IndexRootOptions, KeepError};
 pub use reply::{Body, text};
 pub use serve::{Handler, ServeOptions, Shutdown, ShutdownTrigger, Tls, serve, shutdown_channel};
 pub use tls::{TlsError, server_tls};

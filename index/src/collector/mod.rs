@@ -25,7 +25,7 @@ use cairn_store::{ChunkKey, ChunkPlace, CompactOptions, CompactReport, LogPositi
 use crate::database::{Database, Engine};
 use crate::kv::{BATCH_LEN_MAX, Kv as _, Version, View};
 use crate::liveness::{
-    ChunkAt, MARKS_MAX, condemn, for_each_condemned, for_each_manifest, leases, manifest_page, pardon,
+    ChunkAt, MARKS_MAX, any_condemned, condemn, for_each_condemned, for_each_manifest, leases, manifest_page, pardon,
     sweep_all_manifests, swept,
 };
 use crate::{Error, Result};
@@ -51,6 +51,13 @@ pub enum Roots {
 pub struct CollectOptions {
     /// Whether it may run at all.
     pub roots: Roots,
+    /// Whether pinned chunks stay though nothing names them.
+    pub keep_pinned: bool,
+    /// Chunks that are named elsewhere, and stay.
+    pub also_named: Arc<[ChunkKey]>,
+    /// Records at or behind this are new, and stay: who stored them may be about to name them. The default: those that come
+    /// while the collection runs.
+    pub new_from: LogPosition,
     /// Seconds since 1970 UTC, for leases and manifests that were left behind.
     pub now: u64,
     /// Between the re-mark and the sweep: for readers who hold a list of chunks of something deleted meanwhile.
@@ -74,6 +81,12 @@ impl Default for CollectOptions {
     fn default() -> Self {
         Self {
             roots: Roots::default(),
+            keep_pinned: true,
+            also_named: Arc::default(),
+            new_from: LogPosition {
+                pack: u32::MAX,
+                offset: 0,
+            },
             now: 0,
             grace: Duration::from_secs(3600),
             bytes_per_second: None,
@@ -160,6 +173,7 @@ impl<E: Engine + 'static> Collector<E> {
     /// - Errors: [`Error::Store`] when the store has a collector.
     pub fn new(kv: Arc<Database<E>>, packs: Arc<PackEngine>, lease_window: Duration) -> Result<Self> {
         let marks = Arc::new(Marks::new(Arc::clone(kv.engine()), lease_window));
+        marks.set_any(any_condemned(kv.engine().as_ref())?);
         packs.consult(marks.clone())?;
         Ok(Self {
             kv,
@@ -244,7 +258,7 @@ impl<'a, E: Engine + 'static> Run<'a, E> {
     /// Learns what is named, and pardons what an earlier collection, cut short, condemned of it.
     fn mark(&mut self) -> Result<()> {
         let kv = &self.collector.kv;
-        self.horizon = self.collector.packs.position();
+        self.horizon = self.collector.packs.position().min(self.options.new_from);
         for lease in leases(kv.as_ref())? {
             if lease.until >= self.options.now {
                 self.horizon = self.horizon.min(lease.begun);
@@ -253,7 +267,8 @@ impl<'a, E: Engine + 'static> Run<'a, E> {
         // Read first: what is committed between the two is looked at twice.
         self.marked = kv.engine().version();
         let snapshot = kv.snapshot()?;
-        let (named, manifests, references) = self.named_by(snapshot.as_ref(), Version::default())?;
+        let also = &self.options.also_named;
+        let (named, manifests, references) = self.named_by(snapshot.as_ref(), Version::default(), also)?;
         (self.report.manifests, self.report.references) = (manifests, references);
         self.named = named;
         if !self.options.dry_run {
@@ -263,14 +278,15 @@ impl<'a, E: Engine + 'static> Run<'a, E> {
     }
 
     /// What manifests name that were committed after a version; how many manifests, and how many chunks with repeats.
-    fn named_by(&self, view: &(impl View + ?Sized), since: Version) -> Result<(NamedSet, u64, u64)> {
+    fn named_by(&self, view: &(impl View + ?Sized), since: Version, also: &[ChunkKey]) -> Result<(NamedSet, u64, u64)> {
         let (mut manifests, mut references) = (0, 0);
         for_each_manifest(view, since, |_, _, manifest| {
             manifests += 1;
             references += manifest.chunks;
             Ok::<_, Error>(())
         })?;
-        let mut named = NamedSet::new(references, self.options.mark_memory);
+        let mut named = NamedSet::new(references + also.len() as u64, self.options.mark_memory);
+        also.iter().for_each(|key| named.insert(key));
         for_each_manifest(view, since, |tenant, _, manifest| {
             for page in 0..manifest.pages() {
                 let chunks = manifest_page(view, tenant, &manifest, page)?;
@@ -319,7 +335,7 @@ impl<'a, E: Engine + 'static> Run<'a, E> {
                 through(|ended| {
                     packs.locations().for_each(&mut |key, place| {
                         let at = chunk_at(key, &place);
-                        let kept = if place.pinned {
+                        let kept = if place.pinned && this.options.keep_pinned {
                             &mut report.pinned
                         } else if this.named.contains(&key) {
                             &mut report.named
@@ -350,7 +366,7 @@ impl<'a, E: Engine + 'static> Run<'a, E> {
     /// Pardons what has been named since the mark. After this no manifest can come to name what is condemned.
     fn remark(&mut self) -> Result<()> {
         let snapshot = self.collector.kv.snapshot()?;
-        let (named, manifests, _) = self.named_by(snapshot.as_ref(), self.marked)?;
+        let (named, manifests, _) = self.named_by(snapshot.as_ref(), self.marked, &[])?;
         if manifests > 0 {
             self.report.pardoned += self.pardon_named(snapshot.as_ref(), &named)?;
         }

@@ -261,6 +261,20 @@ pub fn manifest(view: &(impl View + ?Sized), tenant: &Tenant, name: &[u8]) -> Re
     row.map(|row| decode(&row.value, row.version)).transpose()
 }
 
+/// The manifests of a tenant whose names begin so, with their names.
+pub fn manifests_named(view: &(impl View + ?Sized), tenant: &Tenant, start: &[u8]) -> Result<Vec<(Vec<u8>, Manifest)>> {
+    let table = Key::of(tenant, Table::Manifests);
+    let mut found = Vec::new();
+    view.for_each(table.clone().text_start(start).range(), |key, row| {
+        let mut reader = KeyReader::new(&key[table.as_bytes().len()..]);
+        let name = reader.bytes()?;
+        reader.end()?;
+        found.push((name, decode(&row.value, row.version)?));
+        Ok::<_, Error>(())
+    })?;
+    Ok(found)
+}
+
 /// Chunks of a manifest, [`MANIFEST_PAGE_CHUNKS`] a page but for the last.
 ///
 /// Errors: [`Error::Malformed`] when there is no such page: the manifest was dropped or replaced meanwhile.

@@ -15,13 +15,13 @@ mod manifests;
 use cairn_formats::{ChunkId, DomainId};
 use cairn_store::{ChunkKey, LogPosition};
 
-use crate::kv::{Batch, Check, Commit, Kv, View, ViewExt as _};
+use crate::kv::{Batch, Check, Commit, Kv, Order, View, ViewExt as _};
 use crate::{Error, Key, KeyReader, Result, Table};
 
 pub use leases::{Lease, end_lease, hold_lease, leases};
 pub use manifests::{
     MANIFEST_PAGE_CHUNKS, Manifest, ManifestChunk, ManifestId, NewManifest, Published, Settled, drop_manifest,
-    for_each_manifest, manifest, manifest_page, sweep_all_manifests, sweep_manifests,
+    for_each_manifest, manifest, manifest_page, manifests_named, sweep_all_manifests, sweep_manifests,
 };
 
 /// Chunks condemned, pardoned or swept in one commit, at most: their keys fill most of a batch.
@@ -163,6 +163,12 @@ pub fn for_each_condemned<E: From<Error>>(
 ) -> std::result::Result<(), E> {
     let table = Key::of_index(Table::Condemned);
     view.for_each(table.range(), |key, _| visit(mark(&key[table.as_bytes().len()..])?))
+}
+
+/// Whether anything is condemned at all.
+pub(crate) fn any_condemned(view: &(impl View + ?Sized)) -> Result<bool> {
+    let range = Key::of_index(Table::Condemned).range();
+    Ok(!view.scan(&range, Order::Forward, 1)?.rows.is_empty())
 }
 
 /// What is behind the table in a mark's key.

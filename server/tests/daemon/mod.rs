@@ -12,7 +12,7 @@ use std::time::Instant;
 use rustix::process::{Pid, Signal, kill_process};
 use tempfile::TempDir;
 
-use crate::client::{Answer, Client, HANG};
+use crate::client::{Answer, Client, HANG, Sample};
 
 /// A server on a folder of its own.
 pub(crate) struct Daemon {
@@ -151,4 +151,20 @@ pub(crate) fn wait_until(what: &str, mut is_so: impl FnMut() -> bool) {
         assert!(begun.elapsed() < HANG, "still waiting: {what}");
         std::thread::yield_now();
     }
+}
+
+/// An index of chunks, one after the other.
+pub(crate) fn index_of(samples: &[&Sample]) -> Vec<u8> {
+    let blob = concat!(
+        env!("CARGO_MANIFEST_DIR"),
+        "/testdata/data-0.1/index/default/blob.caibx"
+    );
+    let like = cairn_formats::ChunkIndex::parse(std::fs::read(blob).unwrap().into()).unwrap();
+    let mut bytes = Vec::new();
+    let mut index = cairn_formats::IndexEncoder::start(like.flags(), like.sizes(), &mut bytes);
+    for sample in samples {
+        index.push(sample.hex.parse().unwrap(), sample.plain.len(), &mut bytes);
+    }
+    index.finish(&mut bytes);
+    bytes
 }

@@ -13,7 +13,7 @@ use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
 use rustix::fs::{
-    AtFlags, CWD, FileType, Mode, OFlags, ResolveFlags, Stat, fstat, fsync, mkdirat, openat, openat2, renameat,
+    AtFlags, CWD, FileType, Mode, OFlags, ResolveFlags, Stat, fstat, fsync, mkdirat, openat, openat2, renameat, statat,
     unlinkat,
 };
 use rustix::io::Errno;
@@ -118,6 +118,36 @@ impl Folder {
 
     fn lock_tags(&self) -> std::sync::MutexGuard<'_, HashMap<FileKey, Arc<str>>> {
         self.tags.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Takes an index's name away, durably. Returns whether there was one; what is no regular file is none.
+    pub(super) fn remove(&self, name: &IndexName) -> Result<bool, PutError> {
+        let path = name.as_path();
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty());
+        let parent = openat2(
+            &self.root,
+            parent.unwrap_or(Path::new(".")),
+            flags,
+            Mode::empty(),
+            BENEATH,
+        );
+        let parent = match parent {
+            Err(Errno::NOENT | Errno::NOTDIR | Errno::LOOP | Errno::XDEV | Errno::NAMETOOLONG) => return Ok(false),
+            parent => parent?,
+        };
+        let file_name = path.file_name().ok_or(PutError::BadName("it has no name"))?;
+        match statat(&parent, file_name, AtFlags::SYMLINK_NOFOLLOW) {
+            Ok(stat) if FileType::from_raw_mode(stat.st_mode) == FileType::RegularFile => {}
+            Ok(_) | Err(Errno::NOENT) => return Ok(false),
+            Err(error) => return Err(error.into()),
+        }
+        match unlinkat(&parent, file_name, AtFlags::empty()) {
+            Err(Errno::NOENT) => return Ok(false),
+            removed => removed?,
+        }
+        fsync(&parent)?;
+        Ok(true)
     }
 
     /// A handle on the folder that holds `name`, made with its parents where it is missing; what was made is durable.

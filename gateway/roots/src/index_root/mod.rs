@@ -1,4 +1,5 @@
-//! A folder of chunk indexes over HTTP: `GET`, `HEAD` and `PUT` of `/<name>`, where a name may have folders.
+//! A folder of chunk indexes over HTTP: `GET`, `HEAD` and `PUT` of `/<name>`, and `DELETE` where that is allowed. A name may have
+//! folders.
 //!
 //! Invariants: a file under its name is a whole index that parsed and is durable; a refused or cut upload leaves nothing
 //! but a `.tmp-` file, which goes when the request does. Names are opaque bytes and cannot lead out of the folder, by
@@ -7,6 +8,7 @@
 mod folder;
 mod name;
 
+use std::fmt;
 use std::os::unix::fs::FileExt as _;
 use std::path::Path;
 use std::sync::Arc;
@@ -38,6 +40,8 @@ const WHOLE_LEN_MAX: u64 = 1 << 20;
 const WRITE_LEN: usize = 1 << 20;
 /// Ids asked of the store at once when chunks are required.
 const ID_BATCH: usize = 4096;
+/// Missing chunks that an answer names.
+const MISSING_SHOWN_MAX: usize = 1000;
 
 /// Which names an index root knows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
@@ -60,6 +64,38 @@ pub struct IndexRootOptions {
     pub len_max: usize,
     /// An index is only taken when this store holds all its chunks.
     pub required_in: Option<Arc<dyn ChunkStore>>,
+    /// Whoever keeps chunks because indexes name them; it says whether an index is taken.
+    pub keeper: Option<Arc<dyn IndexKeeper>>,
+    /// Whether those who may write may also take indexes away.
+    pub deletes: bool,
+}
+
+/// Keeps chunks because indexes of a root name them. Calls may block.
+pub trait IndexKeeper: Send + Sync + fmt::Debug {
+    /// Takes an index: from then on its chunks stay.
+    ///
+    /// - `name`: the index's, bytes without meaning.
+    /// - `publish`: gives the index its name, durably, and says whether it did. Called once if at all, when the chunks are safe.
+    fn put(&self, name: &[u8], index: &ChunkIndex, publish: &mut dyn FnMut() -> bool) -> Result<(), KeepError>;
+
+    /// Takes an index away.
+    ///
+    /// - `remove`: takes the name away, durably, and says whether it did. Called once if at all.
+    fn remove(&self, name: &[u8], remove: &mut dyn FnMut() -> bool) -> Result<(), KeepError>;
+}
+
+/// Why an index was not kept.
+#[derive(Debug, thiserror::Error)]
+pub enum KeepError {
+    /// These chunks of it are not in the store, or are about to go: they have to be sent first.
+    #[error("{} of its chunks are not in the store", ids.len())]
+    Missing {
+        /// Which, each once.
+        ids: Vec<ChunkId>,
+    },
+    /// It is not known.
+    #[error("{0}")]
+    Failed(String),
 }
 
 impl Default for IndexRootOptions {
@@ -69,6 +105,8 @@ impl Default for IndexRootOptions {
             names: IndexNames::default(),
             len_max: 1 << 30,
             required_in: None,
+            keeper: None,
+            deletes: false,
         }
     }
 }
@@ -85,6 +123,7 @@ pub struct IndexRoot {
 enum PutError {
     NotAnIndex(IndexError),
     MissingChunk(ChunkId),
+    MissingChunks(Vec<ChunkId>),
     BadName(&'static str),
     Failed(String),
 }
@@ -103,7 +142,13 @@ impl IndexRoot {
     ///
     /// - `path_at`: where in the URL's path the root's own part begins, at a `/`.
     pub async fn answer(&self, request: Request<Incoming>, path_at: usize) -> Response<Body> {
-        if let Err(response) = self.options.access.check(&request) {
+        let deletes = *request.method() == Method::DELETE && self.options.deletes;
+        let allowed = if deletes {
+            self.options.access.write.check(request.method(), request.headers())
+        } else {
+            self.options.access.check(&request)
+        };
+        if let Err(response) = allowed {
             return response;
         }
         let path = request.uri().path().get(path_at..).unwrap_or_default();
@@ -124,6 +169,7 @@ impl IndexRoot {
                 StatusCode::BAD_REQUEST,
                 "this index root is read-only",
             ),
+            Method::DELETE => self.delete(name).await,
             _ => self.put(request, name).await,
         }
     }
@@ -193,7 +239,7 @@ impl IndexRoot {
             Err(ReceiveError::Upload(error)) => return error.reply(),
             Err(ReceiveError::Failed(error)) => return failed(&shown, &error),
         };
-        let required_in = self.options.required_in.clone();
+        let (required_in, keeper) = (self.options.required_in.clone(), self.options.keeper.clone());
         let stored = self.workers.run(move || {
             let failed = |error: std::io::Error| PutError::Failed(error.to_string());
             let bytes = temporary.map().map_err(failed)?;
@@ -202,7 +248,18 @@ impl IndexRoot {
                 require_chunks(&index, &*store)?;
             }
             let tag = folder::tag_of(&bytes);
-            temporary.publish(&name)?;
+            let Some(keeper) = keeper else {
+                temporary.publish(&name)?;
+                return Ok(tag);
+            };
+            let mut temporary = Some(temporary);
+            let mut published = Ok(());
+            let kept = keeper.put(name.as_bytes(), &index, &mut || {
+                published = temporary.take().map_or(Ok(()), |temporary| temporary.publish(&name));
+                published.is_ok()
+            });
+            published?;
+            kept?;
             Ok(tag)
         });
         match stored.await {
@@ -216,8 +273,35 @@ impl IndexRoot {
                 StatusCode::CONFLICT,
                 format!("the index names chunk {id}, which the store does not hold; put the chunks first"),
             ),
+            Ok(Err(PutError::MissingChunks(ids))) => text(StatusCode::CONFLICT, missing_words(&ids)),
             Ok(Err(PutError::BadName(rule))) => text(StatusCode::BAD_REQUEST, format!("index {shown}: {rule}")),
             Ok(Err(PutError::Failed(error))) => failed(&shown, &error),
+            Err(error) => failed(&shown, &error.to_string()),
+        }
+    }
+
+    async fn delete(&self, name: IndexName) -> Response<Body> {
+        let shown = name.to_string();
+        let (folder, keeper) = (Arc::clone(&self.folder), self.options.keeper.clone());
+        let removed = self.workers.run(move || {
+            let Some(keeper) = keeper else {
+                return folder.remove(&name);
+            };
+            let mut removed = Ok(false);
+            let kept = keeper.remove(name.as_bytes(), &mut || {
+                removed = folder.remove(&name);
+                removed.is_ok()
+            });
+            let removed = removed?;
+            kept?;
+            Ok(removed)
+        });
+        match removed.await {
+            Ok(Ok(true)) => reply(StatusCode::OK, Body::empty()),
+            Ok(Ok(false)) => text(StatusCode::NOT_FOUND, format!("index {shown} is not here")),
+            Ok(Err(PutError::BadName(rule))) => text(StatusCode::BAD_REQUEST, format!("index {shown}: {rule}")),
+            Ok(Err(PutError::Failed(error))) => failed(&shown, &error),
+            Ok(Err(_)) => failed(&shown, "it was not taken away"),
             Err(error) => failed(&shown, &error.to_string()),
         }
     }
@@ -283,6 +367,27 @@ impl Handler for IndexRoot {
     async fn handle(&self, request: Request<Incoming>) -> Response<Body> {
         self.answer(request, 0).await
     }
+}
+
+impl From<KeepError> for PutError {
+    fn from(error: KeepError) -> Self {
+        match error {
+            KeepError::Missing { ids } => Self::MissingChunks(ids),
+            KeepError::Failed(error) => Self::Failed(error),
+        }
+    }
+}
+
+/// Names the first of them, for programs as well as for people: one a line.
+fn missing_words(ids: &[ChunkId]) -> String {
+    let mut words = format!(
+        "the index names {} chunks that the store does not hold; put the chunks first, then the index again:\n",
+        ids.len()
+    );
+    for id in ids.iter().take(MISSING_SHOWN_MAX) {
+        words += &format!("{id}\n");
+    }
+    words
 }
 
 fn require_chunks(index: &ChunkIndex, store: &dyn ChunkStore) -> Result<(), PutError> {
