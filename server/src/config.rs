@@ -482,6 +482,12 @@ impl Config {
                     "only chunks in packs of this server's own are collected; remove it, or set kind = \"packs\"",
                 );
             }
+            if store.rooted && !store.mirror.is_empty() {
+                return wrong(
+                    format!("stores.{name}.rooted"),
+                    "the places of a mirror are not collected yet; remove it, or stores.NAME.mirror",
+                );
+            }
             let shares = |(_, other): &(&String, &Store)| other.path.is_some() && other.path == store.path;
             if let Some((other, _)) = self
                 .stores

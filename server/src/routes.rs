@@ -180,7 +180,7 @@ impl StoreRoots {
                 Some(write) => Grant::Tokens(vec![token(write)]),
             },
         };
-        let keeper = folder.as_ref().and_then(|folder| folder.keeper(name, index_folder));
+        let keeper = own.first().and_then(|folder| folder.keeper(name, index_folder));
         let ask_for_heads = keeper.is_some();
         let index_options = IndexRootOptions {
             access: access.clone(),
