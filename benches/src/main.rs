@@ -12,7 +12,9 @@ mod kernels;
 mod load;
 mod mount;
 mod packs;
+mod places;
 mod process;
+mod releases;
 mod serve;
 mod table;
 mod tools;
@@ -36,6 +38,12 @@ struct Arguments {
     /// How often each measurement is taken; the median is shown
     #[arg(long, default_value_t = 3)]
     repeats: usize,
+    /// Chunks in the index of the part places, about 60 bytes of disk each while they are written
+    #[arg(long, default_value_t = 20_000_000)]
+    rows: u64,
+    /// Small chunks in the store of the part places, about 250 bytes of disk each
+    #[arg(long, default_value_t = 5_000_000)]
+    records: u64,
     /// Only these parts [default: all]
     #[arg(long, value_delimiter = ',')]
     only: Vec<Part>,
@@ -69,6 +77,10 @@ enum Part {
     Ingest,
     /// The pack store beside the flat one and the disk
     Packs,
+    /// Where chunks lie: existence, reads and memory of a look-up
+    Places,
+    /// Ten releases of one package beside restic and borg: what they take of a disk. Needs a package index, restic and borg
+    Releases,
     /// make, extract, verify
     Blobs,
     /// Chunks over HTTP
@@ -122,6 +134,14 @@ fn run(arguments: &Arguments) -> Result<()> {
     }
     if wanted(Part::Packs) {
         add(packs::run(scratch.path(), arguments.repeats)?);
+    }
+    if wanted(Part::Places) {
+        let (rows, records) = (arguments.rows, arguments.records);
+        add(places::run(scratch.path(), rows, records, arguments.repeats)?);
+    }
+    // Only when asked for: it fetches from a package index.
+    if arguments.only.contains(&Part::Releases) {
+        add(releases::run(scratch.path())?);
     }
     if [Part::Blobs, Part::Serve, Part::Mount, Part::Trees, Part::Far]
         .into_iter()

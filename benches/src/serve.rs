@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 
 use crate::Result;
 use crate::load::{self, Connection, Target};
-use crate::process::{Server, cpu_seconds};
+use crate::process::{Server, cpu_seconds, measure};
 use crate::table::median;
 use crate::tools::{Tool, ours};
 
@@ -30,6 +30,7 @@ const START_WITHIN: Duration = Duration::from_secs(20);
 enum Program {
     Nginx,
     Cairnd,
+    CairndPacks,
     CairnChunkServer,
     Desync,
 }
@@ -38,7 +39,8 @@ impl Program {
     fn name(self) -> &'static str {
         match self {
             Self::Nginx => "nginx, one process, sendfile",
-            Self::Cairnd => "cairnd",
+            Self::Cairnd => "cairnd, the same folder",
+            Self::CairndPacks => "cairnd, packs",
             Self::CairnChunkServer => "cairn chunk-server",
             Self::Desync => "desync chunk-server",
         }
@@ -46,7 +48,10 @@ impl Program {
 
     /// What stands before the chunk's path.
     fn prefix(self) -> &'static str {
-        if self == Self::Cairnd { "/store/default/" } else { "/" }
+        match self {
+            Self::Cairnd | Self::CairndPacks => "/store/default/",
+            Self::Nginx | Self::CairnChunkServer | Self::Desync => "/",
+        }
     }
 
     fn command(self, folder: &Path, store: &Path, address: SocketAddr) -> Result<Command> {
@@ -75,16 +80,25 @@ impl Program {
                     .arg(path);
                 command
             }
-            Self::Cairnd => {
-                let config = format!("[stores.default]\npath = \"{}\"\nwritable = false\n", store.display());
-                let path = folder.join("cairnd.toml");
+            Self::Cairnd | Self::CairndPacks => {
+                let name = format!("{self:?}");
+                let config = if self == Self::Cairnd {
+                    format!("[stores.default]\npath = \"{}\"\nwritable = false\n", store.display())
+                } else {
+                    let packs = folder.join("serve-packs");
+                    let mut copy = Command::new(ours("cairn")?);
+                    copy.args(["store", "copy", "--packs"]).arg(store).arg(&packs);
+                    measure(copy)?;
+                    format!("[stores.default]\npath = \"{}\"\nwritable = true\n", packs.display())
+                };
+                let path = folder.join(format!("{name}.toml"));
                 fs::write(&path, config)?;
                 let mut command = Command::new(ours("cairnd")?);
                 command
                     .arg("--config")
                     .arg(path)
                     .arg("--data")
-                    .arg(folder.join("cairnd-data"));
+                    .arg(folder.join(format!("{name}-data")));
                 command
                     .arg("--listen")
                     .arg(address.to_string())
@@ -138,12 +152,13 @@ pub(crate) fn run(folder: &Path, store: &Path, tools: &[Tool], repeats: usize) -
     for program in [
         Program::Nginx,
         Program::Cairnd,
+        Program::CairndPacks,
         Program::CairnChunkServer,
         Program::Desync,
     ] {
         let wanted = match program {
             Program::Nginx => true,
-            Program::Cairnd | Program::CairnChunkServer => tools.contains(&Tool::Cairn),
+            Program::Cairnd | Program::CairndPacks | Program::CairnChunkServer => tools.contains(&Tool::Cairn),
             Program::Desync => tools.contains(&Tool::Desync),
         };
         if wanted {

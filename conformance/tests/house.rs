@@ -27,7 +27,10 @@ const ARROWS: &[(&str, &[&str])] = &[
     // Sees only the network face and the command line of the built programs.
     ("cairn-conformance", &["cairn-test-servers"]),
     ("cairn-test-servers", &[]),
-    ("cairn-benches", &["cairn-formats", "cairn-store", "cairn-roots"]),
+    (
+        "cairn-benches",
+        &["cairn-formats", "cairn-store", "cairn-index", "cairn-roots"],
+    ),
 ];
 
 /// Crates that must not be linked into one of ours, not even through another crate.

@@ -31,5 +31,5 @@ pub use liveness::{
 };
 pub use memory::MemoryEngine;
 pub use record::CommitRecord;
-pub use rocks::{RocksEngine, RocksLog, RocksOptions};
+pub use rocks::{BlockReads, PlacesMemory, RocksEngine, RocksLog, RocksOptions};
 pub use schema::{SCHEMA, check_schema, open_schema};

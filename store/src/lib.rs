@@ -44,8 +44,8 @@ pub use open::{
 pub use pack::{
     Change, ChunkKey, ChunkPlace, CompactOptions, CompactReport, Damage, DamageKind, DenseLocations, Fate, Host,
     HostFile, Liveness, Locations, LogPosition, MemoryLocations, OpenReport, PLACES_FOLDER, PackCheck, PackEngine,
-    PackHeads, PackOptions, PackScrub, PackStat, PackStore, ScrubFile, ScrubMemory, ScrubOptions, ScrubReport,
-    ScrubState, Suspect, Watermark,
+    PackHeads, PackOptions, PackScrub, PackStat, PackStore, RecompressOptions, RecompressReport, ScrubFile,
+    ScrubMemory, ScrubOptions, ScrubReport, ScrubState, Suspect, Watermark,
 };
 pub use rate::RateLimit;
 pub use sealing::Sealing;

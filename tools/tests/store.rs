@@ -141,6 +141,39 @@ fn a_damaged_pack_is_named_healed_and_collected() {
     folder.ok(&["store", "verify", "packs"]);
 }
 
+#[test]
+fn packs_are_compressed_anew() {
+    let folder = Folder::new(100_000);
+    folder.ok(&["store", "copy", "--packs", "flat", "packs"]);
+    let text: String = (0..200_000).map(|number| format!("{number}\n")).collect();
+    fs::write(folder.path("text"), &text).unwrap();
+    folder.ok(&["make", "-s", "packs", "text.caibx", "text"]);
+    let ids = folder.ids("packs");
+    folder.fails(2, &["store", "gc", "--recompress", "19", "flat", "blob.caibx"]);
+    folder.fails(2, &["store", "gc", "--recompress", "23", "packs"]);
+    let told = folder.json(&["--json", "store", "gc", "--recompress", "19", "packs"]);
+    let number = |name: &str| told[name].as_u64().unwrap();
+    assert!(
+        number("packs-recompressed") >= 1 && number("bytes-after") < number("bytes-before"),
+        "{told}"
+    );
+    assert_eq!(folder.ids("packs"), ids);
+    folder.ok(&["extract", "-s", "packs", "text.caibx", "copy"]);
+    assert_eq!(fs::read_to_string(folder.path("copy")).unwrap(), text);
+    folder.ok(&["store", "verify", "packs"]);
+    let again = folder.json(&[
+        "--json",
+        "store",
+        "gc",
+        "--recompress",
+        "19",
+        "--recompress-rate",
+        "100M",
+        "packs",
+    ]);
+    assert_eq!(again["packs-recompressed"], 0);
+}
+
 /// Goal: a copy from a flat folder into packs and back goes on where it was killed, and ends with the same chunks.
 /// Method: each copy is killed twice and more as soon as its target has grown; then it may end.
 #[test]

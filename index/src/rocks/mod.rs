@@ -9,6 +9,7 @@
 
 mod chunks;
 mod open;
+mod reads;
 #[cfg(test)]
 mod tests;
 
@@ -30,6 +31,7 @@ use crate::record::CommitRecord;
 use crate::{Error, KeyRange, Result};
 
 pub use open::{RocksLog, RocksOptions};
+pub use reads::{BlockReads, PlacesMemory};
 
 /// Column families. The names are on disk.
 const ROWS: &str = "default";

@@ -9,6 +9,7 @@ use std::io;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, PoisonError};
 
+use bytes::Bytes;
 use cairn_formats::{PackFooter, RecordKind, Removal, payload_crc};
 
 use super::bug::{Bug, is_planted};
@@ -76,7 +77,7 @@ impl PackEngine {
             if is_planted(Bug::UnlinkFirst) {
                 self.unlink(&pack)?;
             }
-            report.bytes_moved += self.move_out(&pack, &footer, &copies, pace)?;
+            report.bytes_moved += self.move_out(&pack, &footer, &copies, pace, &mut Item::moved)?;
             if !is_planted(Bug::UnlinkFirst) {
                 self.unlink(&pack)?;
             }
@@ -104,23 +105,40 @@ impl PackEngine {
             if live as f64 >= options.live_share_min * len as f64 {
                 continue;
             }
-            // One without a footer waits for the next opening.
-            let Some(footer) = self.footer(&pack)? else {
-                continue;
-            };
-            let commits = footer.entries.iter().filter(|entry| entry.kind == RecordKind::Commit);
-            let last_commit = commits.map(|entry| entry.offset).max();
-            if last_commit.is_some_and(|offset| LogPosition { pack: number, offset } >= options.commits_kept_from) {
-                continue;
-            }
-            // One whose removals are damaged stays: it may be mended.
-            let Some(removals) = self.removals_in(&pack, &footer)? else {
+            let Some((_, removals)) = self.movable(&pack, options.commits_kept_from)? else {
                 continue;
             };
             removed.extend(removals);
             victims.push(pack);
         }
         Ok((victims, removed))
+    }
+
+    /// The footer of a pack, and all removals in it, if it may be written anew at all.
+    pub(super) fn movable(
+        &self,
+        pack: &Pack,
+        commits_kept_from: LogPosition,
+    ) -> Result<Option<(PackFooter, Vec<Removal>)>> {
+        // One without a footer waits for the next opening.
+        let Some(footer) = self.footer(pack)?.filter(|_| !self.is_kept(pack.uuid)) else {
+            return Ok(None);
+        };
+        let commits = footer.entries.iter().filter(|entry| entry.kind == RecordKind::Commit);
+        let last_commit = commits.map(|entry| entry.offset).max();
+        let pack_number = pack.number;
+        let is_needed = |offset| {
+            LogPosition {
+                pack: pack_number,
+                offset,
+            } >= commits_kept_from
+        };
+        if last_commit.is_some_and(is_needed) {
+            return Ok(None);
+        }
+        // One whose removals are damaged stays: it may be mended.
+        let removals = self.removals_in(pack, &footer)?;
+        Ok(removals.map(|removals| (footer, removals)))
     }
 
     /// All removals in a sealed pack; `None` if some are damaged.
@@ -137,7 +155,7 @@ impl PackEngine {
     }
 
     /// Where the packs hold copies of removed chunks. One reading of all footers, unless nothing was removed.
-    fn copies(&self, removed: &[Removal]) -> Result<Copies> {
+    pub(super) fn copies(&self, removed: &[Removal]) -> Result<Copies> {
         let mut copies = Copies::default();
         let Some(last) = removed.iter().map(|removal| removal.pack).max() else {
             return Ok(copies);
@@ -167,12 +185,15 @@ impl PackEngine {
     }
 
     /// Writes anew what a pack holds that counts. Returns the bytes of chunks.
-    fn move_out(
+    ///
+    /// - `record`: makes the record of a chunk from its frame.
+    pub(super) fn move_out(
         &self,
         pack: &Arc<Pack>,
         footer: &PackFooter,
         copies: &Copies,
         pace: &mut dyn FnMut(u64) -> Result<()>,
+        record: &mut dyn FnMut(ChunkKey, ChunkPlace, Bytes) -> Item,
     ) -> Result<u64> {
         let mut entries = footer.entries.clone();
         entries.sort_unstable_by_key(|entry| entry.offset);
@@ -195,7 +216,7 @@ impl PackEngine {
             };
             pace(frame.len() as u64)?;
             moved += frame.len() as u64;
-            ticket = self.enqueue(vec![Item::moved(key, place, frame)])?;
+            ticket = self.enqueue(vec![record(key, place, frame)])?;
         }
         let mut removals = self.removals_in(pack, footer)?.unwrap_or_default();
         removals.retain(|removal| {
@@ -214,13 +235,13 @@ impl PackEngine {
         Ok(moved)
     }
 
-    fn is_at(&self, key: ChunkKey, place: ChunkPlace) -> Result<bool> {
+    pub(super) fn is_at(&self, key: ChunkKey, place: ChunkPlace) -> Result<bool> {
         let now = self.locations.find_many(&[key])?[0];
         Ok(now.is_some_and(|now| now.is_at(place.pack, place.offset)))
     }
 
     /// Takes a pack away for good: until its name is durably gone it counts as there, since a crash may bring it back.
-    fn unlink(&self, pack: &Arc<Pack>) -> Result<()> {
+    pub(super) fn unlink(&self, pack: &Arc<Pack>) -> Result<()> {
         self.locations.persist()?;
         match self.host.remove(&pack_name(pack.number, pack.uuid)) {
             // Gone already, by a call that could not sync it.
@@ -243,7 +264,7 @@ impl PackEngine {
 
 /// Where packs hold copies of chunks that were removed, named or not.
 #[derive(Default)]
-struct Copies {
+pub(super) struct Copies {
     /// Number and offset, per chunk.
     places: HashMap<ChunkKey, Vec<(u32, u64)>>,
     /// Packs without a footer, which may hold anything.

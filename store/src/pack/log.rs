@@ -75,6 +75,17 @@ impl Item {
         }
     }
 
+    /// The same, in another frame.
+    pub(super) fn moved_as(key: ChunkKey, place: ChunkPlace, payload: Bytes) -> Self {
+        let crc = payload_crc(&payload);
+        Self::moved(key, ChunkPlace { crc, ..place }, payload)
+    }
+
+    /// Bytes of the payload.
+    pub(super) fn len(&self) -> usize {
+        self.payload.len()
+    }
+
     fn chunk(key: ChunkKey, pinned: bool, is_again: bool, chunk: &StorableChunk) -> Self {
         let payload = match chunk.form() {
             ChunkForm::Compressed => chunk.bytes().clone(),

@@ -532,3 +532,70 @@ fn locations_list_what_was_just_written() {
         assert_eq!(store.places(&[id]).unwrap(), [Some(place)]);
     }
 }
+
+/// Goal: compressing anew shrinks what can be shrunk, once, and changes no id, no plain byte and no pin.
+#[test]
+fn packs_shrink_and_chunks_stay() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = open(&folder);
+    let text = |n: u64| {
+        let mut random = fastrand::Rng::with_seed(n);
+        let words = std::iter::repeat_with(|| format!("{} ", random.u8(..)).into_bytes());
+        let plain: Vec<u8> = words.flatten().take(20_000).collect();
+        Chunk::from_plain(DigestAlgorithm::default(), plain.into())
+    };
+    let quick = Level::new(-7);
+    let texts: Vec<StorableChunk> = (0..40).map(|n| text(n).encode(ChunkForm::Compressed, quick)).collect();
+    put(&store.clone().pinning(), &texts);
+    let noise = chunks(0..40);
+    put(&store, &noise);
+    store.remove_many(&[texts[5].id()]).unwrap();
+    drop(store);
+    let options = RecompressOptions {
+        level: Level::new(19),
+        gain_min: 0.02,
+        newest_left: 0,
+        commits_kept_from: LogPosition::default(),
+    };
+    let kept: Vec<StorableChunk> = texts
+        .iter()
+        .filter(|chunk| chunk.id() != texts[5].id())
+        .cloned()
+        .collect();
+    let check = |store: &PackStore| {
+        contract::reads_are_right(store, &kept);
+        contract::reads_are_right(store, &noise);
+        assert!(!store.has(texts[5].id()).unwrap());
+        let ids: Vec<ChunkId> = kept.iter().chain(&noise).map(StorableChunk::id).collect();
+        let pinned = store.clone().pinning().has_many(&ids).unwrap();
+        assert!(pinned[..kept.len()].iter().all(|&pinned| pinned) && !pinned[kept.len()]);
+    };
+    let before = disk_bytes(&folder);
+    let store = open(&folder);
+    let mut paced = 0;
+    let report = store.engine().recompress(&options, &mut |bytes| {
+        paced += bytes;
+        Ok(())
+    });
+    let report = report.unwrap();
+    assert!(report.packs_removed > 2 && report.packs_left > 1, "{report:?}");
+    assert!(
+        report.bytes_after * 10 < report.bytes_before * 9 && paced > report.bytes_before,
+        "{report:?} {paced}"
+    );
+    check(&store);
+    drop(store);
+    assert!(disk_bytes(&folder) < before);
+    let store = open(&folder);
+    check(&store);
+    let again = store.engine().recompress(&options, &mut |_| Ok(())).unwrap();
+    assert_eq!(again.packs_removed, 0, "{again:?}");
+    // A pace that says stop is obeyed.
+    let stop = || {
+        Err(crate::Error::ReadOnly {
+            store: store.name().clone(),
+        })
+    };
+    assert!(store.engine().recompress(&options, &mut |_| stop()).is_err());
+    check(&store);
+}

@@ -152,6 +152,12 @@ pub(crate) struct StoreGc {
     /// Packs are written anew when less than this share of them is needed, 0 to 1
     #[arg(long, default_value = "0.5", value_parser = sizes::share, value_name = "SHARE")]
     pub(crate) live_share: f64,
+    /// Compress packs anew at this zstd level, 1 to 22, where that makes them smaller; ids stay
+    #[arg(long, value_name = "LEVEL", value_parser = clap::value_parser!(i32).range(1..=22))]
+    pub(crate) recompress: Option<i32>,
+    /// Bytes a second that are compressed anew; 0 for no limit
+    #[arg(long, default_value = "0", value_parser = sizes::bytes, value_name = "BYTES", requires = "recompress")]
+    pub(crate) recompress_rate: u64,
     #[command(flatten)]
     pub(crate) access: Access,
 }

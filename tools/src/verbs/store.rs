@@ -1,11 +1,14 @@
 //! `store`: a store as a whole. Packs are read by their footers.
 
 use std::io::{BufWriter, Write as _};
+use std::num::NonZeroU64;
 use std::path::Path;
+use std::thread;
 
-use cairn_formats::{ChunkForm, ChunkId};
+use cairn_formats::{ChunkForm, ChunkId, Level};
 use cairn_store::{
-    ChunkStore, CompactOptions, CompactReport, LocalStore, Location, LogPosition, PackOptions, PackStore,
+    ChunkStore, CompactOptions, CompactReport, LocalStore, Location, LogPosition, PackOptions, PackStore, RateLimit,
+    RecompressOptions, RecompressReport,
 };
 use serde_json::json;
 
@@ -374,6 +377,11 @@ fn gc(context: &Context, arguments: &StoreGc) -> Outcome<()> {
         Purpose::Change
     };
     let store = context.local(&arguments.store, purpose)?;
+    if arguments.recompress.is_some() && store.packs().is_none() {
+        return Err(Failure::usage(
+            "only packs are compressed anew; `cairn store copy --packs` makes packs of a flat store",
+        ));
+    }
     let sweep = match (&arguments.indexes[..], store.packs()) {
         ([], None) => {
             return Err(Failure::usage(
@@ -393,12 +401,19 @@ fn gc(context: &Context, arguments: &StoreGc) -> Outcome<()> {
         Some(packs) if !arguments.dry_run => compact(packs, arguments.live_share)?,
         _ => CompactReport::default(),
     };
+    let smaller = match (store.packs(), arguments.recompress) {
+        (Some(packs), Some(level)) if !arguments.dry_run => recompress(packs, level, arguments.recompress_rate)?,
+        _ => RecompressReport::default(),
+    };
     let object = json!({
         "chunks": sweep.chunks,
         "deleted": sweep.deleted,
         "packs-removed": space.packs_removed,
         "bytes-removed": space.bytes_removed,
         "bytes-moved": space.bytes_moved,
+        "packs-recompressed": smaller.packs_removed,
+        "bytes-before": smaller.bytes_before,
+        "bytes-after": smaller.bytes_after,
         "dry-run": arguments.dry_run,
     });
     let done = if arguments.dry_run {
@@ -406,7 +421,7 @@ fn gc(context: &Context, arguments: &StoreGc) -> Outcome<()> {
     } else {
         "deleted"
     };
-    let lines = format!(
+    let mut lines = format!(
         "{} of {} chunks {done}, {} packs removed ({}), {} written anew",
         sweep.deleted,
         sweep.chunks,
@@ -414,6 +429,14 @@ fn gc(context: &Context, arguments: &StoreGc) -> Outcome<()> {
         human(space.bytes_removed),
         human(space.bytes_moved)
     );
+    if arguments.recompress.is_some() {
+        lines += &format!(
+            ", {} packs compressed anew ({} before, {} after)",
+            smaller.packs_removed,
+            human(smaller.bytes_before),
+            human(smaller.bytes_after)
+        );
+    }
     context.report(&object, &lines)
 }
 
@@ -425,4 +448,26 @@ pub(crate) fn compact(store: &PackStore, live_share: f64) -> Outcome<CompactRepo
         commits_kept_from: LogPosition::default(),
     };
     Ok(store.engine().compact(&options)?)
+}
+
+/// Compresses the packs anew where that makes them smaller.
+///
+/// - `rate`: bytes a second, 0 for no limit.
+fn recompress(store: &PackStore, level: i32, rate: u64) -> Outcome<RecompressReport> {
+    /// A pack of which a sample shrinks by less is left.
+    const GAIN_MIN: f64 = 0.02;
+    let options = RecompressOptions {
+        level: Level::new(level),
+        gain_min: GAIN_MIN,
+        newest_left: 0,
+        commits_kept_from: LogPosition::default(),
+    };
+    let limit = NonZeroU64::new(rate).map(RateLimit::new);
+    let pace = &mut |bytes| {
+        if let Some(limit) = &limit {
+            thread::sleep(limit.take(bytes as usize));
+        }
+        Ok(())
+    };
+    Ok(store.engine().recompress(&options, pace)?)
 }
