@@ -38,6 +38,8 @@ pub(crate) struct Config {
     pub(crate) stores: BTreeMap<String, Store>,
     /// How the chunks are collected that no index of a rooted store names.
     pub(crate) collect: Collect,
+    /// How packs are read for damage.
+    pub(crate) scrub: Scrub,
     /// Bounds.
     pub(crate) limits: Limits,
     /// What is logged.
@@ -187,6 +189,18 @@ pub(crate) struct Collect {
     pub(crate) paused: bool,
 }
 
+/// How packs are read for damage while they are served.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(deny_unknown_fields, default)]
+pub(crate) struct Scrub {
+    /// Seconds within which each pack is read to its end; `0` is never. Default `2592000`.
+    pub(crate) interval_seconds: u64,
+    /// Bytes read a second, of each folder of packs; `0` is no limit. Default `33554432`.
+    pub(crate) bytes_per_second: u64,
+    /// Read nothing for now. Default `false`.
+    pub(crate) paused: bool,
+}
+
 /// Bounds of what clients can make the server do.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(deny_unknown_fields, default)]
@@ -273,6 +287,7 @@ impl Default for Config {
             tls: None,
             stores: BTreeMap::from([(DEFAULT_STORE.to_owned(), open)]),
             collect: Collect::default(),
+            scrub: Scrub::default(),
             limits: Limits::default(),
             log: Log::default(),
         }
@@ -330,6 +345,16 @@ impl Default for Collect {
             grace_seconds: 600,
             bytes_per_second: 64 << 20,
             dead_share: 0.05,
+            paused: false,
+        }
+    }
+}
+
+impl Default for Scrub {
+    fn default() -> Self {
+        Self {
+            interval_seconds: 30 * 24 * 60 * 60,
+            bytes_per_second: 32 << 20,
             paused: false,
         }
     }
@@ -666,7 +691,7 @@ pub(crate) fn unknown_variables() -> Vec<String> {
 
 fn is_setting(key: &str) -> bool {
     let first = key.split("__").next().unwrap_or(key);
-    ["data", "listen", "tls", "stores", "collect", "limits", "log"]
+    ["data", "listen", "tls", "stores", "collect", "scrub", "limits", "log"]
         .iter()
         .any(|known| first.eq_ignore_ascii_case(known))
 }

@@ -23,6 +23,7 @@ use crate::convert::{Conversion, Job, OverFlat};
 use crate::keeper::Keeper;
 use crate::places::Packs;
 use crate::routes::chain;
+use crate::scrub::Scrubber;
 
 /// An open folder.
 #[derive(Debug)]
@@ -33,6 +34,8 @@ pub(crate) struct Folder {
     index: Option<Arc<RocksEngine>>,
     /// Ends with the folder, and before the packs do.
     care: Option<Care>,
+    /// As that.
+    scrubber: Option<Scrubber>,
     /// Ends with the folder.
     _conversion: Option<Conversion>,
 }
@@ -95,7 +98,7 @@ impl Folder {
                 return Ok(Arc::clone(folder));
             }
         }
-        let folder = Arc::new(Self::open_as(&path, name, opened_as, &config.collect)?);
+        let folder = Arc::new(Self::open_as(&path, name, opened_as, config)?);
         open.insert(key, Arc::clone(&folder));
         Ok(folder)
     }
@@ -123,16 +126,27 @@ impl Folder {
         if let Some(care) = &self.care {
             care.configure(&config.collect);
         }
+        if let Some(scrubber) = &self.scrubber {
+            scrubber.configure(&config.scrub);
+        }
     }
 
-    fn open_as(path: &Path, name: &str, opened_as: OpenedAs, collect: &config::Collect) -> Result<Self, String> {
-        let (mut index, mut care) = (None, None);
+    /// Damaged chunks are fetched from these.
+    pub(crate) fn repair_from(&self, sources: Vec<Arc<dyn ChunkStore>>) {
+        if let Some(scrubber) = &self.scrubber {
+            scrubber.repair_from(sources);
+        }
+    }
+
+    fn open_as(path: &Path, name: &str, opened_as: OpenedAs, config: &Config) -> Result<Self, String> {
+        let (mut index, mut care, mut scrubber) = (None, None, None);
         let (store, conversion): (Arc<dyn ChunkStore>, _) = match opened_as.kind {
             Kind::Flat => (flat(path, &opened_as)?, None),
             Kind::Packs => {
                 let (engine, opened) = open_packs(path, &opened_as)?;
                 if let Some(index) = &opened {
-                    care = Some(Care::start(name, &engine, index, opened_as.rooted, collect)?);
+                    care = Some(Care::start(name, &engine, index, opened_as.rooted, &config.collect)?);
+                    scrubber = Some(Scrubber::start(name, path, &engine, &config.scrub)?);
                 }
                 index = opened;
                 let packs = PackStore::new(engine, DomainId::default());
@@ -149,6 +163,7 @@ impl Folder {
             store,
             index,
             care,
+            scrubber,
             _conversion: conversion,
         })
     }

@@ -14,6 +14,7 @@ mod log;
 mod metrics;
 mod places;
 mod routes;
+mod scrub;
 mod store_verbs;
 
 use std::net::SocketAddr;

@@ -123,6 +123,12 @@ impl Metrics {
             Unit::Bytes,
             "Bytes of chunks that the last collection kept"
         );
+        describe_gauge!("store_scrub_running", "1 while packs are read for damage");
+        describe_gauge!(
+            "store_scrub_last_seconds",
+            Unit::Seconds,
+            "When the last pass over the packs ended, since 1970 UTC"
+        );
         describe_counter!("gc_runs_total", "Collections, by how they ended");
         describe_gauge!("gc_running", "1 while chunks are collected");
         describe_gauge!(

@@ -281,6 +281,10 @@ fn open_mirror(
     if members.len() == 1 {
         return Ok(members.remove(0));
     }
+    for folder in own.iter() {
+        let others = members.iter().filter(|member| !Arc::ptr_eq(member, folder.store()));
+        folder.repair_from(others.cloned().collect());
+    }
     let options = MirrorOptions {
         quorum: NonZeroUsize::new(settings.mirror_quorum),
         writable: settings.writable,

@@ -439,6 +439,47 @@ fn an_index_that_is_gone_or_damaged_is_made_again() {
     assert!(done(&folder, &["store", "rebuild-index"]).contains("100 chunks found"));
 }
 
+/// Goal: damage is found before somebody asks for the chunk, and healed from a mirror, or else by the next upload.
+#[test]
+fn packs_are_scrubbed_while_they_are_served() {
+    const SCRUBBED: &str = "[scrub]\ninterval_seconds = 1\nbytes_per_second = 0\n";
+    for mirror in ["mirror = ['far']\n", ""] {
+        let config = format!("[stores.default]\nwritable = true\n{mirror}");
+        let daemon = Daemon::start(&config);
+        let samples: Vec<Sample> = (0..50).map(sample).collect();
+        let mut client = Client::connect(daemon.public);
+        for sample in &samples {
+            assert_eq!(client.ask("PUT", &path(sample), &[], &sample.frame).status, 200);
+        }
+        let folder = daemon.leave();
+        // In the middle of the longest frame.
+        let longest = samples.iter().max_by_key(|sample| sample.frame.len()).unwrap();
+        let pack = &packs(&folder)[0];
+        let mut bytes = fs::read(pack).unwrap();
+        let at = bytes
+            .windows(longest.frame.len())
+            .position(|part| part == longest.frame)
+            .unwrap();
+        bytes[at + longest.frame.len() / 2] ^= 1;
+        fs::write(pack, bytes).unwrap();
+        let daemon = Daemon::start_in(folder, &format!("{config}{SCRUBBED}"), &[]);
+        daemon.wait_for_log("packs were scrubbed", 1);
+        let (log, page) = (daemon.log(), daemon.metrics());
+        assert!(log.contains("a pack is damaged") && log.contains(&longest.hex), "{log}");
+        assert!(page.contains("store_scrub_damaged_total{what=\"chunk\"} 1"), "{page}");
+        let mut client = Client::connect(daemon.public);
+        if mirror.is_empty() {
+            assert_eq!(client.ask("GET", &path(longest), &[], b"").status, 404);
+            assert_eq!(client.ask("PUT", &path(longest), &[], &longest.frame).status, 200);
+        } else {
+            assert!(page.contains("store_scrub_healed_total 1"), "{page}");
+        }
+        for sample in &samples {
+            assert_there(&mut client, sample);
+        }
+    }
+}
+
 /// The longest file of a folder whose name ends so.
 fn longest(folder: &Path, ending: &str) -> PathBuf {
     let entries = fs::read_dir(folder).unwrap().map(|entry| entry.unwrap());

@@ -1,0 +1,189 @@
+//! Packs are read from end to end while they are served, before somebody needs what is damaged.
+//!
+//! A thread for each folder of packs: what was not verified within the interval is, at the rate of the settings, the longest
+//! unread first; a stop at any moment is gone on from. Damaged chunks are taken out, and fetched from the other places of a
+//! mirror where there are some; else the next upload heals them. Not here: what is checked (`store`).
+
+use std::num::NonZeroU64;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use cairn_store::{ChunkStore, PackEngine, RateLimit, ScrubFile, ScrubOptions, ScrubReport};
+
+use crate::config::Scrub;
+use crate::keeper::unix_seconds;
+use crate::routes::chain;
+
+/// Longest time between two looks for packs whose time has come.
+const LOOK_EVERY: Duration = Duration::from_secs(3600);
+/// Time after the start, in which there is other work.
+const FIRST_AFTER: Duration = Duration::from_secs(60);
+/// Damaged places that one pass logs; all are counted.
+const LOGGED_MAX: usize = 1000;
+
+/// The scrub of a folder of packs. It ends when this is dropped.
+#[derive(Debug)]
+pub(crate) struct Scrubber {
+    shared: Arc<Shared>,
+    stop: Option<Sender<()>>,
+    thread: Option<JoinHandle<()>>,
+}
+
+#[derive(Debug)]
+struct Shared {
+    /// In the log and the metrics.
+    name: String,
+    folder: PathBuf,
+    packs: Arc<PackEngine>,
+    state: Mutex<State>,
+    /// A pass is to end: the settings have changed, or the server leaves.
+    interrupted: AtomicBool,
+}
+
+#[derive(Debug)]
+struct State {
+    settings: Scrub,
+    sources: Vec<Arc<dyn ChunkStore>>,
+}
+
+impl Scrubber {
+    pub(crate) fn start(name: &str, folder: &Path, packs: &Arc<PackEngine>, settings: &Scrub) -> Result<Self, String> {
+        let state = State {
+            settings: settings.clone(),
+            sources: Vec::new(),
+        };
+        let shared = Arc::new(Shared {
+            name: name.to_owned(),
+            folder: folder.to_owned(),
+            packs: Arc::clone(packs),
+            state: Mutex::new(state),
+            interrupted: AtomicBool::new(false),
+        });
+        let (stop, stopped) = channel();
+        let thread_shared = Arc::clone(&shared);
+        let thread = std::thread::Builder::new()
+            .name("scrub".to_owned())
+            .spawn(move || thread_shared.run(&stopped))
+            .map_err(|error| format!("cannot start a thread: {error}"))?;
+        Ok(Self {
+            shared,
+            stop: Some(stop),
+            thread: Some(thread),
+        })
+    }
+
+    /// Damaged chunks are fetched from these from now on.
+    pub(crate) fn repair_from(&self, sources: Vec<Arc<dyn ChunkStore>>) {
+        self.shared.state().sources = sources;
+    }
+
+    /// Takes new settings. A pass that is under way goes on with them.
+    pub(crate) fn configure(&self, settings: &Scrub) {
+        let mut state = self.shared.state();
+        if state.settings == *settings {
+            return;
+        }
+        state.settings = settings.clone();
+        drop(state);
+        self.shared.interrupted.store(true, Ordering::Relaxed);
+        if let Some(stop) = &self.stop {
+            // A thread that has ended has said why.
+            let _ = stop.send(());
+        }
+    }
+}
+
+impl Drop for Scrubber {
+    fn drop(&mut self) {
+        self.shared.interrupted.store(true, Ordering::Relaxed);
+        self.stop = None;
+        if let Some(thread) = self.thread.take() {
+            // One that panicked has said so.
+            let _ = thread.join();
+        }
+    }
+}
+
+impl Shared {
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn run(&self, stopped: &Receiver<()>) {
+        let mut wait = FIRST_AFTER;
+        loop {
+            let interval = Duration::from_secs(self.state().settings.interval_seconds);
+            match stopped.recv_timeout(wait.min(interval.max(Duration::from_millis(1)))) {
+                Err(RecvTimeoutError::Disconnected) => return,
+                Err(RecvTimeoutError::Timeout) | Ok(()) => {}
+            }
+            wait = LOOK_EVERY;
+            // Before the settings are read: what changes after that is seen.
+            self.interrupted.store(false, Ordering::Relaxed);
+            let (settings, sources) = {
+                let state = self.state();
+                (state.settings.clone(), state.sources.clone())
+            };
+            if settings.paused || settings.interval_seconds == 0 {
+                continue;
+            }
+            match self.pass(&settings, &sources) {
+                Ok(report) if report.stopped => wait = Duration::ZERO,
+                Ok(report) => self.tell(&report),
+                Err(error) => tracing::error!(store = self.name, error, "packs could not be scrubbed"),
+            }
+        }
+    }
+
+    fn pass(&self, settings: &Scrub, sources: &[Arc<dyn ChunkStore>]) -> Result<ScrubReport, String> {
+        let options = ScrubOptions {
+            rate: NonZeroU64::new(settings.bytes_per_second).map(|rate| Arc::new(RateLimit::new(rate))),
+            verified_before: unix_seconds().saturating_sub(settings.interval_seconds) + 1,
+            ..ScrubOptions::default()
+        };
+        let running = metrics::gauge!("store_scrub_running", "store" => self.name.clone());
+        running.set(1.0);
+        let mut go_on = |_| !self.interrupted.load(Ordering::Relaxed);
+        let done = self
+            .packs
+            .scrub(&options, sources, &ScrubFile::in_folder(&self.folder), &mut go_on);
+        running.set(0.0);
+        let report = done.map_err(|error| chain(&error))?;
+        for damage in report.damages.iter().take(LOGGED_MAX) {
+            let chunk = damage.id.map(|id| id.to_string());
+            let fate = format!("{:?}", damage.fate);
+            tracing::warn!(
+                store = self.name,
+                file = damage.pack,
+                offset = damage.offset,
+                chunk,
+                what = damage.what.word(),
+                fate,
+                "a pack is damaged"
+            );
+        }
+        for error in &report.errors {
+            tracing::warn!(store = self.name, error = chain(error), "a scrub could not do all");
+        }
+        Ok(report)
+    }
+
+    fn tell(&self, report: &ScrubReport) {
+        metrics::gauge!("store_scrub_last_seconds", "store" => self.name.clone()).set(unix_seconds() as f64);
+        if report.packs > 0 {
+            tracing::info!(
+                store = self.name,
+                packs = report.packs,
+                bytes = report.bytes,
+                chunks = report.chunks,
+                damaged = report.damaged,
+                healed = report.healed,
+                "packs were scrubbed"
+            );
+        }
+    }
+}
