@@ -113,6 +113,8 @@ pub(crate) struct Store {
     pub(crate) cache: Option<PathBuf>,
     /// Bytes that `cache` may hold; the least recently used go. `0` is no limit. Default `0`.
     pub(crate) cache_bytes: u64,
+    /// Bytes of chunks kept in memory, as they are stored; those asked for often stay. `0` keeps none. Default `0`.
+    pub(crate) memory_cache: u64,
     /// Folder of indexes; made when it is missing. Default `{data}/index/{name}`.
     pub(crate) indexes: Option<PathBuf>,
     /// Take PUTs. Default `false`, but `true` for the store of a server without configuration.
@@ -313,6 +315,7 @@ impl Default for Store {
             upstream_ssh_known_hosts: None,
             cache: None,
             cache_bytes: 0,
+            memory_cache: 0,
             indexes: None,
             writable: false,
             read_token: None,

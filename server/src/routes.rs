@@ -17,9 +17,9 @@ use cairn_roots::{
     Token, VerifyReads, Workers, text,
 };
 use cairn_store::{
-    Authorization, CacheOptions, CacheStore, ChunkStore, HttpOptions, Location, MetricsStore, MirrorOptions,
-    MirrorStore, S3Configured, S3Credentials, S3Keys, S3Options, SftpOptions, StoreOptions, StoreSpec, open_chain,
-    open_store,
+    Authorization, CacheOptions, CacheStore, ChunkStore, HttpOptions, Location, MemoryCacheStore, MetricsStore,
+    MirrorOptions, MirrorStore, S3Configured, S3Credentials, S3Keys, S3Options, SftpOptions, StoreOptions, StoreSpec,
+    open_chain, open_store,
 };
 use http::header::{CACHE_CONTROL, CONTENT_TYPE, HeaderMap, HeaderValue};
 use http::{Method, Request, Response, StatusCode};
@@ -161,6 +161,10 @@ impl StoreRoots {
                 make(cache)?;
             }
             open_upstream(settings)?
+        };
+        let store: Arc<dyn ChunkStore> = match settings.memory_cache {
+            0 => store,
+            bytes_max => Arc::new(MemoryCacheStore::new(store, bytes_max)),
         };
         let token = |secret: &config::Secret| Token::new(&secret.0);
         let access = Access {
