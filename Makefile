@@ -57,9 +57,10 @@ fuzz: ## every decoder, each for SECONDS=60
 	@tools/bootstrap fuzz
 	tools/fuzz $(SECONDS)
 
-simulate: ## the pack store on a simulated disk, SEEDS=100000 from FIRST_SEED=0 on
+simulate: ## packs, and the collector over them, on a simulated disk: SEEDS=100000 of each from FIRST_SEED=0 on
 	@tools/bootstrap test
-	SEEDS=$(SEEDS) cargo test --locked -p cairn-store --lib sim::no_seed -- --nocapture
+	SEEDS=$(SEEDS) cargo test --locked -p cairn-store --lib sim::seeds::no_seed -- --nocapture
+	$(WITH_ROCKSDB) SEEDS=$(SEEDS) cargo test --locked -p cairn-index --lib sim::no_seed -- --nocapture
 
 clean: ## removes what was built here (not ./data)
 	cargo clean

@@ -32,6 +32,10 @@ impl CommitLog for TestLog {
         apply(&self.engine, records.len() as u64, &record);
         Ok(())
     }
+
+    fn settle(&self) -> Result<(), BoxError> {
+        Ok(())
+    }
 }
 
 fn apply(engine: &RocksEngine, number: u64, record: &Bytes) {
@@ -372,6 +376,10 @@ impl CommitLog for FailingLog {
         }
         Ok(self.0.apply(&crate::CommitRecord::decode(&record)?)?)
     }
+
+    fn settle(&self) -> Result<(), BoxError> {
+        Ok(())
+    }
 }
 
 #[test]
@@ -403,6 +411,10 @@ fn a_log_that_does_not_apply_is_no_log() {
     struct Forgetful;
     impl CommitLog for Forgetful {
         fn commit(&self, _: Bytes) -> Result<(), BoxError> {
+            Ok(())
+        }
+
+        fn settle(&self) -> Result<(), BoxError> {
             Ok(())
         }
     }

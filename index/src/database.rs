@@ -3,7 +3,8 @@
 //! The leader takes what has queued, works out each batch on top of the ones before it, writes one record of those that hold
 //! to the log, and has it applied; only then is anyone answered. So a commit costs a share of a sync, checks are exact, and the
 //! order of the log is that of the versions. When the log or the engine fails half-way, nobody knows what is durable, and the
-//! lane takes nothing more until the index is opened again, which replays the log.
+//! lane takes nothing more until the index is opened again, which replays the log. A full disk is another thing: the log keeps what
+//! it had no room for, and the lane goes on once that has been written.
 //!
 //! Not here: what durable means (`log` or the engine), engines that check commits themselves (PostgreSQL, later).
 
@@ -12,7 +13,7 @@ use std::fmt;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
 use bytes::Bytes;
-use cairn_store::PackEngine;
+use cairn_store::{PackEngine, Watermark};
 
 use crate::error::BoxError;
 use crate::kv::{BATCH_LEN_MAX, Batch, Commit, Conflict, Kv, Order, Page, Row, Version, View, Write};
@@ -30,20 +31,52 @@ pub trait Engine: View + Send + Sync + fmt::Debug {
 
     /// See [`Kv::snapshot`].
     fn snapshot(&self) -> Result<Box<dyn View + '_>>;
+
+    /// All rows of one moment, with where the log stood then. `None`: the packs are not its log.
+    fn freeze(&self) -> Result<Option<Frozen<'_>>> {
+        Ok(None)
+    }
+}
+
+/// All rows of one moment.
+pub struct Frozen<'a> {
+    /// The rows.
+    pub rows: Box<dyn View + 'a>,
+    /// How much of the log had been applied.
+    pub watermark: Watermark,
+    /// The last commit in it.
+    pub version: Version,
+}
+
+impl fmt::Debug for Frozen<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Frozen")
+            .field("watermark", &self.watermark)
+            .field("version", &self.version)
+            .finish_non_exhaustive()
+    }
 }
 
 /// Where commits become durable before they count.
 pub trait CommitLog: Send + Sync + fmt::Debug {
     /// Takes an encoded [`CommitRecord`]. When this returns it is durable and the engine has applied it.
     ///
-    /// Errors: the record may or may not be applied when the log is read again.
+    /// Errors: the record may or may not be applied when the log is read again. For want of room ([`Error::is_full`]): it
+    /// waits, and is written with what comes next.
     fn commit(&self, record: Bytes) -> std::result::Result<(), BoxError>;
+
+    /// Has what waits written, and applied.
+    fn settle(&self) -> std::result::Result<(), BoxError>;
 }
 
 /// The packs are the log: the engine is the locations of the pack store.
 impl CommitLog for PackEngine {
     fn commit(&self, record: Bytes) -> std::result::Result<(), BoxError> {
         Ok(Self::commit(self, record)?)
+    }
+
+    fn settle(&self) -> std::result::Result<(), BoxError> {
+        Ok(self.sync()?)
     }
 }
 
@@ -67,6 +100,8 @@ struct Lane {
     /// Somebody is committing for all.
     led: bool,
     broken: bool,
+    /// The log keeps a record up to this version that it had no room for.
+    waiting: Option<Version>,
 }
 
 type Ticket = u64;
@@ -101,22 +136,53 @@ impl<E: Engine> Database<E> {
     }
 
     /// Works out a group, makes it durable and visible, and answers everyone in it.
-    fn commit_group(&self, group: &Group) -> Result<Vec<Result<Commit>>> {
+    ///
+    /// - `waiting`: see [`Lane`].
+    fn commit_group(&self, group: &Group, waiting: &mut Option<Version>) -> Result<Vec<Result<Commit>>> {
+        // What waits is older than all that is worked out now.
+        if let (Some(last), Some(log)) = (*waiting, &self.log) {
+            log.settle().map_err(|source| log_failed("write what waits", source))?;
+            *waiting = None;
+            self.expect(last)?;
+        }
         let plan = Plan::of(self.engine.as_ref(), group)?;
         if !plan.record.commits.is_empty() {
             match &self.log {
                 None => self.engine.apply(&plan.record)?,
-                Some(log) => log.commit(plan.record.encode()).map_err(|source| Error::Unavailable {
-                    place: "the log".to_owned(),
-                    action: "commit",
-                    source,
-                })?,
+                Some(log) => {
+                    let committed = log.commit(plan.record.encode());
+                    let committed = committed.map_err(|source| log_failed("commit", source));
+                    if committed.as_ref().is_err_and(Error::is_full) {
+                        *waiting = Some(plan.record.last());
+                    }
+                    committed?;
+                }
             }
-            if self.engine.version() != plan.record.last() {
-                return Err(Error::Broken);
-            }
+            self.expect(plan.record.last())?;
         }
         Ok(plan.answers)
+    }
+
+    /// All up to this version, and no more, has been applied.
+    fn expect(&self, version: Version) -> Result<()> {
+        if self.engine.version() == version {
+            Ok(())
+        } else {
+            Err(Error::Broken)
+        }
+    }
+}
+
+fn log_failed(action: &'static str, source: BoxError) -> Error {
+    let error = Error::Unavailable {
+        place: "the log".to_owned(),
+        action,
+        source,
+    };
+    if error.is_full() {
+        Error::Full(Arc::new(error))
+    } else {
+        error
     }
 }
 
@@ -150,14 +216,22 @@ impl<E: Engine> Kv for Database<E> {
             }
             let group = lane.take_group();
             lane.led = true;
+            let mut waiting = lane.waiting;
             drop(lane);
             let leading = Leading { database: self };
-            let answers = self.commit_group(&group);
+            let answers = self.commit_group(&group, &mut waiting);
             lane = self.lane();
+            lane.waiting = waiting;
             match answers {
                 Ok(answers) => lane
                     .answers
                     .extend(group.iter().map(|(ticket, _)| *ticket).zip(answers)),
+                Err(Error::Full(error)) => {
+                    let full = group
+                        .iter()
+                        .map(|(ticket, _)| (*ticket, Err(Error::Full(error.clone()))));
+                    lane.answers.extend(full);
+                }
                 Err(error) => {
                     // The others find the lane broken.
                     lane.broken = true;

@@ -1,6 +1,8 @@
 //! What can go wrong in the index: one variant for each thing a caller does differently.
 
+use std::io;
 use std::path::PathBuf;
+use std::sync::Arc;
 
 /// Any error, as a source.
 pub type BoxError = Box<dyn std::error::Error + Send + Sync>;
@@ -104,6 +106,10 @@ pub enum Error {
         /// What the engine said.
         source: BoxError,
     },
+    /// The log had no room on its disk. As with [`Error::Unavailable`] the commit may happen later; others can be tried as soon
+    /// as there is room.
+    #[error("there is no room for the index: make some on the disk")]
+    Full(#[source] Arc<Error>),
     /// The pack store failed.
     #[error(transparent)]
     Store(#[from] cairn_store::Error),
@@ -127,6 +133,20 @@ pub enum Error {
 impl Error {
     /// Whether it failed for want of room on the disk.
     pub fn is_full(&self) -> bool {
+        let mut cause: Option<&(dyn std::error::Error + 'static)> = Some(self);
+        while let Some(error) = cause {
+            let is_full =
+                |error: &io::Error| matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded);
+            if error.downcast_ref::<io::Error>().is_some_and(is_full)
+                || error
+                    .downcast_ref::<cairn_store::Error>()
+                    .is_some_and(cairn_store::Error::is_full)
+            {
+                return true;
+            }
+            cause = error.source();
+        }
+        // Transparent: its source is that of what is within.
         matches!(self, Self::Store(error) if error.is_full())
     }
 }

@@ -60,8 +60,7 @@ impl Default for Tenant {
 pub enum Table {
     /// Facts about the index itself: its schema.
     Meta = 1,
-    /// Packs: number to state.
-    Packs = 2,
+    // 2 was meant for packs and is not used again: see ARCHITECTURE.md, "index".
     /// Condemned chunks: domain, id and location.
     Condemned = 3,
     /// Leases of writers.
@@ -80,7 +79,6 @@ impl Table {
     fn of(number: u8) -> Option<Self> {
         [
             Self::Meta,
-            Self::Packs,
             Self::Condemned,
             Self::Leases,
             Self::Manifests,
@@ -375,15 +373,15 @@ mod tests {
         assert!(
             !Key::of_tenant(&a)
                 .range()
-                .contains(Key::of(&ab, Table::Packs).as_bytes())
+                .contains(Key::of(&ab, Table::Manifests).as_bytes())
         );
         assert!(
             Key::of_tenant(&a)
                 .range()
-                .contains(Key::of(&a, Table::Packs).as_bytes())
+                .contains(Key::of(&a, Table::Manifests).as_bytes())
         );
         assert!(
-            !Key::of(&a, Table::Packs)
+            !Key::of(&a, Table::Manifests)
                 .range()
                 .contains(Key::of(&a, Table::Leases).as_bytes())
         );
@@ -392,12 +390,12 @@ mod tests {
     #[test]
     fn a_key_is_taken_apart_as_it_was_built() {
         let tenant = Tenant::default();
-        let key = Key::of(&tenant, Table::Packs)
+        let key = Key::of(&tenant, Table::Manifests)
             .u32(7)
             .bytes(b"a\0b")
             .u64(9)
             .fixed(&[1, 2, 3]);
-        let mut reader = KeyReader::of(key.as_bytes(), &tenant, Table::Packs).unwrap();
+        let mut reader = KeyReader::of(key.as_bytes(), &tenant, Table::Manifests).unwrap();
         assert_eq!(reader.u32().unwrap(), 7);
         assert_eq!(reader.bytes().unwrap(), b"a\0b");
         assert_eq!(reader.u64().unwrap(), 9);
@@ -408,11 +406,11 @@ mod tests {
     #[test]
     fn a_key_of_something_else_is_an_error() {
         let tenant = Tenant::default();
-        let key = Key::of(&tenant, Table::Packs).u32(7);
+        let key = Key::of(&tenant, Table::Manifests).u32(7);
         assert!(KeyReader::of(key.as_bytes(), &tenant, Table::Leases).is_err());
-        assert!(KeyReader::of(key.as_bytes(), &Tenant::new("other").unwrap(), Table::Packs).is_err());
+        assert!(KeyReader::of(key.as_bytes(), &Tenant::new("other").unwrap(), Table::Manifests).is_err());
         assert!(KeyReader::new(key.as_bytes()).end().is_err());
-        let mut short = KeyReader::of(key.as_bytes(), &tenant, Table::Packs).unwrap();
+        let mut short = KeyReader::of(key.as_bytes(), &tenant, Table::Manifests).unwrap();
         assert!(short.u64().is_err() && short.bytes().is_err());
         assert!(KeyReader::new(b"a\0\x02").bytes().is_err() && KeyReader::new(b"a\0").bytes().is_err());
         assert!(KeyReader::new(&[200]).table().is_err());

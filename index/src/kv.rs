@@ -123,7 +123,8 @@ pub trait Kv: View + Send + Sync + fmt::Debug {
     /// Makes the writes of a batch if all of its checks hold. When this returns [`Commit::Done`] they are durable.
     ///
     /// Errors: [`Error::TooLarge`], [`Error::WrittenTwice`], [`Error::NotACounter`], [`Error::Overflow`]: nothing was done.
-    /// [`Error::Unavailable`]: it is not known whether it was; [`Error::Broken`] until the engine is opened again.
+    /// [`Error::Unavailable`]: it is not known whether it was; [`Error::Broken`] until the engine is opened again. [`Error::Full`]: it
+    /// may happen yet, and others can be tried.
     fn commit(&self, batch: Batch) -> Result<Commit>;
 
     /// All rows as they are now, whatever is committed later. Held for long it keeps old rows on the disk.

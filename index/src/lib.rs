@@ -2,6 +2,7 @@
 //!
 //! Not here: chunks themselves (`store`), wire formats and status codes (`gateway`).
 
+mod bug;
 mod collector;
 #[cfg(test)]
 mod contract;
@@ -14,6 +15,13 @@ mod memory;
 mod record;
 mod rocks;
 mod schema;
+mod sealed;
+#[cfg(test)]
+mod sealed_tests;
+#[cfg(test)]
+mod sim;
+#[cfg(test)]
+mod small_disk;
 
 pub use kv::{
     BATCH_LEN_MAX, Batch, Check, Commit, Conflict, KEY_LEN_MAX, Kv, Order, Page, Row, SCAN_LEN, SCAN_ROWS_MAX,
@@ -21,7 +29,7 @@ pub use kv::{
 };
 
 pub use collector::{Amount, CollectControl, CollectOptions, CollectReport, Collector, Roots};
-pub use database::{CommitLog, Database, Engine, GROUP_LEN};
+pub use database::{CommitLog, Database, Engine, Frozen, GROUP_LEN};
 pub use error::{BoxError, Error, Result};
 pub use key::{Key, KeyRange, KeyReader, TENANT_LEN_MAX, Table, Tenant, show_key};
 pub use liveness::{
@@ -33,3 +41,4 @@ pub use memory::MemoryEngine;
 pub use record::CommitRecord;
 pub use rocks::{BlockReads, PlacesMemory, RocksEngine, RocksLog, RocksOptions};
 pub use schema::{SCHEMA, check_schema, open_schema};
+pub use sealed::{SnapshotPolicy, SnapshotReport, write_snapshot};

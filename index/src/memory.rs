@@ -15,14 +15,31 @@ use crate::{KeyRange, Result};
 /// An engine that forgets everything with the process.
 #[derive(Debug, Default)]
 pub struct MemoryEngine {
-    state: RwLock<State>,
+    state: RwLock<Rows>,
 }
 
 /// What commits made, up to one of them.
-#[derive(Clone, Debug, Default)]
-struct State {
-    rows: Arc<BTreeMap<Bytes, Row>>,
-    version: Version,
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Rows {
+    pub(crate) rows: Arc<BTreeMap<Bytes, Row>>,
+    pub(crate) version: Version,
+}
+
+impl Rows {
+    /// Applies a record, unless it was applied before.
+    pub(crate) fn apply(&mut self, record: &CommitRecord) {
+        if record.last() <= self.version {
+            return;
+        }
+        let rows = Arc::make_mut(&mut self.rows);
+        for (version, (key, value)) in record.changes() {
+            match value.clone() {
+                Some(value) => rows.insert(key.clone(), Row { version, value }),
+                None => rows.remove(key),
+            };
+        }
+        self.version = record.last();
+    }
 }
 
 impl MemoryEngine {
@@ -31,7 +48,7 @@ impl MemoryEngine {
         Self::default()
     }
 
-    fn state(&self) -> RwLockReadGuard<'_, State> {
+    fn state(&self) -> RwLockReadGuard<'_, Rows> {
         self.state.read().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -53,17 +70,7 @@ impl Engine for MemoryEngine {
 
     fn apply(&self, record: &CommitRecord) -> Result<()> {
         let mut state = self.state.write().unwrap_or_else(PoisonError::into_inner);
-        if record.last() <= state.version {
-            return Ok(());
-        }
-        let rows = Arc::make_mut(&mut state.rows);
-        for (version, (key, value)) in record.changes() {
-            match value.clone() {
-                Some(value) => rows.insert(key.clone(), Row { version, value }),
-                None => rows.remove(key),
-            };
-        }
-        state.version = record.last();
+        state.apply(record);
         Ok(())
     }
 
@@ -72,7 +79,7 @@ impl Engine for MemoryEngine {
     }
 }
 
-impl View for State {
+impl View for Rows {
     fn get_many(&self, keys: &[&[u8]]) -> Result<Vec<Option<Row>>> {
         Ok(keys.iter().map(|key| self.rows.get(*key).cloned()).collect())
     }

@@ -307,10 +307,6 @@ pub(crate) fn options(settings: &Collect, new_from: LogPosition) -> CollectOptio
         grace: Duration::from_secs(settings.grace_seconds),
         bytes_per_second: NonZeroU64::new(settings.bytes_per_second),
         dead_share_max: settings.dead_share,
-        commits_kept_from: LogPosition {
-            pack: u32::MAX,
-            offset: 0,
-        },
         ..CollectOptions::default()
     }
 }

@@ -16,8 +16,8 @@ mod open;
 mod pack;
 mod rate;
 mod sealing;
-#[cfg(test)]
-mod sim;
+#[cfg(any(test, feature = "sim"))]
+pub mod sim;
 mod verified;
 mod wrapper;
 
@@ -43,9 +43,10 @@ pub use open::{
 };
 pub use pack::{
     Change, ChunkKey, ChunkPlace, CompactOptions, CompactReport, Damage, DamageKind, DenseLocations, Fate, Host,
-    HostFile, Liveness, Locations, LogPosition, MemoryLocations, OpenReport, PLACES_FOLDER, PackCheck, PackEngine,
-    PackHeads, PackOptions, PackScrub, PackStat, PackStore, RecompressOptions, RecompressReport, ScrubFile,
-    ScrubMemory, ScrubOptions, ScrubReport, ScrubState, Suspect, Watermark,
+    HostFile, Liveness, Locations, LogPosition, MemoryLocations, NewSnapshot, OpenReport, PLACES_FOLDER, PackCheck,
+    PackEngine, PackHeads, PackOptions, PackScrub, PackStat, PackStore, RecompressOptions, RecompressReport, Restore,
+    SNAPSHOT_PIECE_LEN, ScrubFile, ScrubMemory, ScrubOptions, ScrubReport, ScrubState, SnapshotStat, Suspect,
+    Watermark,
 };
 pub use rate::RateLimit;
 pub use sealing::Sealing;

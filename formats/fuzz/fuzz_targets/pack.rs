@@ -4,8 +4,8 @@
 #![no_main]
 
 use cairn_formats::{
-    PACK_HEADER_LEN, PACK_TAIL_LEN, PackFooter, PackHeader, PackTail, PackUuid, RecordHead, Removal, find_record,
-    payload_crc,
+    PACK_HEADER_LEN, PACK_TAIL_LEN, PackFooter, PackHeader, PackTail, PackUuid, RecordHead, Removal,
+    SnapshotEnd, SnapshotHead, find_record, payload_crc,
 };
 use libfuzzer_sys::fuzz_target;
 
@@ -17,6 +17,12 @@ fuzz_target!(|bytes: &[u8]| {
     }
     if let Ok(removals) = Removal::decode_all(bytes) {
         assert_eq!(Removal::encode_all(&removals), bytes);
+    }
+    if let Ok(head) = SnapshotHead::decode(bytes) {
+        assert!(bytes.starts_with(&head.encode()));
+        if let Ok(end) = SnapshotEnd::decode(bytes) {
+            assert_eq!(end.encode(&head), bytes);
+        }
     }
     if let Some(tail_start) = bytes.len().checked_sub(PACK_TAIL_LEN)
         && let Some(tail) = PackTail::decode(bytes.len() as u64, &bytes[tail_start..])

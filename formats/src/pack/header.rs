@@ -13,8 +13,11 @@ const MAGIC: &[u8; 8] = b"CairnPak";
 /// The format that this release writes, and the newest that it reads.
 const VERSION: u32 = 1;
 
-/// Features of a pack that a reader must know (none yet).
-const KNOWN_INCOMPAT: u32 = 0;
+/// Feature that a reader must know: records of [`super::RecordKind::Snapshot`] may lie in the pack.
+pub const PACK_HAS_SNAPSHOTS: u32 = 1;
+
+/// Features of a pack that a reader must know, of those that this release does.
+const KNOWN_INCOMPAT: u32 = PACK_HAS_SNAPSHOTS;
 
 /// A pack's own name: 16 random bytes, shown as 32 hex digits. No two packs have the same, not even of equal content.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -41,6 +44,8 @@ pub struct PackHeader {
     pub compat: u32,
     /// Features that a reader may ignore and a writer must know.
     pub ro_compat: u32,
+    /// Features that a reader must know.
+    pub incompat: u32,
 }
 
 impl PackHeader {
@@ -53,6 +58,7 @@ impl PackHeader {
             created,
             compat: 0,
             ro_compat: 0,
+            incompat: 0,
         }
     }
 
@@ -61,7 +67,7 @@ impl PackHeader {
         let mut out = Vec::with_capacity(PACK_HEADER_LEN);
         push_skippable_head(PACK_HEADER_LEN - SKIPPABLE_HEAD_LEN, &mut out);
         out.extend_from_slice(MAGIC);
-        for word in [VERSION, self.compat, self.ro_compat, 0] {
+        for word in [VERSION, self.compat, self.ro_compat, self.incompat] {
             out.extend_from_slice(&word.to_le_bytes());
         }
         out.extend_from_slice(&self.uuid.0);
@@ -118,6 +124,7 @@ impl PackHeader {
             created: u32_at(bytes, 56),
             compat: u32_at(bytes, 20),
             ro_compat: u32_at(bytes, 24),
+            incompat,
         })
     }
 }

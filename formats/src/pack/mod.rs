@@ -12,16 +12,18 @@ mod footer;
 mod header;
 mod record;
 mod removal;
+mod snapshot;
 #[cfg(test)]
 mod tests;
 
 pub use footer::{PACK_TAIL_LEN, PackFooter, PackTail};
-pub use header::{PACK_HEADER_LEN, PackHeader, PackUuid};
+pub use header::{PACK_HAS_SNAPSHOTS, PACK_HEADER_LEN, PackHeader, PackUuid};
 pub use record::{
     DomainId, PackEntry, RECORD_HEAD_LEN, RECORD_LEN_MAX, RECORD_PREFIX_LEN_MAX, RecordHead, RecordKind, RecordSpan,
     find_record,
 };
 pub use removal::Removal;
+pub use snapshot::{SNAPSHOT_HEAD_LEN, SnapshotEnd, SnapshotHead, SnapshotUuid};
 
 /// First four bytes of a skippable frame of ours (zstd leaves 0x184D2A50..=0x184D2A5F to applications).
 const SKIPPABLE: u32 = 0x184D_2A5C;

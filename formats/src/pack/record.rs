@@ -1,4 +1,4 @@
-//! One record: a chunk, a batch of the index, chunks taken away.
+//! One record: a chunk, a batch of the index, chunks taken away, a piece of a snapshot of the index.
 
 use super::{
     PACK_LEN_MAX, PackError, PackUuid, SKIPPABLE, SKIPPABLE_HEAD_LEN, crc32c, id_at, push_skippable_head, u32_at,
@@ -29,6 +29,8 @@ pub enum RecordKind {
     Commit,
     /// Chunks that are no longer where they were: a list of [`super::Removal`].
     Removals,
+    /// A piece of a snapshot of the index ([`super::SnapshotHead`]). Only in packs with [`super::PACK_HAS_SNAPSHOTS`].
+    Snapshot,
 }
 
 impl RecordKind {
@@ -37,6 +39,7 @@ impl RecordKind {
             Self::Chunk => 1,
             Self::Commit => 2,
             Self::Removals => 3,
+            Self::Snapshot => 4,
         }
     }
 
@@ -45,6 +48,7 @@ impl RecordKind {
             1 => Self::Chunk,
             2 => Self::Commit,
             3 => Self::Removals,
+            4 => Self::Snapshot,
             _ => return None,
         })
     }
@@ -124,7 +128,7 @@ impl RecordHead {
         assert!(span.end <= PACK_LEN_MAX, "packs end far below their longest length");
         let skipped_to = match self.kind {
             RecordKind::Chunk => span.payload,
-            RecordKind::Commit | RecordKind::Removals => span.end,
+            RecordKind::Commit | RecordKind::Removals | RecordKind::Snapshot => span.end,
         };
         push_skippable_head((skipped_to - start) as usize - SKIPPABLE_HEAD_LEN, out);
         let padding = (span.payload - start) as usize - SKIPPABLE_HEAD_LEN - RECORD_HEAD_LEN;

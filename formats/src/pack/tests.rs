@@ -4,7 +4,10 @@ use crate::{Chunk, ChunkId, DigestAlgorithm, Level, compress_frame};
 const PACK: PackUuid = PackUuid([7; 16]);
 
 fn header() -> PackHeader {
-    PackHeader::new(PACK, 3, DigestAlgorithm::Sha256, 1_700_000_000)
+    PackHeader {
+        incompat: PACK_HAS_SNAPSHOTS,
+        ..PackHeader::new(PACK, 3, DigestAlgorithm::Sha256, 1_700_000_000)
+    }
 }
 
 fn head(kind: RecordKind, payload: &[u8], plain_len: usize) -> RecordHead {
@@ -20,7 +23,7 @@ fn head(kind: RecordKind, payload: &[u8], plain_len: usize) -> RecordHead {
     }
 }
 
-/// A sealed pack of chunks of all small lengths with a commit and removals between them, and the plain bytes.
+/// A sealed pack of chunks of all small lengths with commits, removals and pieces of a snapshot between them, and the plain bytes.
 fn pack() -> (Vec<u8>, Vec<PackEntry>, Vec<u8>) {
     let mut file = header().encode().to_vec();
     let (mut entries, mut plain) = (Vec::new(), Vec::new());
@@ -28,6 +31,7 @@ fn pack() -> (Vec<u8>, Vec<PackEntry>, Vec<u8>) {
         let (kind, payload, plain_len) = match n % 10 {
             8 => (RecordKind::Commit, vec![b'c'; n], 0),
             9 => (RecordKind::Removals, Vec::new(), 0),
+            7 => (RecordKind::Snapshot, vec![b's'; n], 0),
             _ => {
                 let chunk = vec![n as u8; n];
                 plain.extend_from_slice(&chunk);
@@ -132,10 +136,10 @@ fn other_files_and_newer_packs_are_refused_in_words() {
     assert_eq!(cut.to_string(), "the pack ends at byte 20 in the middle of its header");
     for (at, words) in [
         (16, "of format 2 with features 0x0"),
-        (28, "of format 1 with features 0x1"),
+        (28, "of format 1 with features 0x2"),
     ] {
         let mut newer = file;
-        newer[at] += 1;
+        newer[at] += if at == 28 { 2 } else { 1 };
         let crc = crc32c(&[&newer[..60]]);
         newer[60..].copy_from_slice(&crc.to_le_bytes());
         assert!(PackHeader::decode(&newer).unwrap_err().to_string().contains(words));
@@ -154,4 +158,30 @@ fn removals_are_read_as_written() {
     let payload = Removal::encode_all(&removals);
     assert_eq!(Removal::decode_all(&payload), Ok(removals.to_vec()));
     assert!(Removal::decode_all(&payload[1..]).is_err());
+}
+
+#[test]
+fn pieces_of_a_snapshot_are_read_as_written() {
+    let head = SnapshotHead {
+        uuid: SnapshotUuid([5; 16]),
+        commit: 1 << 40,
+        piece: 7,
+        is_end: true,
+    };
+    let piece = SnapshotHead { is_end: false, ..head };
+    assert_eq!(SnapshotHead::decode(&piece.encode()), Ok(piece));
+    let end = SnapshotEnd {
+        root: [9; 32],
+        rest: (u32::MAX, 1 << 34),
+        words: b"words",
+    };
+    let payload = end.encode(&head);
+    assert_eq!(SnapshotHead::decode(&payload), Ok(head));
+    assert_eq!(SnapshotEnd::decode(&payload), Ok(end));
+    for len in 0..payload.len() - 5 {
+        assert!(SnapshotEnd::decode(&payload[..len]).is_err());
+    }
+    let mut odd = payload;
+    odd[28] = 2;
+    assert!(SnapshotHead::decode(&odd).is_err() && SnapshotHead::decode(&odd[..31]).is_err());
 }

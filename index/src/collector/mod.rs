@@ -22,19 +22,18 @@ use std::time::Duration;
 use cairn_formats::DomainId;
 use cairn_store::{ChunkKey, ChunkPlace, CompactOptions, CompactReport, LogPosition, PackEngine, RateLimit};
 
+use crate::bug::{Bug, is_planted};
 use crate::database::{Database, Engine};
-use crate::kv::{BATCH_LEN_MAX, Kv as _, Version, View};
+use crate::kv::{Kv as _, Version, View};
 use crate::liveness::{
     ChunkAt, MARKS_MAX, any_condemned, condemn, for_each_condemned, for_each_manifest, leases, manifest_page, pardon,
     sweep_all_manifests, swept,
 };
+use crate::sealed::{SnapshotPolicy, SnapshotReport, write_snapshot};
 use crate::{Error, Result};
 
 pub use control::CollectControl;
 use marks::{Marks, NamedSet, chunk_at};
-
-/// Room that has to be on the disk before the index is written to; else the reserve is given up.
-const ROOM_LEN: u64 = 2 * BATCH_LEN_MAX as u64;
 
 /// Whether everything that keeps chunks alive is known here.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -68,9 +67,11 @@ pub struct CollectOptions {
     pub mark_memory: usize,
     /// Packs are written anew until the dead bytes in all of them are at most this share of the living ones.
     pub dead_share_max: f64,
-    /// Packs with batches of the index at or behind this are kept: they are needed to make the index again if it is lost. The
-    /// default keeps all of them.
+    /// Packs with batches of the index at or behind this are kept, unless a snapshot has them: they are needed to make the index
+    /// again if it is lost. The default keeps all of them.
     pub commits_kept_from: LogPosition,
+    /// When a snapshot of the index is written, so that packs with older batches can be given back.
+    pub snapshots: SnapshotPolicy,
     /// Keep a pack's worth of room for a full disk.
     pub reserve: bool,
     /// Only tell what would be condemned.
@@ -93,6 +94,7 @@ impl Default for CollectOptions {
             mark_memory: 256 << 20,
             dead_share_max: 0.05,
             commits_kept_from: LogPosition::default(),
+            snapshots: SnapshotPolicy::default(),
             reserve: true,
             dry_run: false,
         }
@@ -134,12 +136,16 @@ pub struct CollectReport {
     pub pardoned: u64,
     /// Chunks that are gone.
     pub swept: Amount,
+    /// The snapshot of the index, if one was due.
+    pub snapshot: Option<SnapshotReport>,
     /// What became of the packs.
     pub compacted: CompactReport,
     /// Manifests replaced, dropped or left behind, whose pages are gone.
     pub manifests_swept: u64,
     /// The disk was full and the reserve was given up for it.
     pub used_reserve: bool,
+    /// There was no room to write anew what is left of mostly dead packs; the next collection goes on.
+    pub short_of_room: bool,
     /// It was stopped before its end.
     pub stopped: bool,
 }
@@ -214,7 +220,7 @@ impl<E: Engine + 'static> Collector<E> {
 }
 
 /// One collection, and what it knows.
-struct Run<'a, E> {
+pub(crate) struct Run<'a, E> {
     collector: &'a Collector<E>,
     options: &'a CollectOptions,
     control: &'a CollectControl,
@@ -229,7 +235,7 @@ struct Run<'a, E> {
 }
 
 impl<'a, E: Engine + 'static> Run<'a, E> {
-    fn new(collector: &'a Collector<E>, options: &'a CollectOptions, control: &'a CollectControl) -> Self {
+    pub(crate) fn new(collector: &'a Collector<E>, options: &'a CollectOptions, control: &'a CollectControl) -> Self {
         Self {
             collector,
             options,
@@ -244,6 +250,10 @@ impl<'a, E: Engine + 'static> Run<'a, E> {
     }
 
     fn all(&mut self) -> Result<()> {
+        if !self.options.dry_run {
+            // What waits for room first: it may be what makes chunks needless.
+            self.with_room(|| Ok(self.collector.packs.sync()?))?;
+        }
         self.mark()?;
         self.condemn()?;
         if self.options.dry_run {
@@ -256,7 +266,7 @@ impl<'a, E: Engine + 'static> Run<'a, E> {
     }
 
     /// Learns what is named, and pardons what an earlier collection, cut short, condemned of it.
-    fn mark(&mut self) -> Result<()> {
+    pub(crate) fn mark(&mut self) -> Result<()> {
         let kv = &self.collector.kv;
         self.horizon = self.collector.packs.position().min(self.options.new_from);
         for lease in leases(kv.as_ref())? {
@@ -319,13 +329,13 @@ impl<'a, E: Engine + 'static> Run<'a, E> {
             },
             |chunks| {
                 count += chunks.len() as u64;
-                pardon(kv, chunks)
+                self.with_room(|| pardon(kv, chunks))
             },
         )?;
         Ok(count)
     }
 
-    fn condemn(&mut self) -> Result<()> {
+    pub(crate) fn condemn(&mut self) -> Result<()> {
         let Collector { kv, packs, marks, .. } = self.collector;
         marks.set_any(true);
         let mut report = std::mem::take(&mut self.report);
@@ -355,8 +365,7 @@ impl<'a, E: Engine + 'static> Run<'a, E> {
                 if this.options.dry_run {
                     return Ok(());
                 }
-                this.make_room()?;
-                condemn(kv.as_ref(), chunks)
+                this.with_room(|| condemn(kv.as_ref(), chunks))
             },
         );
         self.report = report;
@@ -364,7 +373,10 @@ impl<'a, E: Engine + 'static> Run<'a, E> {
     }
 
     /// Pardons what has been named since the mark. After this no manifest can come to name what is condemned.
-    fn remark(&mut self) -> Result<()> {
+    pub(crate) fn remark(&mut self) -> Result<()> {
+        if is_planted(Bug::MissingRemark) {
+            return Ok(());
+        }
         let snapshot = self.collector.kv.snapshot()?;
         let (named, manifests, _) = self.named_by(snapshot.as_ref(), self.marked, &[])?;
         if manifests > 0 {
@@ -373,23 +385,25 @@ impl<'a, E: Engine + 'static> Run<'a, E> {
         Ok(())
     }
 
-    fn sweep(&mut self) -> Result<()> {
+    pub(crate) fn sweep(&mut self) -> Result<()> {
         let Collector { kv, packs, marks, .. } = self.collector;
         let mut gone = Amount::default();
         let outcome = in_batches(
             |visit| for_each_condemned(kv.as_ref(), visit),
             |chunks| {
                 self.control.step()?;
-                self.make_room()?;
                 let keys: Vec<ChunkKey> = chunks.iter().map(|chunk| chunk.key).collect();
                 let places = packs.locations().get_many(&keys)?;
                 let there = chunks.iter().zip(places).filter_map(|(chunk, place)| {
-                    let place = place.filter(|place| chunk_at(chunk.key, place) == *chunk)?;
+                    let place =
+                        place.filter(|place| chunk_at(chunk.key, place) == *chunk || is_planted(Bug::SweepById))?;
                     Some((chunk.key, place))
                 });
                 let there: Vec<(ChunkKey, ChunkPlace)> = there.collect();
-                self.with_room(|| packs.remove_at(&there))?;
-                swept(kv.as_ref(), chunks)?;
+                self.with_room(|| {
+                    packs.remove_at(&there)?;
+                    swept(kv.as_ref(), chunks)
+                })?;
                 there.iter().for_each(|(_, place)| gone.add(place));
                 Ok(())
             },
@@ -397,13 +411,34 @@ impl<'a, E: Engine + 'static> Run<'a, E> {
         self.report.swept = gone;
         outcome?;
         marks.set_any(false);
-        self.report.manifests_swept += sweep_all_manifests(kv.as_ref(), self.options.now)? as u64;
+        self.report.manifests_swept += self.with_room(|| sweep_all_manifests(kv.as_ref(), self.options.now))? as u64;
+        Ok(())
+    }
+
+    /// Writes a snapshot of the index if that makes enough of the packs needless.
+    fn seal(&mut self) -> Result<()> {
+        let Collector { kv, packs, .. } = self.collector;
+        if !self.options.snapshots.is_due(packs)? {
+            return Ok(());
+        }
+        let write = || write_snapshot(kv.engine().as_ref(), packs, &mut |bytes| self.pace(bytes));
+        self.report.snapshot = match write() {
+            Err(error) if error.is_full() && self.release_reserve()? => write(),
+            done => done,
+        }
+        .or_else(|error| {
+            self.report.short_of_room |= error.is_full();
+            if error.is_full() { Ok(None) } else { Err(error) }
+        })?;
         Ok(())
     }
 
     fn compact(&mut self) -> Result<()> {
+        self.seal()?;
         let packs = &self.collector.packs;
-        let Some(live_share_min) = packs.share_to_compact(self.options.dead_share_max)? else {
+        let Some(live_share_min) =
+            packs.share_to_compact(self.options.dead_share_max, self.options.commits_kept_from)?
+        else {
             return Ok(());
         };
         let options = CompactOptions {
@@ -412,7 +447,14 @@ impl<'a, E: Engine + 'static> Run<'a, E> {
         };
         let compact = || through(|ended| packs.compact_paced(&options, &mut |bytes| ended(self.pace(bytes))));
         let compacted = match compact() {
-            Err(error) if error.is_full() && self.release_reserve()? => compact()?,
+            Err(error) if error.is_full() && self.release_reserve()? => compact(),
+            done => done,
+        };
+        let compacted = match compacted {
+            Err(error) if error.is_full() => {
+                self.report.short_of_room = true;
+                return Ok(());
+            }
             done => done?,
         };
         self.report.compacted = compacted;
@@ -425,18 +467,11 @@ impl<'a, E: Engine + 'static> Run<'a, E> {
         self.control.rest(wait.unwrap_or_default())
     }
 
-    /// Sees to it that the index can be written to: a commit that fails half-way would stop it.
-    fn make_room(&self) -> Result<()> {
-        if !self.collector.packs.has_room(ROOM_LEN)? {
-            self.release_reserve()?;
-        }
-        Ok(())
-    }
-
-    fn with_room<T>(&self, mut work: impl FnMut() -> cairn_store::Result<T>) -> Result<T> {
+    /// Does something that writes; once more, with the room in reserve, if there is none on the disk.
+    fn with_room<T>(&self, mut work: impl FnMut() -> Result<T>) -> Result<T> {
         match work() {
-            Err(error) if error.is_full() && self.release_reserve()? => Ok(work()?),
-            done => Ok(done?),
+            Err(error) if error.is_full() && self.release_reserve()? => work(),
+            done => done,
         }
     }
 

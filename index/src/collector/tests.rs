@@ -478,3 +478,75 @@ fn writers_who_never_stop_lose_nothing() {
     let on_disk: u64 = entries.map(|entry| entry.unwrap().metadata().unwrap().len()).sum();
     assert!(on_disk * 100 <= live * 105, "{on_disk} bytes on the disk for {live}");
 }
+
+/// Goal: on a disk that is full to the last byte a collection finds room, and uploads go on.
+/// Method: packs and index on one small disk with the reserve kept; uploads until there is no room, which is tried again and again;
+/// everything but one name is taken away.
+#[test]
+fn a_full_disk_is_collected_with_the_room_in_reserve() {
+    let disk = crate::small_disk::SmallDisk::new(32);
+    let engine = Arc::new(RocksEngine::open(&disk.path().join("index"), &RocksOptions::default()).unwrap());
+    let options = PackOptions {
+        pack_len: 2 << 20,
+        ..PackOptions::default()
+    };
+    let (packs, _) = PackEngine::open_folder(&disk.path().join("packs"), options, engine.clone()).unwrap();
+    let packs = Arc::new(packs);
+    packs.keep_reserve().unwrap();
+    let world = World::new(Database::logged(engine, packs.clone()), packs);
+    let mut next = 0;
+    let upload = |next: &mut u64| {
+        let part = chunks(*next..*next + 20);
+        world.store.put_many(&part)?;
+        world.store.flush()?;
+        world.publish(&format!("of {next}"), &part, world.resolve(&part));
+        *next += 20;
+        Ok::<_, cairn_store::Error>(())
+    };
+    let fill = |next: &mut u64| {
+        let error = loop {
+            match upload(next) {
+                Ok(()) => {}
+                Err(error) => break error,
+            }
+        };
+        assert!(error.is_full(), "{error:?}");
+    };
+    for _ in 0..3 {
+        fill(&mut next);
+        // To the last byte.
+        std::fs::File::create(disk.path().join("rest")).unwrap();
+        disk.fill("rest");
+        for n in (20..next).step_by(20) {
+            // What fails is done by the collection, once there is room.
+            let found = manifest(world.kv.as_ref(), &world.tenant, format!("of {n}").as_bytes()).unwrap();
+            if let Some(found) = found {
+                match drop_manifest(world.kv.as_ref(), &world.tenant, format!("of {n}").as_bytes(), &found) {
+                    Ok(dropped) => assert!(dropped),
+                    Err(error) => assert!(error.is_full(), "{error:?}"),
+                }
+            }
+        }
+        let options = CollectOptions {
+            reserve: true,
+            commits_kept_from: LogPosition::default(),
+            ..rooted()
+        };
+        let first = world.collect(&options).unwrap();
+        assert!(first.used_reserve, "{first:?}");
+        for n in (20..next).step_by(20) {
+            world.unpublish(&format!("of {n}"));
+        }
+        let second = world.collect(&options).unwrap();
+        let third = world.collect(&options).unwrap();
+        std::fs::remove_file(disk.path().join("rest")).unwrap();
+        assert_eq!(world.lost(), []);
+        assert!(
+            world.stored().len() <= 40,
+            "{} chunks: {first:?} {second:?} {third:?}",
+            world.stored().len()
+        );
+        world.store.engine().keep_reserve().unwrap();
+        upload(&mut next).unwrap();
+    }
+}

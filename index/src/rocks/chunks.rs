@@ -8,7 +8,7 @@
 use std::collections::BTreeSet;
 
 use cairn_formats::{ChunkId, DomainId};
-use cairn_store::{Change, ChunkKey, ChunkPlace, Locations, LogPosition, StoreName, Watermark};
+use cairn_store::{Change, ChunkKey, ChunkPlace, Locations, LogPosition, Restore, StoreName, Watermark};
 use rocksdb::{DBIterator, Direction, IteratorMode, ReadOptions, ReadTier, WriteBatch};
 
 use super::{CHUNKS, Changes, ENGINE, PACK, RocksEngine, malformed};
@@ -195,6 +195,14 @@ impl Locations for RocksEngine {
 
     fn persist(&self) -> cairn_store::Result<()> {
         self.flush().map_err(|error| self.store_error(error))
+    }
+
+    fn keeps_rows(&self) -> bool {
+        true
+    }
+
+    fn restore(&self, step: Restore) -> cairn_store::Result<()> {
+        self.restore_step(step).map_err(|error| self.store_error(error))
     }
 
     fn for_each(

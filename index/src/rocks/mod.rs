@@ -10,11 +10,13 @@
 mod chunks;
 mod open;
 mod reads;
+mod restore;
 #[cfg(test)]
 mod tests;
 
 use std::collections::BTreeSet;
 use std::fmt;
+use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -24,7 +26,7 @@ use cairn_store::{LogPosition, Watermark};
 use rocksdb::checkpoint::Checkpoint;
 use rocksdb::{ColumnFamily, DB, DBAccess, DBRawIteratorWithThreadMode, ErrorKind, ReadOptions, Snapshot, WriteBatch};
 
-use crate::database::Engine;
+use crate::database::{Engine, Frozen};
 use crate::kv::{Order, Page, Row, SCAN_LEN, SCAN_ROWS_MAX, Version, View};
 use crate::memory::rest;
 use crate::record::CommitRecord;
@@ -44,6 +46,9 @@ const WATERMARK: &[u8] = b"watermark";
 
 /// Key of the packs that places may name: this, and the pack's number (u32, big-endian).
 const PACK: &[u8] = b"pack ";
+
+/// What RocksDB says when there is no room: the words of the system.
+const NO_ROOM: [&str; 2] = ["No space left on device", "Disk quota exceeded"];
 
 const VERSION_LEN: usize = size_of::<u64>();
 
@@ -191,6 +196,10 @@ impl Engine for RocksEngine {
             engine: self,
             snapshot: self.db.snapshot(),
         }))
+    }
+
+    fn freeze(&self) -> Result<Option<Frozen<'_>>> {
+        Ok(self.frozen())
     }
 }
 
@@ -372,10 +381,19 @@ fn failed(place: &Path, action: &'static str, source: rocksdb::Error) -> Error {
             place: place.to_owned(),
             source: source.into(),
         },
-        _ => Error::Unavailable {
-            place: place.display().to_string(),
-            action,
-            source: source.into(),
-        },
+        _ => {
+            let text = source.to_string();
+            let is_full = NO_ROOM.iter().any(|words| text.contains(words));
+            let source = if is_full {
+                io::Error::new(io::ErrorKind::StorageFull, source).into()
+            } else {
+                source.into()
+            };
+            Error::Unavailable {
+                place: place.display().to_string(),
+                action,
+                source,
+            }
+        }
     }
 }

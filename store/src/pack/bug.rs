@@ -1,8 +1,8 @@
-//! Bugs that the simulator must find (`sim/`): each is one line of the engine turned around. In a program none of them is there.
+//! Bugs that the simulators must find (`sim/`): each is one line turned around. In a program none of them is there.
 
 /// A bug that a test can plant.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Bug {
+pub enum Bug {
     /// Records are acknowledged before the sync.
     MissingSync,
     /// A new pack's name is not synced.
@@ -19,27 +19,35 @@ pub(crate) enum Bug {
     CommitBehindGap,
     /// Compaction forgets which chunks were removed from older packs.
     ForgottenRemovals,
+    /// A snapshot of the index counts before all of it is there.
+    HalfSnapshot,
+    /// Compaction forgets pieces of the snapshot that counts.
+    ForgottenPieces,
+    /// The collector does not look at what was named while it condemned (`index`).
+    MissingRemark,
+    /// The collector takes away what it condemned wherever it is by now (`index`).
+    SweepById,
 }
 
-#[cfg(test)]
+#[cfg(any(test, feature = "sim"))]
 thread_local! {
     static PLANTED: std::cell::Cell<Option<Bug>> = const { std::cell::Cell::new(None) };
 }
 
 /// Plants a bug for whatever runs on this thread.
-#[cfg(test)]
-pub(crate) fn plant(bug: Option<Bug>) {
+#[cfg(any(test, feature = "sim"))]
+pub fn plant(bug: Option<Bug>) {
     PLANTED.set(bug);
 }
 
 /// Whether the bug is there: never, but in the simulator's own test.
-#[cfg(test)]
-pub(super) fn is_planted(bug: Bug) -> bool {
+#[cfg(any(test, feature = "sim"))]
+pub fn is_planted(bug: Bug) -> bool {
     PLANTED.get() == Some(bug)
 }
 
 /// Never.
-#[cfg(not(test))]
+#[cfg(not(any(test, feature = "sim")))]
 pub(super) const fn is_planted(_bug: Bug) -> bool {
     false
 }

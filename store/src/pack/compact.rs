@@ -22,7 +22,8 @@ use crate::{Error, Result};
 pub struct CompactOptions {
     /// Packs of whose bytes less than this share is still named, 0 to 1.
     pub live_share_min: f64,
-    /// Batches of the index at or behind this are still needed to make it again; packs with such are kept.
+    /// Batches of the index at or behind this are still needed to make it again; packs with such are kept, unless a whole
+    /// snapshot has them.
     pub commits_kept_from: LogPosition,
 }
 
@@ -90,6 +91,7 @@ impl PackEngine {
     /// The packs to be written anew, and all removals that are in them.
     fn victims(&self, options: &CompactOptions) -> Result<(Vec<Arc<Pack>>, Vec<Removal>)> {
         let live = self.live_bytes()?;
+        let pieces = self.snapshots().needed_bytes();
         let open_number = self.open_number();
         let mut victims = Vec::new();
         let mut removed = Vec::new();
@@ -101,7 +103,8 @@ impl PackEngine {
                 continue;
             };
             let len = self.pack_len(&pack)?;
-            let live = live.get(&number).copied().unwrap_or(0);
+            let live = [&live, &pieces].map(|map| map.get(&number).copied().unwrap_or(0));
+            let live: u64 = live.iter().sum();
             if live as f64 >= options.live_share_min * len as f64 {
                 continue;
             }
@@ -109,9 +112,11 @@ impl PackEngine {
                 continue;
             };
             removed.extend(removals);
-            victims.push(pack);
+            victims.push((live, number, pack));
         }
-        Ok((victims, removed))
+        // Those that give most room for least come first: there may be little of it.
+        victims.sort_unstable_by_key(|(live, number, _)| (*live, *number));
+        Ok((victims.into_iter().map(|(_, _, pack)| pack).collect(), removed))
     }
 
     /// The footer of a pack, and all removals in it, if it may be written anew at all.
@@ -124,6 +129,7 @@ impl PackEngine {
         let Some(footer) = self.footer(pack)?.filter(|_| !self.is_kept(pack.uuid)) else {
             return Ok(None);
         };
+        let commits_kept_from = commits_kept_from.max(self.snapshots().rest());
         let commits = footer.entries.iter().filter(|entry| entry.kind == RecordKind::Commit);
         let last_commit = commits.map(|entry| entry.offset).max();
         let pack_number = pack.number;
@@ -136,7 +142,10 @@ impl PackEngine {
         if last_commit.is_some_and(is_needed) {
             return Ok(None);
         }
-        // One whose removals are damaged stays: it may be mended.
+        // One whose removals are damaged stays: it may be mended. So does one with damaged pieces of the snapshot that counts.
+        if self.pieces_to_move(pack, &mut |_| Ok(()))?.is_none() {
+            return Ok(None);
+        }
         let removals = self.removals_in(pack, &footer)?;
         Ok(removals.map(|removals| (footer, removals)))
     }
@@ -195,9 +204,23 @@ impl PackEngine {
         pace: &mut dyn FnMut(u64) -> Result<()>,
         record: &mut dyn FnMut(ChunkKey, ChunkPlace, Bytes) -> Item,
     ) -> Result<u64> {
+        let moved = self.try_to_move_out(pack, footer, copies, pace, record);
+        // What waits for room would hold up everybody; it is still where it was.
+        moved.inspect_err(|_| self.withdraw(Item::is_moved))
+    }
+
+    fn try_to_move_out(
+        &self,
+        pack: &Arc<Pack>,
+        footer: &PackFooter,
+        copies: &Copies,
+        pace: &mut dyn FnMut(u64) -> Result<()>,
+        record: &mut dyn FnMut(ChunkKey, ChunkPlace, Bytes) -> Item,
+    ) -> Result<u64> {
         let mut entries = footer.entries.clone();
         entries.sort_unstable_by_key(|entry| entry.offset);
         let mut moved = 0;
+        let mut moving = Vec::new();
         let mut ticket = 0;
         for entry in entries.iter().filter(|entry| entry.kind == RecordKind::Chunk) {
             let place = ChunkPlace::of(pack.number, entry);
@@ -216,8 +239,18 @@ impl PackEngine {
             };
             pace(frame.len() as u64)?;
             moved += frame.len() as u64;
-            ticket = self.enqueue(vec![record(key, place, frame)])?;
+            let item = record(key, place, frame);
+            ticket = self.enqueue_moved(key, place, item)?.unwrap_or(ticket);
+            moving.push((key, place));
         }
+        self.pieces_to_move(pack, &mut |piece| {
+            ticket = self.enqueue(vec![piece])?;
+            Ok(())
+        })?
+        .ok_or_else(|| {
+            let damaged = io::Error::other("a piece of the index's snapshot was damaged since it was looked at");
+            self.unavailable("move a snapshot of the index", damaged)
+        })?;
         let mut removals = self.removals_in(pack, footer)?.unwrap_or_default();
         removals.retain(|removal| {
             let is_there = |&number: &u32| number != pack.number && self.pack(number).is_some();
@@ -232,6 +265,13 @@ impl PackEngine {
         }
         self.settle(ticket)?;
         self.sync()?;
+        let keys: Vec<ChunkKey> = moving.iter().map(|(key, _)| *key).collect();
+        let mut now = moving.iter().zip(self.locations.find_many(&keys)?);
+        let stays = now.any(|((_, place), now)| now.is_some_and(|now| now.is_at(place.pack, place.offset)));
+        if stays || (self.has_needed_pieces(pack) && !is_planted(Bug::ForgottenPieces)) {
+            let withdrawn = io::Error::other("another compaction has failed and has taken it back: try again");
+            return Err(self.unavailable("write a pack anew", withdrawn));
+        }
         Ok(moved)
     }
 
@@ -258,6 +298,7 @@ impl PackEngine {
             .remove(&pack.number);
         self.locations.pack_is_gone(pack.number);
         self.generation.fetch_add(1, Ordering::Release);
+        self.snapshots().forget_pack(pack.number);
         Ok(())
     }
 }

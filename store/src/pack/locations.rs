@@ -9,7 +9,7 @@ use std::sync::{PoisonError, RwLock};
 use bytes::Bytes;
 use cairn_formats::{ChunkId, DomainId, PackEntry};
 
-use super::PackHeads;
+use super::{PackHeads, Restore};
 use crate::Result;
 
 /// A chunk in a domain: what the store looks chunks up by.
@@ -121,6 +121,17 @@ pub trait Locations: Send + Sync + fmt::Debug {
     /// Whether this outlives the process, in the store's [`super::PLACES_FOLDER`].
     fn is_kept(&self) -> bool {
         false
+    }
+
+    /// Whether rows of the index are kept here too, so that they can be made from a snapshot.
+    fn keeps_rows(&self) -> bool {
+        false
+    }
+
+    /// A step of making the rows of the index from a snapshot. One that is not followed by the last counts for nothing: the next
+    /// opening begins anew. Places stay as they are.
+    fn restore(&self, _step: Restore) -> Result<()> {
+        Ok(())
     }
 
     /// Visits every chunk, in no order, until an error, which is returned. Changes that come meanwhile may be seen or not.

@@ -12,8 +12,8 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use cairn_formats::{
-    ChunkForm, ChunkId, DomainId, PACK_HEADER_LEN, PackEntry, PackFooter, PackHeader, PackUuid, RecordHead, RecordKind,
-    Removal, StorableChunk, payload_crc, raw_frame,
+    ChunkForm, ChunkId, DomainId, PACK_HAS_SNAPSHOTS, PACK_HEADER_LEN, PackEntry, PackFooter, PackHeader, PackUuid,
+    RecordHead, RecordKind, Removal, SnapshotHead, SnapshotUuid, StorableChunk, payload_crc, raw_frame,
 };
 
 use super::bug::{Bug, is_planted};
@@ -42,6 +42,7 @@ enum Content {
     /// Its number stands before the batch once it is written.
     Commit,
     Removals(Vec<Removal>),
+    Snapshot(SnapshotHead),
 }
 
 impl Item {
@@ -57,6 +58,23 @@ impl Item {
     pub(super) fn removals(removals: Vec<Removal>) -> Self {
         let payload = Bytes::from(Removal::encode_all(&removals));
         Self::new(Content::Removals(removals), payload)
+    }
+
+    /// A piece of a snapshot, or its end.
+    pub(super) fn snapshot(head: SnapshotHead, payload: Bytes) -> Self {
+        Self::new(Content::Snapshot(head), payload)
+    }
+
+    pub(super) fn is_moved(&self) -> bool {
+        matches!(self.content, Content::Chunk { is_moved: true, .. })
+    }
+
+    pub(super) fn is_piece_of(&self, uuid: SnapshotUuid) -> bool {
+        matches!(self.content, Content::Snapshot(head) if head.uuid == uuid)
+    }
+
+    fn is_snapshot(&self) -> bool {
+        matches!(self.content, Content::Snapshot(_))
     }
 
     /// A chunk that is written anew from elsewhere in the store. The caller has checked its sum.
@@ -121,14 +139,14 @@ impl Item {
             Content::Chunk {
                 key, plain_len, pinned, ..
             } => (RecordKind::Chunk, key.domain, key.id, *plain_len, *pinned),
-            Content::Commit => (RecordKind::Commit, DomainId::default(), digest(&self.payload), 0, false),
-            Content::Removals(_) => (
-                RecordKind::Removals,
-                DomainId::default(),
-                digest(&self.payload),
-                0,
-                false,
-            ),
+            other => {
+                let kind = match other {
+                    Content::Removals(_) => RecordKind::Removals,
+                    Content::Snapshot(_) => RecordKind::Snapshot,
+                    _ => RecordKind::Commit,
+                };
+                (kind, DomainId::default(), digest(&self.payload), 0, false)
+            }
         };
         RecordHead {
             kind,
@@ -151,7 +169,7 @@ pub(super) fn key_of(removal: &Removal) -> ChunkKey {
     }
 }
 
-fn digest(payload: &[u8]) -> ChunkId {
+pub(super) fn digest(payload: &[u8]) -> ChunkId {
     ChunkId::from_bytes(*blake3::hash(payload).as_bytes())
 }
 
@@ -183,6 +201,18 @@ pub(super) struct Writer {
     pub(super) last_commit: u64,
     /// What was written could not be published.
     failed: bool,
+    /// What was written and could not be published for want of room: the first records of those that wait.
+    unpublished: Option<Written>,
+}
+
+/// Records that are in a pack.
+#[derive(Debug)]
+struct Written {
+    entries: Vec<PackEntry>,
+    /// Where they lie in the log.
+    begin: LogPosition,
+    end: LogPosition,
+    first_commit: u64,
 }
 
 /// The pack that is being appended to.
@@ -198,6 +228,8 @@ struct OpenPack {
     /// How many of the entries are durable.
     synced_entries: usize,
     hasher: Box<blake3::Hasher>,
+    /// Its header says that there may be pieces of a snapshot in it.
+    takes_snapshots: bool,
 }
 
 impl PackEngine {
@@ -205,6 +237,8 @@ impl PackEngine {
     /// not, is written anew.
     pub(super) fn put_many(&self, domain: DomainId, pinned: bool, chunks: &[StorableChunk]) -> Result<()> {
         self.writable()?;
+        // On a full disk what waits already would grow with every call.
+        self.keep_queue_short(self.queue())?;
         let keys: Vec<ChunkKey> = chunks.iter().map(|chunk| ChunkKey { domain, id: chunk.id() }).collect();
         let (done_before, leaving) = {
             let queue = self.queue();
@@ -246,6 +280,41 @@ impl PackEngine {
         let ticket = queue.enqueued;
         self.keep_queue_short(queue)?;
         Ok(ticket)
+    }
+
+    /// Queues a chunk to be written anew if it still is where it was; returns the ticket. One that is being taken away must not
+    /// follow its own removal: a crash behind it would bring the chunk back.
+    pub(super) fn enqueue_moved(&self, key: ChunkKey, place: ChunkPlace, item: Item) -> Result<Option<u64>> {
+        self.writable()?;
+        loop {
+            let mut queue = self.queue();
+            if let Some(&ticket) = queue.leaving.get(&key) {
+                drop(queue);
+                self.settle(ticket)?;
+                continue;
+            }
+            let now = self.locations.find_many(&[key])?[0];
+            if !now.is_some_and(|now| now.is_at(place.pack, place.offset)) {
+                return Ok(None);
+            }
+            queue.push(item);
+            let ticket = queue.enqueued;
+            self.keep_queue_short(queue)?;
+            return Ok(Some(ticket));
+        }
+    }
+
+    /// Takes out of the queue what nobody waits for any more: chunks to be written anew, pieces of snapshots.
+    pub(super) fn withdraw(&self, goes: impl Fn(&Item) -> bool) {
+        let mut queue = self.queue();
+        let Queue { items, bytes, .. } = &mut *queue;
+        for item in items {
+            if goes(item) {
+                *bytes -= item.payload.len();
+                // Tickets count records.
+                *item = Item::removals(Vec::new());
+            }
+        }
     }
 
     fn keep_queue_short(&self, queue: MutexGuard<'_, Queue>) -> Result<()> {
@@ -353,8 +422,7 @@ impl PackEngine {
                 Ok(written) => done += written,
                 // The records are still here: a new file may do better, unless there is no room for it.
                 Err((action, error)) => {
-                    if tried_again || matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
-                    {
+                    if tried_again || is_full(&error) {
                         return (done, Err(self.unavailable(action, error)));
                     }
                     tried_again = true;
@@ -367,8 +435,12 @@ impl PackEngine {
     /// Appends as many records as the open pack has room for; at least one, or else seals it.
     fn write_some(&self, writer: &mut Writer, items: &[Item]) -> std::result::Result<usize, (&'static str, io::Error)> {
         writer.check().map_err(|error| ("write", error))?;
+        if let Some(written) = writer.unpublished.take() {
+            return self.publish_written(writer, items, written);
+        }
         if writer.open.is_none() {
-            let begun = self.begin_pack(writer.last_number + 1);
+            let takes_snapshots = items.iter().any(Item::is_snapshot);
+            let begun = self.begin_pack(writer.last_number + 1, takes_snapshots);
             writer.open = Some(begun.map_err(|error| ("begin a pack", error))?);
             writer.last_number += 1;
         }
@@ -385,7 +457,7 @@ impl PackEngine {
         if let Err(error) = appended {
             // Nothing relies on the bytes behind the end; but a file that fails otherwise than for want of room is left.
             let cut = open.pack.file.truncate(open.end);
-            if cut.is_err() || !matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded) {
+            if cut.is_err() || !is_full(&error) {
                 self.abandon(writer);
             }
             return Err(("write to a pack", error));
@@ -410,27 +482,47 @@ impl PackEngine {
             return Err(("sync a pack", error));
         }
         writer.last_commit += commits as u64;
-        let end = open.position(open.end);
-        let entries = open.entries[open.entries.len() - fitting..].to_vec();
-        // Durable, but not found: only the next opening can put that right.
-        writer.failed = true;
-        let published = self.publish(items, &entries, begin, end, first_commit);
-        published.map_err(|error| ("publish what was written", io::Error::other(error)))?;
-        writer.failed = false;
-        Ok(fitting)
+        let written = Written {
+            entries: open.entries[open.entries.len() - fitting..].to_vec(),
+            begin,
+            end: open.position(open.end),
+            first_commit,
+        };
+        self.publish_written(writer, items, written)
     }
 
-    /// Tells the locations what is durable now.
-    ///
-    /// - `begin`, `end`: where the records lie in the log.
-    fn publish(
+    /// Publishes what is in the pack, the first of the records. Returns how many they are.
+    fn publish_written(
         &self,
+        writer: &mut Writer,
         items: &[Item],
-        entries: &[PackEntry],
-        begin: LogPosition,
-        end: LogPosition,
-        first_commit: u64,
-    ) -> Result<()> {
+        written: Written,
+    ) -> std::result::Result<usize, (&'static str, io::Error)> {
+        let count = written.entries.len();
+        // Durable, but not found: only the next opening can put that right, or room where the locations lie.
+        writer.failed = true;
+        if let Err(error) = self.publish(&items[..count], &written) {
+            let kind = if error.is_full() {
+                writer.failed = false;
+                writer.unpublished = Some(written);
+                io::ErrorKind::StorageFull
+            } else {
+                io::ErrorKind::Other
+            };
+            return Err(("publish what was written", io::Error::new(kind, error)));
+        }
+        writer.failed = false;
+        Ok(count)
+    }
+
+    /// Tells the locations what is durable now. Told twice, it is the same.
+    fn publish(&self, items: &[Item], written: &Written) -> Result<()> {
+        let Written {
+            ref entries,
+            begin,
+            end,
+            first_commit,
+        } = *written;
         if is_planted(Bug::EarlyWatermark) {
             self.locations.apply(&[], end)?;
         }
@@ -457,9 +549,17 @@ impl PackEngine {
                     commit += 1;
                 }
                 Content::Removals(removals) => self.apply_removals(removals, &mut changes, begin)?,
+                Content::Snapshot(_) => {}
             }
         }
         self.apply(&mut changes, end)?;
+        for (item, entry) in items.iter().zip(entries) {
+            match &item.content {
+                Content::Commit => self.snapshots().note_commit(end.pack, entry),
+                Content::Snapshot(head) => self.snapshots().note(end.pack, entry, *head, &item.payload),
+                _ => {}
+            }
+        }
         if !orphans.is_empty() {
             self.queue().push(Item::removals(orphans));
         }
@@ -494,10 +594,14 @@ impl PackEngine {
         self.apply(changes, watermark)
     }
 
-    fn begin_pack(&self, number: u32) -> io::Result<OpenPack> {
+    fn begin_pack(&self, number: u32, takes_snapshots: bool) -> io::Result<OpenPack> {
         let uuid = PackUuid(self.host.random()?);
         let created = u32::try_from(self.host.unix_seconds()).unwrap_or(u32::MAX);
-        let header = PackHeader::new(uuid, number, self.options.algorithm, created).encode();
+        let header = PackHeader {
+            incompat: if takes_snapshots { PACK_HAS_SNAPSHOTS } else { 0 },
+            ..PackHeader::new(uuid, number, self.options.algorithm, created)
+        };
+        let header = header.encode();
         let name = pack_name(number, uuid);
         let file = self.host.create(&name)?;
         let begun = (|| {
@@ -527,6 +631,7 @@ impl PackEngine {
             entries: Vec::new(),
             synced_entries: 0,
             hasher,
+            takes_snapshots,
         })
     }
 
@@ -587,6 +692,9 @@ impl PackEngine {
     /// Where the log ends: what is published later lies at or behind this.
     pub fn position(&self) -> LogPosition {
         let writer = self.writer.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(written) = &writer.unpublished {
+            return written.begin;
+        }
         match &writer.open {
             Some(open) => open.position(open.end),
             None => LogPosition {
@@ -667,6 +775,11 @@ impl OpenPack {
     /// How many of the records, from the first on, the pack has room for; one longer than a whole pack gets one of its own.
     fn fitting(&self, items: &[Item], pack_len: u64) -> usize {
         let mut end = self.end;
+        let items = match items.iter().position(Item::is_snapshot) {
+            Some(0) if !self.takes_snapshots => return 0,
+            Some(before) if !self.takes_snapshots => &items[..before],
+            _ => items,
+        };
         let fits = |item: &&Item| {
             end = cairn_formats::RecordSpan::at(end, item.payload.len() + commit_extra(item)).end;
             end <= pack_len
@@ -739,6 +852,11 @@ fn commit_extra(item: &Item) -> usize {
         Content::Commit => 8,
         _ => 0,
     }
+}
+
+/// Whether something failed for want of room.
+pub(super) fn is_full(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
 }
 
 /// The file name of a pack: its number and its name.

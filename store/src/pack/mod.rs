@@ -27,6 +27,7 @@ mod scrub;
 mod scrub_notes;
 #[cfg(test)]
 mod scrub_tests;
+mod snapshot;
 #[cfg(test)]
 mod tests;
 mod usage;
@@ -57,6 +58,7 @@ pub use recompress::{RecompressOptions, RecompressReport};
 pub use recover::{OpenReport, PLACES_FOLDER, Suspect};
 pub use scrub::{Damage, DamageKind, Fate, ScrubOptions, ScrubReport};
 pub use scrub_notes::{PackScrub, ScrubFile, ScrubMemory, ScrubState};
+pub use snapshot::{NewSnapshot, Restore, SNAPSHOT_PIECE_LEN, SnapshotStat};
 
 /// How a pack store is opened.
 #[derive(Clone, Debug)]
@@ -113,6 +115,7 @@ pub struct PackEngine {
     writer: Mutex<Writer>,
     /// Packs that are not compacted because damage was found in them.
     kept: Mutex<BTreeSet<PackUuid>>,
+    snapshots: Mutex<snapshot::Snapshots>,
 }
 
 /// The packs that are there, by number.

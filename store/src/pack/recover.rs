@@ -21,7 +21,7 @@ use cairn_formats::{
 use super::ScrubFile;
 use super::bug::{Bug, is_planted};
 use super::host::Folder;
-use super::log::{Queue, Writer, pack_name};
+use super::log::{Queue, Writer, is_full, pack_name};
 use super::{
     Change, ChunkKey, ChunkPlace, Host, HostFile, Locations, LogPosition, Pack, PackEngine, PackHeads, PackOptions,
 };
@@ -39,6 +39,9 @@ pub const PLACES_FOLDER: &str = "places";
 
 /// Bytes read at once while a pack is read record by record.
 const SCAN_LEN: usize = 1 << 20;
+
+/// Entries of footers that are kept between the two looks at a pack, which are read twice beyond that.
+const ENTRIES_MAX: usize = 1 << 20;
 
 /// Changes that are applied together.
 const CHANGES_MAX: usize = 1 << 14;
@@ -130,6 +133,7 @@ impl PackEngine {
             settled: Condvar::new(),
             writer: Mutex::new(Writer::default()),
             kept: Mutex::default(),
+            snapshots: Mutex::default(),
         };
         let heads = PackHeads::new(engine.name.clone(), Arc::clone(&engine.packs));
         engine.locations.attach(heads);
@@ -139,6 +143,11 @@ impl PackEngine {
 
     fn recover(&self) -> Result<OpenReport> {
         let mut report = OpenReport::default();
+        if !self.options.read_only {
+            // A name that was taken away, and not durably, must not come back with what is in it once its absence has been seen.
+            let synced = self.host.sync_names();
+            synced.map_err(|error| self.unavailable("sync the folder", error))?;
+        }
         let mut names = self
             .host
             .list()
@@ -146,7 +155,9 @@ impl PackEngine {
         names.retain(|name| name.ends_with(".pack"));
         names.sort_unstable();
         let watermark = self.locations.watermark()?;
-        let (mut last_number, mut last_commit) = (watermark.position.pack, watermark.commit);
+        let mut last_number = watermark.position.pack;
+        let mut opened = Vec::new();
+        let mut held = 0;
         let mut left_out = false;
         let mut empty = Vec::new();
         for name in names {
@@ -182,8 +193,15 @@ impl PackEngine {
                 file,
             });
             let records = match self.footer(&pack)? {
-                Some(_) if header.number < watermark.position.pack => Vec::new(),
-                Some(footer) => in_order(footer.entries),
+                Some(footer) => {
+                    self.note_entries(&pack, &footer.entries)?;
+                    held += footer.entries.len();
+                    match () {
+                        () if header.number < watermark.position.pack => Some(Vec::new()),
+                        () if held <= ENTRIES_MAX => Some(in_order(footer.entries)),
+                        () => None,
+                    }
+                }
                 None => {
                     report.unsealed += 1;
                     let scan = self.scan(&pack, None)?;
@@ -202,13 +220,22 @@ impl PackEngine {
                     if !self.options.read_only {
                         self.seal_scanned(&pack, &scan)?;
                     }
-                    scan.records
+                    self.note_entries(&pack, &scan.records)?;
+                    Some(scan.records)
                 }
             };
             self.packs
                 .write()
                 .expect("nobody else has it yet")
                 .insert(pack.number, pack.clone());
+            opened.push((name, pack, records));
+        }
+        let mut last_commit = self.restore(watermark.commit, &mut report)?;
+        for (name, pack, records) in opened {
+            let records = match records {
+                Some(records) => records,
+                None => in_order(self.footer(&pack)?.map_or_else(Vec::new, |footer| footer.entries)),
+            };
             let damaged = self.replay(&pack, &records, watermark.position, &mut last_commit)?;
             report.suspects.extend(damaged.into_iter().map(|what| Suspect {
                 file: name.clone(),
@@ -405,6 +432,8 @@ impl PackEngine {
                 }
                 at += len as u64;
             }
+            // So is its length: a sync that failed may have taken what had been written behind it, and not that it was cut off.
+            pack.file.truncate(end)?;
             // The records first: a footer must not outlive what it names, and nobody may rely on what is not durable.
             pack.file.sync()?;
             Ok(PackFooter::new(
@@ -422,7 +451,7 @@ impl PackEngine {
         }
         match sealed {
             // No room for a footer: the next opening reads it record by record again.
-            Err(error) if matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded) => Ok(()),
+            Err(error) if is_full(&error) => Ok(()),
             sealed => sealed.map_err(|error| self.unavailable("seal a pack", error)),
         }
     }
@@ -511,6 +540,14 @@ impl PackEngine {
                         continue;
                     };
                     let number = u64::from_le_bytes(*number);
+                    if number > *last_commit + 1 {
+                        let first = *last_commit + 1;
+                        damaged.push(format!(
+                            "batches {first} to {} of the index are missing before byte {}",
+                            number - 1,
+                            entry.offset
+                        ));
+                    }
                     if number > *last_commit {
                         changes.push(Change::Commit(number, Bytes::copy_from_slice(batch)));
                         *last_commit = number;
@@ -523,6 +560,8 @@ impl PackEngine {
                         _ => damaged.push(format!("the removals at byte {} are damaged", entry.offset)),
                     }
                 }
+                // Taken before, if it was needed at all.
+                RecordKind::Snapshot => {}
             }
         }
         if let Some(last) = records.last() {

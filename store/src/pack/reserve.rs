@@ -6,6 +6,7 @@
 use std::io;
 
 use super::PackEngine;
+use super::log::is_full;
 use crate::{Error, Result};
 
 const NAME: &str = "RESERVE";
@@ -61,9 +62,7 @@ impl PackEngine {
             _ => Ok(()),
         };
         match written {
-            Err(error) if matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded) => {
-                removed.map(|()| false)
-            }
+            Err(error) if is_full(&error) => removed.map(|()| false),
             written => written.map_err(failed).and(removed).map(|()| true),
         }
     }
@@ -98,8 +97,7 @@ impl Error {
     pub fn is_full(&self) -> bool {
         let mut cause: Option<&(dyn std::error::Error + 'static)> = Some(self);
         while let Some(error) = cause {
-            let kind = error.downcast_ref::<io::Error>().map(io::Error::kind);
-            if matches!(kind, Some(io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)) {
+            if error.downcast_ref::<io::Error>().is_some_and(is_full) {
                 return true;
             }
             cause = error.source();

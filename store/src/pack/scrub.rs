@@ -540,16 +540,16 @@ impl Pass<'_> {
         if found.is_empty() {
             return;
         }
-        let moved = found
-            .iter()
-            .map(|one| Item::moved(one.key, one.place, one.frame.clone()));
         let engine = self.engine;
         let written = if self.only_looks() {
             Ok(Fate::Named)
         } else {
-            let ticket = engine.enqueue(moved.collect());
-            ticket
-                .and_then(|ticket| engine.settle(ticket))
+            let mut moved = found.iter();
+            moved
+                .try_for_each(|one| {
+                    let item = Item::moved(one.key, one.place, one.frame.clone());
+                    engine.enqueue_moved(one.key, one.place, item).map(drop)
+                })
                 .and_then(|()| engine.sync())
                 .map(|()| Fate::Rewritten)
         };
@@ -728,7 +728,7 @@ fn head_is_right(pack: &PackUuid, at: u64, start: Option<u64>, entry: &PackEntry
     };
     let skipped_to = match entry.kind {
         RecordKind::Chunk => entry.offset,
-        RecordKind::Commit | RecordKind::Removals => end_of(entry),
+        RecordKind::Commit | RecordKind::Removals | RecordKind::Snapshot => end_of(entry),
     };
     let Some(frame) = skippable_head(skipped_to - start) else {
         return false;

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use cairn_formats::{PACK_HEADER_LEN, RECORD_PREFIX_LEN_MAX};
 
-use super::PackEngine;
+use super::{LogPosition, PackEngine};
 use crate::Result;
 
 /// Bytes of a pack that a chunk takes besides its frame, about: prefix, rounding, entry of the footer.
@@ -23,7 +23,9 @@ struct Usage {
 impl PackEngine {
     /// The share of living frames below which packs have to be written anew so that the dead bytes of all are at most a share
     /// of the living; `None` if they are. A pack still open that is due is sealed for it.
-    pub fn share_to_compact(&self, dead_share_max: f64) -> Result<Option<f64>> {
+    ///
+    /// - `commits_kept_from`: as [`super::CompactOptions::commits_kept_from`]; packs that it keeps are passed by.
+    pub fn share_to_compact(&self, dead_share_max: f64, commits_kept_from: LogPosition) -> Result<Option<f64>> {
         self.settle_all()?;
         let mut usage: BTreeMap<u32, Usage> = BTreeMap::new();
         self.locations.for_each(&mut |_, place| {
@@ -32,6 +34,11 @@ impl PackEngine {
             usage.chunks += 1;
             Ok(())
         })?;
+        let (pieces, rest) = {
+            let snapshots = self.snapshots();
+            (snapshots.needed_bytes(), snapshots.rest())
+        };
+        let kept_from = commits_kept_from.max(rest);
         let mut packs = Vec::new();
         let (mut dead_in_all, mut live_in_all) = (0, 0);
         for number in self.pack_numbers() {
@@ -40,7 +47,13 @@ impl PackEngine {
             };
             let len = pack.file.len();
             let len = len.map_err(|error| self.unavailable("read a pack", error))?;
-            let usage = usage.get(&number).copied().unwrap_or_default();
+            let mut usage = usage.get(&number).copied().unwrap_or_default();
+            // Nothing can be done about a pack whose commits are needed.
+            if self.snapshots().has_commits_from(number, kept_from) {
+                live_in_all += usage.live;
+                continue;
+            }
+            usage.live += pieces.get(&number).copied().unwrap_or(0);
             let needed = usage.live + usage.chunks * RECORD_COST + PACK_HEADER_LEN as u64;
             let dead = len.saturating_sub(needed);
             dead_in_all += dead;

@@ -16,19 +16,22 @@ const SECTOR: usize = 512;
 
 /// Chances of faults, in 10 000 operations of the kind.
 #[derive(Clone, Copy, Debug, Default)]
-pub(super) struct Faults {
-    pub(super) read_error: u32,
-    pub(super) write_error: u32,
-    pub(super) sync_error: u32,
+pub struct Faults {
+    /// Reads.
+    pub read_error: u32,
+    /// Writes and cuts.
+    pub write_error: u32,
+    /// Syncs of files.
+    pub sync_error: u32,
     /// A sector that is synced to another place than it should be; counts as damage.
-    pub(super) misdirected: u32,
+    pub misdirected: u32,
     /// Names that cannot be made, taken away or synced.
-    pub(super) name_error: u32,
+    pub name_error: u32,
 }
 
 /// The disk; every clone is the same.
 #[derive(Clone, Debug)]
-pub(super) struct Disk(Arc<Mutex<State>>);
+pub struct Disk(Arc<Mutex<State>>);
 
 #[derive(Debug)]
 struct State {
@@ -54,14 +57,17 @@ struct State {
 
 /// What has happened.
 #[derive(Clone, Copy, Debug, Default)]
-pub(super) struct Counts {
-    pub(super) operations: u64,
-    pub(super) writes: u64,
+pub struct Counts {
+    /// Calls of the disk.
+    pub operations: u64,
+    /// Writes among them.
+    pub writes: u64,
     /// Faults that somebody was told of.
-    pub(super) faults: u64,
+    pub faults: u64,
     /// Bits and sectors that changed in silence.
-    pub(super) damages: u64,
-    pub(super) power_cuts: u64,
+    pub damages: u64,
+    /// Times the power went.
+    pub power_cuts: u64,
 }
 
 #[derive(Debug, Default)]
@@ -117,7 +123,8 @@ enum Begin {
 }
 
 impl Disk {
-    pub(super) fn new(random: fastrand::Rng, faults: Faults) -> Self {
+    /// An empty disk; everything that it does follows from the generator.
+    pub fn new(random: fastrand::Rng, faults: Faults) -> Self {
         Self(Arc::new(Mutex::new(State {
             random,
             faults,
@@ -140,50 +147,56 @@ impl Disk {
     }
 
     /// Without faults and power cuts from now on, or with them again. Returns what it was.
-    pub(super) fn set_calm(&self, calm: bool) -> bool {
+    pub fn set_calm(&self, calm: bool) -> bool {
         std::mem::replace(&mut self.state().calm, calm)
     }
 
+    /// Whether it is without faults just now.
+    pub fn is_calm(&self) -> bool {
+        self.state().calm
+    }
+
     /// The power goes during the operation after so many.
-    pub(super) fn cut_after(&self, operations: u64) {
+    pub fn cut_after(&self, operations: u64) {
         self.state().cut_after = Some(operations);
     }
 
     /// Nothing works any more and nothing is lost: the process is gone, not the machine.
-    pub(super) fn stop(&self) {
+    pub fn stop(&self) {
         self.state().off = true;
     }
 
     /// Whether the power is gone, or the process.
-    pub(super) fn is_off(&self) -> bool {
+    pub fn is_off(&self) -> bool {
         self.state().off
     }
 
     /// After [`Disk::stop`], for the next process.
-    pub(super) fn go_on(&self) {
+    pub fn go_on(&self) {
         let mut state = self.state();
         state.off = false;
         state.cut_after = None;
     }
 
     /// Leaves of everything what a power cut leaves, and switches on again.
-    pub(super) fn lose_power(&self) {
+    pub fn lose_power(&self) {
         self.state().lose_power();
     }
 
     /// Bytes that files may have together from now on, beyond what they have.
-    pub(super) fn set_room(&self, more: Option<usize>) {
+    pub fn set_room(&self, more: Option<usize>) {
         let mut state = self.state();
         let used = state.used();
         state.room = more.map(|more| used + more);
     }
 
-    pub(super) fn wait(&self, time: Duration) {
+    /// Time passes.
+    pub fn wait(&self, time: Duration) {
         self.state().now += time;
     }
 
     /// The wall clock is set to anything.
-    pub(super) fn set_clock(&self) {
+    pub fn set_clock(&self) {
         let mut state = self.state();
         state.unix_seconds = match state.random.u32(..3) {
             0 => 0,
@@ -193,16 +206,17 @@ impl Disk {
     }
 
     /// Flips one durable bit. Returns where.
-    pub(super) fn flip_bit(&self) -> Option<(String, usize)> {
+    pub fn flip_bit(&self) -> Option<(String, usize)> {
         self.state().flip_bit()
     }
 
-    pub(super) fn counts(&self) -> Counts {
+    /// What has happened so far.
+    pub fn counts(&self) -> Counts {
         self.state().counts
     }
 
     /// Bytes of all files with names.
-    pub(super) fn used(&self) -> usize {
+    pub fn used(&self) -> usize {
         self.state().used()
     }
 }

@@ -6,7 +6,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use bytes::Bytes;
 
-use crate::pack::{Change, ChunkKey, ChunkPlace, Locations, LogPosition, Watermark};
+use crate::pack::{Change, ChunkKey, ChunkPlace, Locations, LogPosition, Restore, Watermark};
 use crate::{Error, Result, StoreName};
 
 /// What is made from the log.
@@ -38,6 +38,49 @@ impl Table {
         }
         self.watermark.position = position;
     }
+
+    fn restore(&mut self, step: &Restore) {
+        match step {
+            Restore::Begin => {
+                self.commits.clear();
+                self.watermark.commit = 0;
+            }
+            Restore::Rows(rows) => {
+                let mut rest = &rows[..];
+                while let Some((head, behind)) = rest.split_first_chunk::<12>() {
+                    let number = u64::from_le_bytes(head[..8].try_into().expect("eight bytes"));
+                    let len = u32::from_le_bytes(head[8..].try_into().expect("four bytes")) as usize;
+                    self.commits.push((number, Bytes::copy_from_slice(&behind[..len])));
+                    rest = &behind[len..];
+                }
+            }
+            Restore::End { commit, .. } => self.watermark.commit = *commit,
+        }
+    }
+
+    fn happen(&mut self, event: &Event) {
+        match event {
+            Event::Changes(changes, position) => self.apply(changes, *position),
+            Event::Restore(step) => self.restore(step),
+        }
+    }
+}
+
+/// Batches as a piece of a snapshot.
+pub(super) fn encode_commits(commits: &[(u64, Bytes)]) -> Vec<u8> {
+    let mut piece = Vec::new();
+    for (number, batch) in commits {
+        piece.extend_from_slice(&number.to_le_bytes());
+        piece.extend_from_slice(&(batch.len() as u32).to_le_bytes());
+        piece.extend_from_slice(batch);
+    }
+    piece
+}
+
+#[derive(Clone, Debug)]
+enum Event {
+    Changes(Vec<Change>, LogPosition),
+    Restore(Restore),
 }
 
 /// Locations and what a crash leaves of them.
@@ -50,7 +93,7 @@ pub(super) struct Rows {
 #[derive(Debug, Default)]
 struct State {
     durable: Table,
-    later: Vec<(Vec<Change>, LogPosition)>,
+    later: Vec<Event>,
     now: Table,
     /// Calls of `apply` until one fails.
     fail_in: Option<u32>,
@@ -76,8 +119,8 @@ impl Rows {
             durable, later, now, ..
         } = &mut *state;
         let arriving = random.usize(..=later.len());
-        for (changes, position) in later.drain(..).take(arriving) {
-            durable.apply(&changes, position);
+        for event in later.drain(..).take(arriving) {
+            durable.happen(&event);
         }
         if !self.kept {
             *durable = Table::default();
@@ -103,6 +146,12 @@ impl Rows {
     /// Batches of the index that have been applied, in the order in which they were.
     pub(super) fn commits(&self) -> Vec<(u64, Bytes)> {
         self.state().now.commits.clone()
+    }
+
+    /// Batches of one moment, and how much of the log had been applied.
+    pub(super) fn frozen(&self) -> (Watermark, Vec<(u64, Bytes)>) {
+        let state = self.state();
+        (state.now.watermark, state.now.commits.clone())
     }
 
     pub(super) fn places(&self) -> BTreeMap<ChunkKey, ChunkPlace> {
@@ -133,7 +182,7 @@ impl Locations for Rows {
         }
         state.now.apply(changes, watermark);
         if self.kept {
-            state.later.push((changes.to_vec(), watermark));
+            state.later.push(Event::Changes(changes.to_vec(), watermark));
         }
         Ok(())
     }
@@ -154,6 +203,19 @@ impl Locations for Rows {
             } = &mut *state;
             durable.clone_from(now);
             later.clear();
+        }
+        Ok(())
+    }
+
+    fn keeps_rows(&self) -> bool {
+        true
+    }
+
+    fn restore(&self, step: Restore) -> Result<()> {
+        let mut state = self.state();
+        state.now.restore(&step);
+        if self.kept {
+            state.later.push(Event::Restore(step));
         }
         Ok(())
     }

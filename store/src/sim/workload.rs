@@ -1,6 +1,7 @@
 //! What people do to a store, all at once, and what they then know: the promises that every later look is held to.
 //!
-//! Several writers put, flush and commit; chunks are removed, set aside and compacted; the store is closed, killed and loses
+//! Several writers put, flush and commit; chunks are removed, set aside and compacted; snapshots of the index are written, packs
+//! are scrubbed; while these long works go on, the others do too. The store is closed, killed and loses
 //! power at any operation, also while it is being opened. The calls of all follow each other on one thread, in an order that
 //! the seed gives. Not here: threads (the engine's own tests), what deletes chunks (`index`).
 
@@ -12,8 +13,11 @@ use bytes::Bytes;
 use cairn_formats::{Chunk, ChunkForm, DigestAlgorithm, DomainId, Level, StorableChunk};
 
 use super::disk::{Disk, Faults};
-use super::rows::Rows;
-use crate::pack::{ChunkKey, CompactOptions, LogPosition, OpenReport, PackEngine, PackOptions, PackStore};
+use super::rows::{Rows, encode_commits};
+use crate::pack::{
+    ChunkKey, CompactOptions, DamageKind, LogPosition, OpenReport, PackEngine, PackOptions, PackStore, ScrubMemory,
+    ScrubOptions,
+};
 use crate::{ChunkStore as _, Error, Prune as _, StoreName, SyncPolicy};
 
 /// What is wrong, in words.
@@ -33,6 +37,8 @@ struct Plan {
     sync: SyncPolicy,
     /// The locations outlive the process, more or less.
     rows_kept: bool,
+    /// They are lost now and then, whole; then no batch is ever given up without a snapshot.
+    rows_lost: bool,
     faults: Faults,
     /// The disk changes bytes in silence.
     damages: bool,
@@ -62,6 +68,7 @@ impl Plan {
             damages,
             fills_up: random.u32(..3) == 0,
             rows_fail: random.u32(..6) == 0,
+            rows_lost: random.bool(),
             steps: random.u32(20..140),
         }
     }
@@ -115,6 +122,9 @@ pub(super) struct World {
     /// Batches may be gone with their packs.
     forgets_batches: bool,
     suspects: usize,
+    notes: Arc<ScrubMemory>,
+    /// Something that takes long goes on: nothing may end the process.
+    is_busy: bool,
     talk: bool,
     pub(super) reopened: u64,
 }
@@ -187,6 +197,8 @@ impl World {
             step: 0,
             forgets_batches: false,
             suspects: 0,
+            notes: Arc::default(),
+            is_busy: false,
             talk,
             reopened: 0,
         }
@@ -229,7 +241,9 @@ impl World {
             54..63 => self.remove(),
             63..65 => self.set_aside(),
             65..70 => self.compact(),
-            70..80 => self.read(),
+            70..74 => self.snapshot(),
+            74..76 => self.scrub(),
+            76..80 => self.read(),
             80..82 => self.sync(),
             82..84 => self.close(),
             84..86 => self.kill(),
@@ -305,7 +319,7 @@ impl World {
         say!(self, "flush {answer:?}");
         if let Err(error) = answer {
             // As the server does: a store that refuses to go on is opened again.
-            let refuses = format!("{error:?}").contains("open the store again");
+            let refuses = format!("{error:?}").contains("open the store again") && !self.is_busy;
             return if refuses && self.random.bool() {
                 self.close()
             } else {
@@ -446,7 +460,7 @@ impl World {
     }
 
     fn compact(&mut self) -> Outcome {
-        let forget = self.plan.rows_kept && self.random.u32(..8) == 0;
+        let forget = self.may_forget() && self.random.u32(..8) == 0;
         let options = CompactOptions {
             live_share_min: *self.random.choice(&[0.2, 0.5, 0.8, 1.0]).expect("not empty"),
             commits_kept_from: LogPosition {
@@ -455,8 +469,90 @@ impl World {
             },
         };
         self.forgets_batches |= forget;
-        let answer = self.engine().compact(&options);
+        let engine = self.engine().clone();
+        let mut outcome = Ok(());
+        let answer = engine.compact_paced(&options, &mut |_| {
+            outcome = std::mem::replace(&mut outcome, Ok(())).and_then(|()| self.meanwhile());
+            Ok(())
+        });
         say!(self, "compact {} {answer:?}", options.live_share_min);
+        outcome
+    }
+
+    /// Whether batches may be given up without a snapshot.
+    fn may_forget(&self) -> bool {
+        self.plan.rows_kept && !self.plan.rows_lost
+    }
+
+    /// What others do while something takes long.
+    fn meanwhile(&mut self) -> Outcome {
+        if self.is_busy || self.random.u32(..3) > 0 {
+            return Ok(());
+        }
+        self.is_busy = true;
+        self.step += 1;
+        let outcome = match self.random.u32(..12) {
+            0..4 => self.put(),
+            4..6 => self.flush(),
+            6..8 => self.commit(),
+            8 => self.remove(),
+            9 => self.compact(),
+            10 => self.snapshot(),
+            _ => self.read(),
+        };
+        self.step += 1;
+        self.is_busy = false;
+        outcome
+    }
+
+    /// Writes a snapshot, if it gets so far. Returns whether it did.
+    fn snapshot(&mut self) -> Outcome {
+        self.try_snapshot().map(drop)
+    }
+
+    fn try_snapshot(&mut self) -> Outcome<bool> {
+        let engine = self.engine().clone();
+        let (watermark, commits) = self.rows.frozen();
+        let mut snapshot = match engine.begin_snapshot(watermark.commit, watermark.position) {
+            Ok(snapshot) => snapshot,
+            Err(error) => {
+                say!(self, "no snapshot: {error:?}");
+                return Ok(false);
+            }
+        };
+        say!(self, "snapshot of {watermark:?}");
+        for piece in commits.chunks(4) {
+            self.meanwhile()?;
+            if let Err(error) = snapshot.push(&encode_commits(piece)) {
+                say!(self, "a piece: {error:?}");
+                return Ok(false);
+            }
+        }
+        self.meanwhile()?;
+        if !self.disk.is_calm() && self.random.u32(..5) == 0 {
+            return Ok(false);
+        }
+        let answer = snapshot.finish(b"");
+        say!(self, "snapshot {answer:?}");
+        if answer.is_ok() {
+            self.all_durable();
+        }
+        Ok(answer.is_ok())
+    }
+
+    fn scrub(&mut self) -> Outcome {
+        let (engine, notes) = (self.engine().clone(), self.notes.clone());
+        let mut outcome = Ok(());
+        let answer = engine.scrub(&ScrubOptions::default(), &[], notes.as_ref(), &mut |_| {
+            outcome = std::mem::replace(&mut outcome, Ok(())).and_then(|()| self.meanwhile());
+            self.random.u32(..20) > 0
+        });
+        say!(self, "scrub {answer:?}");
+        outcome?;
+        if let Ok(report) = answer {
+            let wrong = report.damages.iter().find(|damage| damage.what == DamageKind::Chunk);
+            ensure!(wrong.is_none() || self.is_damaged(), "the scrub found {wrong:?}");
+        }
         Ok(())
     }
 
@@ -534,20 +630,29 @@ impl World {
         self.disk.stop();
         self.stores.clear();
         self.disk.go_on();
-        self.rows.lose_process(&mut self.random);
+        self.lose_process();
         self.forget_queued();
         self.open()
     }
 
     fn lose_power(&mut self) {
         self.disk.lose_power();
-        self.rows.lose_process(&mut self.random);
+        self.lose_process();
         for fact in &mut self.facts {
             if let There::UntilPowerCut(_) = fact.there {
                 fact.there = There::Maybe;
             }
         }
         self.forget_queued();
+    }
+
+    fn lose_process(&mut self) {
+        self.rows.lose_process(&mut self.random);
+        self.notes = Arc::default();
+        if self.plan.rows_kept && self.plan.rows_lost && self.random.u32(..4) == 0 {
+            say!(self, "the rows are lost");
+            self.rows = Arc::new(Rows::new(true));
+        }
     }
 
     fn forget_queued(&mut self) {
@@ -766,14 +871,19 @@ impl World {
         if !self.is_damaged() {
             self.check(false)?;
         }
+        let forget = self.may_forget() && self.random.bool();
+        if !forget {
+            let sealed = self.try_snapshot()?;
+            ensure!(sealed || self.is_damaged(), "no snapshot on a good disk");
+        }
         let options = CompactOptions {
             live_share_min: 0.5,
             commits_kept_from: LogPosition {
-                pack: if self.plan.rows_kept { u32::MAX } else { 0 },
+                pack: if forget { u32::MAX } else { 0 },
                 offset: 0,
             },
         };
-        self.forgets_batches |= self.plan.rows_kept;
+        self.forgets_batches |= forget;
         for _ in 0..2 {
             let compacted = self.engine().compact(&options);
             say!(self, "compact {compacted:?}");
@@ -782,14 +892,16 @@ impl World {
             self.close()?;
             self.disk.set_calm(true);
         }
-        if self.is_damaged() || !self.plan.rows_kept {
+        self.check_rebuilt()?;
+        if self.is_damaged() {
             return Ok(());
         }
         // Record heads and footers, and what the pack that is being written may have of its own.
         let record = |place: &crate::pack::ChunkPlace| place.len as usize + 160;
         let live: usize = self.rows.places().values().map(record).sum();
+        let batches: usize = self.rows.commits().iter().map(|(_, batch)| batch.len() + 64).sum();
         ensure!(
-            self.disk.used() <= 2 * live + 3 * (8 << 10),
+            self.disk.used() <= 2 * (live + batches) + 3 * (8 << 10),
             "{} bytes are used, for {live} bytes of chunks",
             self.disk.used()
         );
