@@ -185,7 +185,7 @@ pub(crate) struct Collect {
     pub(crate) grace_seconds: u64,
     /// Bytes a second of indexes read and of chunks moved to get space back; `0` is no limit. Default `67108864`.
     pub(crate) bytes_per_second: u64,
-    /// Packs are written anew until what is deleted takes at most this share of what is not, above 0. Default `0.05`.
+    /// Packs are written anew until what is deleted takes at most this share of what is not, above 0. Default `0.03`.
     pub(crate) dead_share: f64,
     /// Begin no collection, and have one that runs wait. Default `false`.
     pub(crate) paused: bool,
@@ -347,7 +347,7 @@ impl Default for Collect {
             lease_seconds: 24 * 60 * 60,
             grace_seconds: 600,
             bytes_per_second: 64 << 20,
-            dead_share: 0.05,
+            dead_share: 0.03,
             paused: false,
         }
     }

@@ -7,7 +7,7 @@ use std::io::{BufRead as _, BufReader};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, kill_process};
 use tempfile::TempDir;
@@ -145,10 +145,15 @@ impl Drop for Daemon {
 }
 
 /// Looks again and again, without a pause that would be a guess.
-pub(crate) fn wait_until(what: &str, mut is_so: impl FnMut() -> bool) {
+pub(crate) fn wait_until(what: &str, is_so: impl FnMut() -> bool) {
+    wait_until_for(what, HANG, is_so);
+}
+
+/// The same, for as long as this at most.
+pub(crate) fn wait_until_for(what: &str, most: Duration, mut is_so: impl FnMut() -> bool) {
     let begun = Instant::now();
     while !is_so() {
-        assert!(begun.elapsed() < HANG, "still waiting: {what}");
+        assert!(begun.elapsed() < most, "still waiting: {what}");
         std::thread::yield_now();
     }
 }
