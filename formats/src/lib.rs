@@ -32,10 +32,10 @@ pub use frame::{FrameError, Level, compress_frame, decompress_frame, decompress_
 pub use id::{ChunkId, ParseChunkIdError};
 pub use index::{ChunkIndex, ChunkSpan, IndexEncoder, IndexError, NullChunk};
 pub use pack::{
-    DomainId, PACK_HAS_SNAPSHOTS, PACK_HEADER_LEN, PACK_LEN_MAX, PACK_TAIL_LEN, PackEntry, PackError, PackFooter,
-    PackHeader, PackTail, PackUuid, RECORD_HEAD_LEN, RECORD_LEN_MAX, RECORD_PREFIX_LEN_MAX, RecordHead, RecordKind,
-    RecordSpan, Removal, SNAPSHOT_HEAD_LEN, SnapshotEnd, SnapshotHead, SnapshotUuid, find_record, payload_crc,
-    skippable_head,
+    DomainId, GONE_LEN_MAX, GONE_MAX, GoneChunk, PACK_HAS_SNAPSHOTS, PACK_HEADER_LEN, PACK_LEN_MAX, PACK_TAIL_LEN,
+    PackEntry, PackError, PackFooter, PackHeader, PackTail, PackUuid, RECORD_HEAD_LEN, RECORD_LEN_MAX,
+    RECORD_PREFIX_LEN_MAX, RecordHead, RecordKind, RecordSpan, Removal, SNAPSHOT_HEAD_LEN, SnapshotEnd, SnapshotHead,
+    SnapshotUuid, find_record, payload_crc, skippable_head,
 };
 pub use protocol::{
     ABORT_REASON_LEN_MAX, Frame, FrameDecoder, HelloFlags, PROTOCOL_FRAME_LEN_MAX, ProtocolError, push_chunk_head,

@@ -15,6 +15,7 @@ mod object;
 mod open;
 mod pack;
 mod rate;
+mod remote;
 mod sealing;
 #[cfg(any(test, feature = "sim"))]
 pub mod sim;
@@ -29,6 +30,7 @@ use cairn_formats::{ChunkForm, ChunkId, EncodedChunk, StorableChunk};
 
 pub use backend::flat::{FlatOptions, FlatStore, StoredChunk, SyncPolicy};
 pub use backend::http::{Authorization, Cookie, HttpOptions, HttpStore, Proxy};
+pub use backend::remote::packs::{Ownership, RemotePackOptions, RemotePacks};
 pub use backend::s3::{S3Configured, S3Credentials, S3Keys, S3Options};
 pub use backend::sftp::SftpOptions;
 pub use backend::ssh::{SshOptions, SshPush, SshPushed, SshStore};
@@ -49,6 +51,7 @@ pub use pack::{
     Watermark,
 };
 pub use rate::RateLimit;
+pub use remote::{RemoteKind, init_remote_packs, open_remote};
 pub use sealing::Sealing;
 pub use verified::VerifiedChunks;
 pub use wrapper::cache::{CacheOptions, CacheStore};

@@ -5,11 +5,11 @@ use std::sync::Arc;
 
 use cairn_formats::{ChunkForm, DigestAlgorithm};
 
-use crate::backend::remote::patience::Patience;
-use crate::backend::remote::store::{RemoteOptions, RemoteStore};
-use crate::backend::s3::{Bucket, S3Options};
-use crate::backend::sftp::{Folder, Holds, SftpOptions};
-use crate::location::{LaterLocation, Location, LocationError, S3Location, SshLocation};
+use crate::backend::remote::packs::RemotePackOptions;
+use crate::backend::s3::S3Options;
+use crate::backend::sftp::SftpOptions;
+use crate::location::{LaterLocation, Location, LocationError};
+use crate::remote::{open_bucket, open_sftp};
 use crate::{Behind, ChunkStore, Error, FailoverGroup, HttpOptions, HttpStore, LocalStore, MirrorOptions, MirrorStore};
 use crate::{Prune, Result, Sealing, SshOptions, SshStore, StoreChain, StoreName, Suspect, SyncPolicy};
 
@@ -32,6 +32,8 @@ pub struct StoreOptions {
     pub on_suspect: fn(&StoreName, &Suspect),
     /// Hears of members of a mirror that fall behind, and of their catching up.
     pub on_behind: fn(&StoreName, &Behind),
+    /// How packs in a bucket or behind SFTP are written and kept at hand.
+    pub packs: RemotePackOptions,
     /// How a server is talked to, S3 ones too.
     pub http: HttpOptions,
     /// How a bucket is opened.
@@ -53,6 +55,7 @@ impl Default for StoreOptions {
             digest: DigestAlgorithm::default(),
             on_suspect: |_, _| {},
             on_behind: |_, _| {},
+            packs: RemotePackOptions::default(),
             http: HttpOptions::default(),
             s3: S3Options::default(),
             ssh: SshOptions::default(),
@@ -232,49 +235,6 @@ pub fn open_prunable_spec(spec: &StoreSpec) -> Result<Arc<dyn Prune>> {
                 action: "open",
                 source: "stores that stand in for each other are only read: name one of them".into(),
             })
-        }
-    }
-}
-
-fn open_bucket(location: &S3Location, options: &StoreOptions) -> Result<RemoteStore<Bucket>> {
-    let name = StoreName::new(location.to_string());
-    let bucket = Bucket::open(location, location.key(), &options.s3, &options.http)
-        .map_err(|fault| fault.into_error(&name, "open"))?;
-    RemoteStore::new(
-        name,
-        bucket,
-        options.remote(options.http.concurrency, options.http.patience()),
-    )
-}
-
-fn open_sftp(location: &SshLocation, options: &StoreOptions) -> Result<RemoteStore<Folder>> {
-    let folder = Folder::open(
-        location,
-        location.path(),
-        Holds::Chunks {
-            read_only: options.read_only,
-        },
-        SftpOptions {
-            sync: options.sftp.sync && options.sync == SyncPolicy::Sync,
-            ..options.sftp.clone()
-        },
-        options.http.clone(),
-    );
-    RemoteStore::new(
-        StoreName::new(location.to_string()),
-        folder,
-        options.remote(options.http.concurrency, options.http.patience()),
-    )
-}
-
-impl StoreOptions {
-    fn remote(&self, concurrency: usize, patience: Patience) -> RemoteOptions {
-        RemoteOptions {
-            form: self.form,
-            read_only: self.read_only,
-            sealing: self.sealing.clone(),
-            concurrency,
-            patience,
         }
     }
 }

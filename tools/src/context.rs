@@ -149,6 +149,7 @@ impl Context {
             digest: self.digest,
             on_suspect: warn_of,
             on_behind: warn_of_member,
+            packs: cairn_store::RemotePackOptions::default(),
             ssh: SshOptions {
                 ssh: std::env::var_os("CASYNC_SSH_PATH").unwrap_or_else(|| "ssh".into()),
                 remote: std::env::var("CASYNC_REMOTE_PATH").unwrap_or_else(|_| "casync".to_owned()),

@@ -11,7 +11,7 @@ mod weak_link;
 
 use std::net::TcpListener;
 
-pub use s3::{ACCESS_KEY, S3Server, SECRET_KEY};
+pub use s3::{ACCESS_KEY, S3Server, S3Trouble, SECRET_KEY};
 pub use sshd::Sshd;
 pub use weak_link::WeakLink;
 

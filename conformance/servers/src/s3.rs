@@ -1,14 +1,17 @@
-//! An S3 server over a folder (`s3s-fs`), in this process.
+//! An S3 server over a folder (`s3s-fs`), in this process. It counts requests, and fails when it is told to.
 
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex};
 
+use futures_util::StreamExt as _;
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use hyper_util::server::conn::auto::Builder;
 use s3s::auth::SimpleAuth;
 use s3s::dto::*;
 use s3s::service::S3ServiceBuilder;
-use s3s::{S3, S3Request, S3Response, S3Result, s3_error};
+use s3s::{S3, S3Error, S3ErrorCode, S3Request, S3Response, S3Result, s3_error};
 use s3s_fs::FileSystem;
 use tempfile::TempDir;
 use tokio::net::TcpListener;
@@ -24,6 +27,63 @@ pub struct S3Server {
     address: SocketAddr,
     folder: TempDir,
     runtime: Option<Runtime>,
+    ledger: Arc<Ledger>,
+}
+
+/// What a request comes to instead of its answer.
+#[derive(Clone, Debug)]
+pub enum S3Trouble {
+    /// This code of S3's, `InternalError`, and nothing is done.
+    Answer(&'static str),
+    /// All goes well: for those before the one that does not.
+    None,
+    /// Nothing is done or answered.
+    Silence,
+    /// It is done, and answered with 500.
+    Lost,
+}
+
+#[derive(Debug, Default)]
+struct Ledger {
+    counts: Mutex<BTreeMap<&'static str, u64>>,
+    /// Operation, how often, what.
+    troubles: Mutex<Vec<(&'static str, usize, S3Trouble)>>,
+}
+
+impl Ledger {
+    /// Counts a request. Returns whether its answer is to be lost.
+    async fn enter(&self, operation: &'static str) -> S3Result<bool> {
+        *self.counts.lock().unwrap().entry(operation).or_default() += 1;
+        let trouble = {
+            let mut troubles = self.troubles.lock().unwrap();
+            let found = troubles.iter_mut().find(|(of, left, _)| *of == operation && *left > 0);
+            found.map(|(_, left, trouble)| {
+                *left -= 1;
+                trouble.clone()
+            })
+        };
+        match trouble {
+            None | Some(S3Trouble::None) => Ok(false),
+            Some(S3Trouble::Lost) => Ok(true),
+            Some(S3Trouble::Silence) => std::future::pending().await,
+            Some(S3Trouble::Answer(code)) => {
+                let code = S3ErrorCode::from_bytes(code.as_bytes()).unwrap();
+                Err(S3Error::with_message(code, "the test wants it so"))
+            }
+        }
+    }
+}
+
+/// An error that is answered once all has been heard: a client that still sends would see its connection break instead.
+async fn after(body: Option<StreamingBlob>, error: S3Error) -> S3Error {
+    if let Some(mut body) = body {
+        while let Some(Ok(_)) = body.next().await {}
+    }
+    error
+}
+
+fn unless_lost<T>(answer: S3Result<T>, lost: bool) -> S3Result<T> {
+    if lost { Err(s3_error!(InternalError)) } else { answer }
 }
 
 impl S3Server {
@@ -45,9 +105,11 @@ impl S3Server {
     }
 
     fn start_in(folder: TempDir) -> Self {
+        let ledger = Arc::new(Ledger::default());
         let mut service = S3ServiceBuilder::new(Buckets {
             root: folder.path().to_owned(),
             files: FileSystem::new(folder.path()).unwrap(),
+            ledger: ledger.clone(),
         });
         service.set_auth(SimpleAuth::from_single(ACCESS_KEY, SECRET_KEY));
         let service = service.build();
@@ -73,7 +135,28 @@ impl S3Server {
             address,
             folder,
             runtime: Some(runtime),
+            ledger,
         }
+    }
+
+    /// Requests so far, by operation.
+    pub fn counts(&self) -> BTreeMap<&'static str, u64> {
+        self.ledger.counts.lock().unwrap().clone()
+    }
+
+    /// Requests so far.
+    pub fn requests(&self) -> u64 {
+        self.counts().values().sum()
+    }
+
+    /// The next `times` requests of an operation (`put_object`) come to this.
+    pub fn fail(&self, operation: &'static str, times: usize, trouble: S3Trouble) {
+        self.ledger.troubles.lock().unwrap().push((operation, times, trouble));
+    }
+
+    /// From now on all goes well.
+    pub fn heal(&self) {
+        self.ledger.troubles.lock().unwrap().clear();
     }
 
     /// Where it listens.
@@ -114,13 +197,19 @@ impl Drop for S3Server {
 struct Buckets {
     root: PathBuf,
     files: FileSystem,
+    ledger: Arc<Ledger>,
 }
 
 #[async_trait::async_trait]
 impl S3 for Buckets {
     async fn put_object(&self, request: S3Request<PutObjectInput>) -> S3Result<S3Response<PutObjectOutput>> {
+        let mut request = request;
+        let lost = match self.ledger.enter("put_object").await {
+            Ok(lost) => lost,
+            Err(error) => return Err(after(request.input.body.take(), error).await),
+        };
         if self.root.join(&request.input.bucket).exists() {
-            return self.files.put_object(request).await;
+            return unless_lost(self.files.put_object(request).await, lost);
         }
         Err(s3_error!(NoSuchBucket))
     }
@@ -129,51 +218,64 @@ impl S3 for Buckets {
         &self,
         mut request: S3Request<ListObjectsV2Input>,
     ) -> S3Result<S3Response<ListObjectsV2Output>> {
+        let lost = self.ledger.enter("list_objects_v2").await?;
         request.input.delimiter = request.input.delimiter.filter(|delimiter| !delimiter.is_empty());
-        self.files.list_objects_v2(request).await
+        unless_lost(self.files.list_objects_v2(request).await, lost)
     }
 
     async fn get_object(&self, request: S3Request<GetObjectInput>) -> S3Result<S3Response<GetObjectOutput>> {
-        self.files.get_object(request).await
+        let lost = self.ledger.enter("get_object").await?;
+        unless_lost(self.files.get_object(request).await, lost)
     }
 
     async fn head_object(&self, request: S3Request<HeadObjectInput>) -> S3Result<S3Response<HeadObjectOutput>> {
-        self.files.head_object(request).await
+        let lost = self.ledger.enter("head_object").await?;
+        unless_lost(self.files.head_object(request).await, lost)
     }
 
     async fn delete_object(&self, request: S3Request<DeleteObjectInput>) -> S3Result<S3Response<DeleteObjectOutput>> {
-        self.files.delete_object(request).await
+        let lost = self.ledger.enter("delete_object").await?;
+        unless_lost(self.files.delete_object(request).await, lost)
     }
 
     async fn delete_objects(
         &self,
         request: S3Request<DeleteObjectsInput>,
     ) -> S3Result<S3Response<DeleteObjectsOutput>> {
-        self.files.delete_objects(request).await
+        let lost = self.ledger.enter("delete_objects").await?;
+        unless_lost(self.files.delete_objects(request).await, lost)
     }
 
     async fn create_multipart_upload(
         &self,
         request: S3Request<CreateMultipartUploadInput>,
     ) -> S3Result<S3Response<CreateMultipartUploadOutput>> {
-        self.files.create_multipart_upload(request).await
+        let lost = self.ledger.enter("create_multipart_upload").await?;
+        unless_lost(self.files.create_multipart_upload(request).await, lost)
     }
 
     async fn upload_part(&self, request: S3Request<UploadPartInput>) -> S3Result<S3Response<UploadPartOutput>> {
-        self.files.upload_part(request).await
+        let mut request = request;
+        let lost = match self.ledger.enter("upload_part").await {
+            Ok(lost) => lost,
+            Err(error) => return Err(after(request.input.body.take(), error).await),
+        };
+        unless_lost(self.files.upload_part(request).await, lost)
     }
 
     async fn complete_multipart_upload(
         &self,
         request: S3Request<CompleteMultipartUploadInput>,
     ) -> S3Result<S3Response<CompleteMultipartUploadOutput>> {
-        self.files.complete_multipart_upload(request).await
+        let lost = self.ledger.enter("complete_multipart_upload").await?;
+        unless_lost(self.files.complete_multipart_upload(request).await, lost)
     }
 
     async fn abort_multipart_upload(
         &self,
         request: S3Request<AbortMultipartUploadInput>,
     ) -> S3Result<S3Response<AbortMultipartUploadOutput>> {
-        self.files.abort_multipart_upload(request).await
+        let lost = self.ledger.enter("abort_multipart_upload").await?;
+        unless_lost(self.files.abort_multipart_upload(request).await, lost)
     }
 }

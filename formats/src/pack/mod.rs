@@ -9,6 +9,7 @@
 //! or that somebody uploaded as the bytes of a chunk, is none.
 
 mod footer;
+mod gone;
 mod header;
 mod record;
 mod removal;
@@ -17,6 +18,7 @@ mod snapshot;
 mod tests;
 
 pub use footer::{PACK_TAIL_LEN, PackFooter, PackTail};
+pub use gone::{GONE_LEN_MAX, GONE_MAX, GoneChunk};
 pub use header::{PACK_HAS_SNAPSHOTS, PACK_HEADER_LEN, PackHeader, PackUuid};
 pub use record::{
     DomainId, PackEntry, RECORD_HEAD_LEN, RECORD_LEN_MAX, RECORD_PREFIX_LEN_MAX, RecordHead, RecordKind, RecordSpan,

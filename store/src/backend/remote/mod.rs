@@ -1,10 +1,12 @@
 //! What the backends behind a network have in common: a thread for their connections, bounded parallelism, tries with
-//! back-off, bodies of bounded length; and, for those that hold named files (S3, SFTP), casync's layout over them.
+//! back-off, bodies of bounded length; and, for those that hold named files (S3, SFTP), casync's layout over them (`store.rs`) or
+//! packs (`packs/`).
 //!
 //! HTTP uses the first part alone: it has no listing, and its servers have habits of their own with the two forms.
 
 pub(crate) mod body;
 pub(crate) mod file;
+pub(crate) mod packs;
 pub(crate) mod patience;
 pub(crate) mod store;
 pub(crate) mod workers;

@@ -26,10 +26,11 @@ pub(crate) const STORED_LEN_MAX: usize = CHUNK_LEN_MAX + CHUNK_LEN_MAX / 128 + 4
 /// A chunk store on named files.
 pub(crate) struct RemoteStore<F> {
     shared: Arc<Shared<F>>,
-    workers: Workers,
+    workers: Arc<Workers>,
 }
 
 /// How it is opened.
+#[derive(Clone)]
 pub(crate) struct RemoteOptions {
     /// The form that is looked for first.
     pub(crate) form: ChunkForm,
@@ -45,7 +46,7 @@ pub(crate) struct RemoteOptions {
 
 struct Shared<F> {
     name: StoreName,
-    files: F,
+    files: Arc<F>,
     read_only: bool,
     sealing: Sealing,
     patience: Patience,
@@ -54,14 +55,9 @@ struct Shared<F> {
 }
 
 impl<F: Files> RemoteStore<F> {
-    /// Prepares a store; nothing is asked yet.
-    pub(crate) fn new(name: StoreName, files: F, options: RemoteOptions) -> Result<Self> {
-        let workers = Workers::start(options.concurrency).map_err(|source| Error::Unavailable {
-            store: name.clone(),
-            action: "start its network thread",
-            source: source.into(),
-        })?;
-        Ok(Self {
+    /// Prepares a store; nothing is asked yet. The connections of `files` belong to the thread of `workers`.
+    pub(crate) fn new(name: StoreName, files: Arc<F>, workers: Arc<Workers>, options: RemoteOptions) -> Self {
+        Self {
             shared: Arc::new(Shared {
                 name,
                 files,
@@ -71,7 +67,7 @@ impl<F: Files> RemoteStore<F> {
                 plain_first: AtomicBool::new(options.form == ChunkForm::Plain),
             }),
             workers,
-        })
+        }
     }
 
     /// Runs `job` on `count` items until one fails, whose error is returned, or `take` does.

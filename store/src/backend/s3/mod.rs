@@ -5,6 +5,7 @@
 //! servers answer for any missing object to those who may not list.
 
 mod credentials;
+mod packs;
 mod service;
 
 use std::error::Error as StdError;
@@ -321,4 +322,4 @@ fn region_of(host: &str) -> Option<&str> {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

@@ -9,6 +9,7 @@ use object_store::ClientOptions;
 use object_store::client::{
     HttpClient, HttpConnector, HttpError, HttpErrorKind, HttpRequest, HttpResponse, HttpService,
 };
+use reqwest::header::{HeaderValue, IF_NONE_MATCH};
 use reqwest::{Client, Method, StatusCode};
 
 use crate::backend::http::HttpOptions;
@@ -121,7 +122,15 @@ impl HttpConnector for Connector {
 
 #[async_trait::async_trait]
 impl HttpService for Service {
-    async fn call(&self, request: HttpRequest) -> Result<HttpResponse, HttpError> {
+    async fn call(&self, mut request: HttpRequest) -> Result<HttpResponse, HttpError> {
+        // The end of an upload in parts: `object_store` has no word for "only if nothing is there", and S3 does not want this
+        // header signed.
+        let ends_an_upload = request.uri().query().is_some_and(|query| query.contains("uploadId="));
+        if request.method() == Method::POST && ends_an_upload {
+            request
+                .headers_mut()
+                .insert(IF_NONE_MATCH, HeaderValue::from_static("*"));
+        }
         let client = match request.uri().scheme_str() {
             Some("https") => &self.tls,
             _ => &self.plain,

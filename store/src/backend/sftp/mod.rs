@@ -8,6 +8,7 @@
 //! leaves a temporary name, which `prune` removes when it is old.
 
 mod login;
+mod packs;
 mod session;
 mod trust;
 
@@ -222,9 +223,9 @@ impl Folder {
         }
     }
 
-    async fn write_once(&self, session: Arc<Session>, name: &str, body: &Bytes) -> Result<(), Trouble> {
-        let path = self.path(name);
-        let (folder, _) = path.rsplit_once('/').unwrap_or(("", &path));
+    /// Writes a file under a temporary name in the folder of `path`, durable where the server can. Returns its path.
+    async fn write_temporary(&self, session: &Session, path: &str, body: &Bytes) -> Result<String, Trouble> {
+        let (folder, _) = path.rsplit_once('/').unwrap_or(("", path));
         let temporary = format!("{folder}/{TEMPORARY}{:016x}", fastrand::u64(..));
         let handle = match session.create(&temporary).await {
             Err(Trouble::Missing) if self.holds != Holds::Indexes => {
@@ -255,11 +256,22 @@ impl Folder {
             Err(trouble) if trouble.breaks_the_connection() => Ok(()),
             _ => session.close(handle).await,
         };
-        let outcome = match written.and(closed) {
-            Ok(()) => session.replace(&temporary, &path).await,
-            failed => failed,
-        };
-        let outcome = match outcome {
+        match written.and(closed) {
+            Ok(()) => Ok(temporary),
+            Err(trouble) => {
+                if !trouble.breaks_the_connection() {
+                    // The first error is the one to tell.
+                    let _ = session.remove(&temporary).await;
+                }
+                Err(trouble)
+            }
+        }
+    }
+
+    async fn write_once(&self, session: Arc<Session>, name: &str, body: &Bytes) -> Result<(), Trouble> {
+        let path = self.path(name);
+        let temporary = self.write_temporary(&session, &path, body).await?;
+        let outcome = match session.replace(&temporary, &path).await {
             Err(Trouble::CannotReplace) if self.holds != Holds::Indexes => {
                 match session.stat(&path).await? {
                     // Somebody else's, equal by its name.
@@ -394,4 +406,4 @@ impl fmt::Debug for Folder {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

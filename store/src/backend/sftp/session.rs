@@ -122,6 +122,8 @@ pub(super) struct Stat {
 pub(super) struct Entry {
     pub(super) name: String,
     pub(super) is_file: bool,
+    /// Bytes, of a file.
+    pub(super) len: u64,
     pub(super) changed: SystemTime,
 }
 
@@ -285,6 +287,42 @@ impl Session {
         Ok(body.finish()?)
     }
 
+    /// The bytes `start..end` of a file, `None` where there is none. Errors: [`Trouble::Short`] where it ends before.
+    pub(super) async fn read_range(
+        &self,
+        path: &str,
+        start: u64,
+        end: u64,
+        rate: Option<&RateLimit>,
+    ) -> Result<Option<Bytes>, Trouble> {
+        let opened = self.sftp.open(path, OpenFlags::READ, FileAttributes::empty()).await;
+        let handle = match opened.map_err(Trouble::from) {
+            Ok(opened) => opened.handle,
+            Err(Trouble::Missing) => return Ok(None),
+            Err(trouble) => return Err(trouble),
+        };
+        let piece_len = self.extensions.read_len;
+        let starts = (start..end).step_by(usize::try_from(piece_len).unwrap_or(usize::MAX));
+        let reads = starts.map(|at| self.read_piece(&handle, at, piece_len.min(end - at)));
+        let mut pieces = stream::iter(reads).buffered(PIECES_IN_FLIGHT);
+        let mut bytes = Vec::with_capacity(usize::try_from(end.saturating_sub(start)).unwrap_or(0));
+        let read = loop {
+            match pieces.next().await {
+                Some(Ok(piece)) => {
+                    rate::pause_for(rate, piece.len()).await;
+                    bytes.extend_from_slice(&piece);
+                }
+                Some(Err(trouble)) => break Err(trouble),
+                None => break Ok(()),
+            }
+        };
+        drop(pieces);
+        let closed = self.sftp.close(handle).await;
+        read?;
+        closed?;
+        Ok(Some(bytes.into()))
+    }
+
     /// Exactly these bytes: a server may give fewer than it was asked for, but not none.
     async fn read_piece(&self, handle: &str, start: u64, len: u64) -> Result<Vec<u8>, Trouble> {
         let mut piece = Vec::new();
@@ -364,6 +402,19 @@ impl Session {
         }
     }
 
+    /// Gives a file a name that nothing has. Returns `false` where something has it; the protocol's own rename replaces nothing
+    /// (draft-ietf-secsh-filexfer-02, section 6.5).
+    pub(super) async fn rename_to_new(&self, from: &str, to: &str) -> Result<bool, Trouble> {
+        match self.sftp.rename(from, to).await.map_err(Trouble::from) {
+            Ok(_) => Ok(true),
+            Err(trouble) if trouble.breaks_the_connection() => Err(trouble),
+            Err(trouble) => match self.stat(to).await? {
+                Some(_) => Ok(false),
+                None => Err(trouble),
+            },
+        }
+    }
+
     /// Deletes a file. Errors: [`Trouble::Missing`].
     pub(super) async fn remove(&self, path: &str) -> Result<(), Trouble> {
         self.sftp.remove(path).await?;
@@ -398,6 +449,7 @@ impl Session {
             match self.sftp.readdir(handle.as_str()).await {
                 Ok(page) => entries.extend(page.files.into_iter().map(|file| Entry {
                     is_file: stat_of(&file.attrs).is_file,
+                    len: stat_of(&file.attrs).len,
                     changed: SystemTime::UNIX_EPOCH + Duration::from_secs(file.attrs.mtime.unwrap_or(0).into()),
                     name: file.filename,
                 })),

@@ -16,7 +16,7 @@ use crate::{
 };
 
 /// Options for tests: pauses too short to notice.
-fn quick(server: &Sshd) -> StoreOptions {
+pub(crate) fn quick(server: &Sshd) -> StoreOptions {
     StoreOptions {
         http: HttpOptions {
             error_retry_base_interval: Duration::from_micros(1),

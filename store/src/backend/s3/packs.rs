@@ -1,0 +1,188 @@
+//! Packs as objects: ranged reads, uploads in parts, and objects that are made only where none is.
+
+use std::time::Duration;
+
+use bytes::{Bytes, BytesMut};
+use futures_util::StreamExt as _;
+use object_store::multipart::MultipartStore as _;
+use object_store::path::Path;
+use object_store::{GetOptions, GetRange, ObjectStore as _, PutMode, PutOptions};
+use reqwest::StatusCode;
+
+use super::service::S3Fault;
+use super::{Bucket, PAGE_LEN, failed};
+use crate::backend::remote::packs::{FOLDER, FilePage, PackFiles};
+use crate::backend::remote::patience::Patience;
+use crate::backend::remote::{Fault, Files as _, Try};
+use crate::rate;
+
+/// Bytes a second below which an upload is taken for stuck; the time for one request comes on top.
+const SLOWEST: u64 = 128 << 10;
+
+/// S3's own limit, for all parts but the last.
+const PART_LEN_MIN: usize = 5 << 20;
+
+impl PackFiles for Bucket {
+    async fn read_range(&self, name: &str, start: u64, end: u64) -> Try<Option<Bytes>> {
+        let path = self.path(name)?;
+        let options = GetOptions {
+            range: Some(GetRange::Bounded(start..end)),
+            ..GetOptions::default()
+        };
+        let begin = async { self.found(self.store.get_opts(&path, options).await) };
+        let Some(result) = self.timed(self.options.timeout, begin).await? else {
+            return Ok(None);
+        };
+        let len = end - start;
+        let mut bytes = BytesMut::with_capacity(usize::try_from(len).unwrap_or(0));
+        let mut pieces = result.into_stream();
+        let idle = self.options.idle_timeout;
+        // It may take as long as it keeps coming.
+        loop {
+            match tokio::time::timeout(idle, pieces.next()).await {
+                Ok(Some(piece)) => {
+                    let piece = piece.map_err(failed)?;
+                    rate::pause_for(self.options.rate_limit.as_deref(), piece.len()).await;
+                    bytes.extend_from_slice(&piece);
+                }
+                Ok(None) => break,
+                Err(_) => return Err(Fault::passing(format!("nothing more of the object within {idle:?}"))),
+            }
+        }
+        if bytes.len() as u64 != len {
+            let came = bytes.len();
+            return Err(Fault::passing(format!(
+                "{came} bytes came of {len} that were asked for"
+            )));
+        }
+        Ok(Some(bytes.freeze()))
+    }
+
+    async fn create(&self, name: &str, body: Bytes) -> Try<bool> {
+        rate::pause_for(self.options.rate_limit.as_deref(), body.len()).await;
+        let limit = self.upload_limit(body.len());
+        let put = async {
+            let path = self.path(name)?;
+            let options = PutOptions {
+                mode: PutMode::Create,
+                ..PutOptions::default()
+            };
+            match self.store.put_opts(&path, body.into(), options).await {
+                Ok(_) => Ok(true),
+                Err(object_store::Error::AlreadyExists { .. } | object_store::Error::Precondition { .. }) => Ok(false),
+                // Nothing but the bucket can be missing.
+                Err(error @ object_store::Error::NotFound { .. }) => Err(Fault::refused(error)),
+                Err(error) => Err(failed(error)),
+            }
+        };
+        self.timed(limit, put).await
+    }
+
+    async fn create_in_parts(
+        &self,
+        name: &str,
+        body: Bytes,
+        part_len: usize,
+        patience: &Patience,
+    ) -> Result<bool, Fault> {
+        let path = &Path::parse(format!("{}{name}", self.prefix)).map_err(|error| Fault::Refused(error.into()))?;
+        let begin = || async {
+            let begun = async { self.store.create_multipart(path).await.map_err(failed) };
+            self.timed(self.options.timeout, begun).await
+        };
+        let upload = &patience.insist(begin).await.map_err(Fault::from)?;
+        // As equal as they can be.
+        let count = body.len().div_ceil(part_len.max(2 * PART_LEN_MIN)).max(1);
+        let part_len = body.len().div_ceil(count).max(1);
+        let finish = async {
+            let parts = (0..body.len().div_ceil(part_len)).map(|part| {
+                let piece = body.slice(part * part_len..body.len().min((part + 1) * part_len));
+                async move { self.put_part(path, upload, part, piece, patience).await }
+            });
+            // One after the other: several packs are on their way at once.
+            let mut ids = Vec::new();
+            for part in parts {
+                ids.push(part.await?);
+            }
+            let complete = || async {
+                let completed = self.store.complete_multipart(path, upload, ids.clone());
+                let completed = async { completed.await.map(|_| true).map_err(failed) };
+                self.timed(self.upload_limit(body.len()), completed).await
+            };
+            patience.insist(complete).await.map_err(Fault::from)
+        };
+        let fault = match finish.await {
+            Ok(created) => return Ok(created),
+            Err(fault) => fault,
+        };
+        // The last answer may have been lost, or somebody has the name: whoever called looks.
+        if let Ok(Some(_)) = patience.insist(|| self.len(name)).await {
+            return Ok(false);
+        }
+        // Its parts cost room until the upload is given up; the first error is the one to tell.
+        let abort = async { self.store.abort_multipart(path, upload).await.map_err(failed) };
+        let _ = self.timed(self.options.timeout, abort).await;
+        Err(fault)
+    }
+
+    async fn list_packs(&self, after: Option<&str>) -> Try<FilePage> {
+        let list = async {
+            let prefix = self.path(FOLDER)?;
+            let objects = match after {
+                None => self.store.list(Some(&prefix)),
+                Some(after) => self.store.list_with_offset(Some(&prefix), &self.path(after)?),
+            };
+            let mut objects = objects.take(PAGE_LEN);
+            let mut page = FilePage::default();
+            while let Some(object) = objects.next().await {
+                let object = object.map_err(failed)?;
+                let name = object.location.as_ref().strip_prefix(&self.prefix);
+                page.files.extend(name.map(|name| (name.to_owned(), object.size)));
+            }
+            if page.files.len() == PAGE_LEN {
+                page.more_after = page.files.last().map(|(name, _)| name.clone());
+            }
+            Ok(page)
+        };
+        self.timed(self.options.timeout, list).await
+    }
+
+    async fn any_name(&self) -> Try<Option<String>> {
+        let page = self.list("", None).await?;
+        Ok(page.names.into_iter().next())
+    }
+
+    fn may_be_missing(&self, fault: &Fault) -> bool {
+        let Fault::Refused(source) = fault else {
+            return false;
+        };
+        matches!(source.downcast_ref(), Some(S3Fault::Status { status, .. }) if *status == StatusCode::FORBIDDEN)
+    }
+}
+
+impl Bucket {
+    async fn put_part(
+        &self,
+        path: &Path,
+        upload: &object_store::MultipartId,
+        part: usize,
+        piece: Bytes,
+        patience: &Patience,
+    ) -> Result<object_store::multipart::PartId, Fault> {
+        let put = || async {
+            rate::pause_for(self.options.rate_limit.as_deref(), piece.len()).await;
+            let put = async {
+                let put = self.store.put_part(path, upload, part, piece.clone().into());
+                put.await.map_err(failed)
+            };
+            self.timed(self.upload_limit(piece.len()), put).await
+        };
+        patience.insist(put).await.map_err(Fault::from)
+    }
+
+    /// How long one try of an upload may take.
+    fn upload_limit(&self, len: usize) -> Option<Duration> {
+        let transfer = Duration::from_secs(len as u64 / SLOWEST);
+        self.options.timeout.map(|timeout| timeout + transfer)
+    }
+}
