@@ -85,6 +85,8 @@ pub(crate) struct Store {
     pub(crate) kind: Option<Kind>,
     /// Bytes at which a pack is full and another is begun. Default `268435456`.
     pub(crate) pack_len: u64,
+    /// zstd level, -7 to 22, of chunks that come plain to packs; those that come compressed stay as they are. Default `1`.
+    pub(crate) frame_level: i32,
     /// Bytes of uploaded chunks that wait to be written to packs; further uploads wait. Default `16777216`.
     pub(crate) queue_len: usize,
     /// Bytes of memory for the index of places, what is cached of its files and what is not in them yet. Default `67108864`.
@@ -302,6 +304,7 @@ impl Default for Store {
             path: None,
             kind: None,
             pack_len: 256 << 20,
+            frame_level: 1,
             queue_len: 16 << 20,
             places_cache: 64 << 20,
             upstream: Vec::new(),
@@ -490,6 +493,12 @@ impl Config {
                 return wrong(
                     format!("stores.{name}.pack_len"),
                     &format!("{} is not from {PACK_LEN_LEAST} to {PACK_LEN_MAX}", store.pack_len),
+                );
+            }
+            if !(-7..=22).contains(&store.frame_level) {
+                return wrong(
+                    format!("stores.{name}.frame_level"),
+                    &format!("{} is not from -7 to 22", store.frame_level),
                 );
             }
             if store.queue_len < QUEUE_LEN_LEAST {
@@ -778,6 +787,7 @@ mod tests {
         refused("[stores.a]\ndigest = 'md5'", &["md5"]);
         refused("[stores.a]\nkind = 'tape'", &["tape"]);
         refused("[stores.a]\npack_len = 9", &["stores.a.pack_len"]);
+        refused("[stores.a]\nframe_level = 23", &["stores.a.frame_level"]);
         refused("[stores.a]\nqueue_len = 9", &["stores.a.queue_len"]);
         refused("[stores.a]\nplaces_cache = 9", &["stores.a.places_cache"]);
         refused(

@@ -11,7 +11,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
-use cairn_formats::ChunkId;
+use cairn_formats::{ChunkId, Level};
 use cairn_roots::{
     Access, Body, ChunkRoot, ChunkRootOptions, Grant, Handler, IndexKeeper, IndexNames, IndexRoot, IndexRootOptions,
     Token, VerifyReads, Workers, text,
@@ -25,7 +25,7 @@ use http::header::{CACHE_CONTROL, CONTENT_TYPE, HeaderMap, HeaderValue};
 use http::{Method, Request, Response, StatusCode};
 use hyper::body::Incoming;
 
-use crate::config::{self, Config, LogRequests};
+use crate::config::{self, Config, Kind, LogRequests};
 use crate::folders::{Folder, Folders, digest_of, log_behind, log_suspect};
 use crate::metrics::{EndpointMetrics, Metrics};
 pub(crate) use cairn_store::error_chain as chain;
@@ -199,6 +199,7 @@ impl StoreRoots {
             digest: digest_of(settings),
             access,
             verify_reads,
+            frame_level: (Config::kind(settings) == Kind::Packs).then(|| Level::new(settings.frame_level)),
             ask_for_heads,
         };
         let chunks = ChunkRoot::new(store, options, workers.clone());

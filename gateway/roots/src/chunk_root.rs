@@ -58,6 +58,9 @@ pub struct ChunkRootOptions {
     pub access: Access,
     /// When chunks are checked on the way out.
     pub verify_reads: VerifyReads,
+    /// Chunks that come plain are stored in frames of this level, for stores that hold nothing else; `None` stores them plain. A
+    /// frame that comes is kept as it is, unless other readers would refuse it.
+    pub frame_level: Option<Level>,
     /// Have the store say each time that a chunk is there: where chunks are collected, that is a promise that it has to know of.
     pub ask_for_heads: bool,
 }
@@ -252,7 +255,7 @@ impl ChunkRoot {
             Err(error) => return error.reply(),
         };
         let (store, workers, digest) = (Arc::clone(&self.store), self.workers.clone(), self.options.digest);
-        let sealing = self.sealing.clone();
+        let (sealing, level) = (self.sealing.clone(), self.options.frame_level);
         let stored = self.workers.run(move || {
             let _memory = upload.memory;
             let chunk = EncodedChunk {
@@ -261,7 +264,7 @@ impl ChunkRoot {
                 bytes: upload.bytes,
             };
             let chunk = sealing.open(store.name(), chunk).map_err(PutError::Sealed)?;
-            let chunk = verify(&chunk, digest, &workers).map_err(PutError::Bad)?;
+            let chunk = verify(&chunk, digest, level, &workers).map_err(PutError::Bad)?;
             store
                 .put_many(&[chunk])
                 .and_then(|()| store.flush())
@@ -412,8 +415,23 @@ fn with_content_range(mut response: Response<Body>, range: &str) -> Response<Bod
     response
 }
 
-fn verify(chunk: &EncodedChunk, digest: DigestAlgorithm, workers: &Workers) -> Result<StorableChunk, ChunkError> {
-    workers.open_bounded(|plain_len_max| chunk.clone().verify(digest, plain_len_max))
+fn verify(
+    chunk: &EncodedChunk,
+    digest: DigestAlgorithm,
+    level: Option<Level>,
+    workers: &Workers,
+) -> Result<StorableChunk, ChunkError> {
+    workers.open_bounded(|plain_len_max| match level {
+        // Raw blocks where it would hardly shrink.
+        Some(level) if chunk.form == ChunkForm::Plain => {
+            let chunk = chunk.open(digest, plain_len_max)?;
+            Ok(chunk.encode(ChunkForm::Compressed, level))
+        }
+        level => {
+            let level = level.unwrap_or(Level::DEFAULT);
+            chunk.clone().verify_at(digest, plain_len_max, level)
+        }
+    })
 }
 
 /// Has a damaged chunk moved aside, so that whoever has it can put it again: a put leaves alone what is there.

@@ -6,9 +6,9 @@ mod client;
 
 use std::sync::{Arc, Mutex};
 
-use cairn_formats::{ChunkId, DigestAlgorithm, EncodedChunk, Level, StorableChunk, compress_frame};
+use cairn_formats::{ChunkId, DigestAlgorithm, EncodedChunk, Level, StorableChunk, compress_frame, raw_frame};
 use cairn_roots::{Access, ChunkRoot, ChunkRootOptions, Grant, Token, WorkerOptions, Workers};
-use cairn_store::{ChunkStore, FlatOptions, FlatStore, StoreName};
+use cairn_store::{ChunkStore, FlatOptions, FlatStore, PackOptions, PackStore, StoreName};
 use client::{Sample, Server, files};
 use tempfile::TempDir;
 
@@ -68,6 +68,44 @@ fn statuses_of_a_writable_root() {
         Some("no-store"),
         "a 404 must not outlive the PUT that mends it"
     );
+}
+
+/// What a store of frames makes of uploads: plain bytes become a frame, raw blocks where nothing is won; one frame stays as its
+/// client made it; several become one.
+#[test]
+fn frames_are_chosen_as_chunks_come() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = Arc::new(PackStore::open(folder.path(), PackOptions::default()).unwrap().0);
+    let options = ChunkRootOptions {
+        access: writable(),
+        frame_level: Some(Level::new(1)),
+        ..ChunkRootOptions::default()
+    };
+    let root = ChunkRoot::new(store.clone(), options, Workers::new(WorkerOptions::default()));
+    let server = Server::start(root);
+    let stored = |sample: &Sample| store.get_many(&[sample.hex.parse().unwrap()]).remove(0).unwrap().bytes;
+    let text = Sample::new(&b"some words, again and again; ".repeat(1000));
+    assert_eq!(server.status("PUT", &text.plain_path(), &text.plain), 200);
+    assert!(stored(&text).len() < 1000);
+    let noise: Vec<u8> = (0..20_000_u64)
+        .flat_map(|n| *DigestAlgorithm::Sha256.id(&n.to_le_bytes()).as_bytes())
+        .collect();
+    let noise = Sample::new(&noise);
+    assert_eq!(server.status("PUT", &noise.plain_path(), &noise.plain), 200);
+    assert_eq!(stored(&noise), raw_frame(&noise.plain));
+    let client = Sample::new(&b"framed by its client ".repeat(500));
+    let frame = compress_frame(&client.plain, Level::new(12));
+    assert_eq!(server.status("PUT", &client.frame_path(), &frame), 200);
+    assert_eq!(stored(&client), frame);
+    let parts = Sample::new(&b"in two frames ".repeat(500));
+    let (one, other) = parts.plain.split_at(3000);
+    let frames = [
+        compress_frame(one, Level::DEFAULT),
+        compress_frame(other, Level::DEFAULT),
+    ]
+    .concat();
+    assert_eq!(server.status("PUT", &parts.frame_path(), &frames), 200);
+    assert_eq!(stored(&parts), compress_frame(&parts.plain, Level::new(1)));
 }
 
 #[test]
