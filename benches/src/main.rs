@@ -16,9 +16,11 @@ mod places;
 mod process;
 mod releases;
 mod serve;
+mod slow_disk;
 mod table;
 mod tools;
 mod trees;
+mod uploads;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -56,6 +58,9 @@ struct Arguments {
     /// Drop the files from the page cache before each run
     #[arg(long)]
     cold: bool,
+    /// Milliseconds that a flush takes, of the disks that ingest into packs is measured on besides (needs root)
+    #[arg(long, value_delimiter = ',')]
+    flush_ms: Vec<u64>,
     /// GiB of memory to take first and hold to the end. A virtual machine gives free pages back to its host and pays for each
     /// that it takes again more than for a copy of the page, which falls on whoever comes first; with most memory held, files
     /// take the pages of files
@@ -91,6 +96,8 @@ enum Part {
     Far,
     /// Reads through mount-index
     Mount,
+    /// Memory of the server while 64 clients upload; only when named
+    Uploads,
 }
 
 fn main() -> ExitCode {
@@ -133,7 +140,7 @@ fn run(arguments: &Arguments) -> Result<()> {
         add(ingest::run(scratch.path(), arguments.repeats)?);
     }
     if wanted(Part::Packs) {
-        add(packs::run(scratch.path(), arguments.repeats)?);
+        add(packs::run(scratch.path(), arguments.repeats, &arguments.flush_ms)?);
     }
     if wanted(Part::Places) {
         let (rows, records) = (arguments.rows, arguments.records);
@@ -142,6 +149,10 @@ fn run(arguments: &Arguments) -> Result<()> {
     // Only when asked for: it fetches from a package index.
     if arguments.only.contains(&Part::Releases) {
         add(releases::run(scratch.path())?);
+    }
+    // Only when asked for: it needs seventeen times the size.
+    if arguments.only.contains(&Part::Uploads) {
+        add(uploads::run(scratch.path(), arguments.size << 20)?);
     }
     if [Part::Blobs, Part::Serve, Part::Mount, Part::Trees, Part::Far]
         .into_iter()

@@ -16,6 +16,7 @@ use cairn_store::{
 };
 
 use crate::Result;
+use crate::slow_disk::SlowDisk;
 use crate::table::median;
 
 /// Chunks of one repeat.
@@ -24,14 +25,24 @@ const CHUNK_LEN: usize = 64 << 10;
 const WRITERS: usize = 16;
 /// Chunks that a writer puts before it waits for them to be durable.
 const BATCH: usize = 16;
+/// Bytes of a slow disk.
+const DISK_LEN: u64 = 12 << 30;
 /// Bytes of a write of the plain file that shows what the disk can do, synced after each.
 const PLAIN_WRITE: usize = 16 << 20;
 /// Chunks of the store that is asked for existence and read at random, and their length.
 const SMALL_CHUNKS: usize = 1_000_000;
 const SMALL_LEN: usize = 100;
 
-pub(crate) fn run(folder: &Path, repeats: usize) -> Result<String> {
-    Ok(format!("{}{}", ingest(folder, repeats)?, lookups(folder, repeats)?))
+/// - `flushes`: milliseconds that a flush of the disk takes; each is one more table of ingest.
+pub(crate) fn run(folder: &Path, repeats: usize, flushes: &[u64]) -> Result<String> {
+    let mut text = ingest(folder, repeats, "the disk of the scratch folder")?;
+    for &milliseconds in flushes {
+        let folder = tempfile::tempdir_in(folder)?;
+        let disk = SlowDisk::mount(folder.path(), DISK_LEN, Duration::from_millis(milliseconds))?;
+        let what = format!("a disk in memory whose flush takes {milliseconds} ms");
+        text += &ingest(&disk.at, repeats, &what)?;
+    }
+    Ok(text + &lookups(folder, repeats)?)
 }
 
 fn chunks(count: usize, len: usize, seed: u64) -> Vec<StorableChunk> {
@@ -48,7 +59,7 @@ fn chunks(count: usize, len: usize, seed: u64) -> Vec<StorableChunk> {
         .collect()
 }
 
-fn ingest(folder: &Path, repeats: usize) -> Result<String> {
+fn ingest(folder: &Path, repeats: usize, disk: &str) -> Result<String> {
     let chunks = chunks(CHUNKS, CHUNK_LEN, 11);
     let mut rows: Vec<(&str, Vec<f64>)> = [
         "pack store",
@@ -82,7 +93,7 @@ fn ingest(folder: &Path, repeats: usize) -> Result<String> {
     }
     let ours = median(rows[0].1.clone());
     let mut text = format!(
-        "\n### Ingest by {WRITERS} writers\n\n{CHUNKS} frames of {} KiB, each writer durable every {BATCH}; median of {repeats}, interleaved.\n\n\
+        "\n### Ingest by {WRITERS} writers\n\n{CHUNKS} frames of {} KiB, each writer durable every {BATCH}, on {disk}; median of {repeats}, interleaved.\n\n\
          | way | seconds | MiB/s | time / pack store |\n|---|---|---|---|\n",
         CHUNK_LEN >> 10
     );

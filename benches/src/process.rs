@@ -2,7 +2,9 @@
 
 use std::fs::{self, File};
 use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
@@ -42,30 +44,18 @@ pub(crate) fn measure(mut command: Command) -> Result<Usage> {
         .spawn()
         .map_err(|error| format!("{program} does not start: {error}"))?;
     let pid = child.id();
-    let ended = AtomicBool::new(false);
     let mut usage = Usage::default();
-    std::thread::scope(|scope| -> Result<()> {
-        let sampler = scope.spawn(|| {
-            let mut peak = 0;
-            while !ended.load(Ordering::Relaxed) {
-                peak = peak.max(anonymous(pid).unwrap_or(0));
-                std::thread::sleep(SAMPLE_EVERY);
-            }
-            peak
-        });
-        // Not reaped yet: a zombie's times and counters are final and can still be read.
-        let waited = waitid(
-            WaitId::Pid(Pid::from_child(&child)),
-            WaitIdOptions::EXITED | WaitIdOptions::NOWAIT,
-        );
-        usage.wall = start.elapsed().as_secs_f64();
-        ended.store(true, Ordering::Relaxed);
-        usage.anonymous = sampler.join().map_err(|_| "the memory sampler panicked")?;
-        waited?;
-        usage.cpu = cpu_seconds(pid)?;
-        usage.written = written(pid)?;
-        Ok(())
-    })?;
+    let peak = Peak::watch(pid);
+    // Not reaped yet: a zombie's times and counters are final and can still be read.
+    let waited = waitid(
+        WaitId::Pid(Pid::from_child(&child)),
+        WaitIdOptions::EXITED | WaitIdOptions::NOWAIT,
+    );
+    usage.wall = start.elapsed().as_secs_f64();
+    usage.anonymous = peak.end()?;
+    waited?;
+    usage.cpu = cpu_seconds(pid)?;
+    usage.written = written(pid)?;
     let status = child.wait()?;
     if !status.success() {
         let text = fs::read_to_string(messages.path())?;
@@ -79,6 +69,34 @@ pub(crate) fn measure(mut command: Command) -> Result<Usage> {
         .into());
     }
     Ok(usage)
+}
+
+/// Looks at a process's anonymous memory again and again.
+pub(crate) struct Peak {
+    ended: Arc<AtomicBool>,
+    sampler: JoinHandle<u64>,
+}
+
+impl Peak {
+    pub(crate) fn watch(pid: u32) -> Self {
+        let ended = Arc::new(AtomicBool::new(false));
+        let over = Arc::clone(&ended);
+        let sampler = std::thread::spawn(move || {
+            let mut peak = 0;
+            while !over.load(Ordering::Relaxed) {
+                peak = peak.max(anonymous(pid).unwrap_or(0));
+                std::thread::sleep(SAMPLE_EVERY);
+            }
+            peak
+        });
+        Self { ended, sampler }
+    }
+
+    /// The most that was seen, bytes.
+    pub(crate) fn end(self) -> Result<u64> {
+        self.ended.store(true, Ordering::Relaxed);
+        Ok(self.sampler.join().map_err(|_| "the memory sampler panicked")?)
+    }
 }
 
 /// Seconds of CPU a process has used so far, with the children it waited for.

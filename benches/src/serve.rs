@@ -27,10 +27,12 @@ const CONNECT_EVERY: Duration = Duration::from_millis(20);
 const START_WITHIN: Duration = Duration::from_secs(20);
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Program {
+pub(crate) enum Program {
     Nginx,
     Cairnd,
     CairndPacks,
+    /// With packs of its own, empty.
+    CairndEmpty,
     CairnChunkServer,
     Desync,
 }
@@ -41,6 +43,7 @@ impl Program {
             Self::Nginx => "nginx, one process, sendfile",
             Self::Cairnd => "cairnd, the same folder",
             Self::CairndPacks => "cairnd, packs",
+            Self::CairndEmpty => "cairnd, packs of its own",
             Self::CairnChunkServer => "cairn chunk-server",
             Self::Desync => "desync chunk-server",
         }
@@ -49,7 +52,7 @@ impl Program {
     /// What stands before the chunk's path.
     fn prefix(self) -> &'static str {
         match self {
-            Self::Cairnd | Self::CairndPacks => "/store/default/",
+            Self::Cairnd | Self::CairndPacks | Self::CairndEmpty => "/store/default/",
             Self::Nginx | Self::CairnChunkServer | Self::Desync => "/",
         }
     }
@@ -80,16 +83,18 @@ impl Program {
                     .arg(path);
                 command
             }
-            Self::Cairnd | Self::CairndPacks => {
+            Self::Cairnd | Self::CairndPacks | Self::CairndEmpty => {
                 let name = format!("{self:?}");
-                let config = if self == Self::Cairnd {
-                    format!("[stores.default]\npath = \"{}\"\nwritable = false\n", store.display())
-                } else {
-                    let packs = folder.join("serve-packs");
-                    let mut copy = Command::new(ours("cairn")?);
-                    copy.args(["store", "copy", "--packs"]).arg(store).arg(&packs);
-                    measure(copy)?;
-                    format!("[stores.default]\npath = \"{}\"\nwritable = true\n", packs.display())
+                let config = match self {
+                    Self::Cairnd => format!("[stores.default]\npath = \"{}\"\nwritable = false\n", store.display()),
+                    Self::CairndPacks => {
+                        let packs = folder.join("serve-packs");
+                        let mut copy = Command::new(ours("cairn")?);
+                        copy.args(["store", "copy", "--packs"]).arg(store).arg(&packs);
+                        measure(copy)?;
+                        format!("[stores.default]\npath = \"{}\"\nwritable = true\n", packs.display())
+                    }
+                    _ => "[stores.default]\nwritable = true\n".to_owned(),
                 };
                 let path = folder.join(format!("{name}.toml"));
                 fs::write(&path, config)?;
@@ -130,6 +135,12 @@ impl Program {
     }
 }
 
+/// A server that listens.
+pub(crate) struct Listening {
+    pub(crate) server: Server,
+    pub(crate) address: SocketAddr,
+}
+
 /// A server under load and what its repeats showed.
 struct Contender {
     program: Program,
@@ -158,11 +169,13 @@ pub(crate) fn run(folder: &Path, store: &Path, tools: &[Tool], repeats: usize) -
     ] {
         let wanted = match program {
             Program::Nginx => true,
-            Program::Cairnd | Program::CairndPacks | Program::CairnChunkServer => tools.contains(&Tool::Cairn),
+            Program::Cairnd | Program::CairndPacks | Program::CairndEmpty | Program::CairnChunkServer => {
+                tools.contains(&Tool::Cairn)
+            }
             Program::Desync => tools.contains(&Tool::Desync),
         };
         if wanted {
-            contenders.push(start(program, folder, store, &chunks)?);
+            contenders.push(contender(program, folder, store, &chunks)?);
         }
     }
     for _ in 0..repeats {
@@ -181,7 +194,8 @@ pub(crate) fn run(folder: &Path, store: &Path, tools: &[Tool], repeats: usize) -
     Ok(section(&contenders, &chunks, repeats))
 }
 
-fn start(program: Program, folder: &Path, store: &Path, chunks: &[(String, u64)]) -> Result<Contender> {
+/// Starts a server and waits until it listens.
+pub(crate) fn start(program: Program, folder: &Path, store: &Path) -> Result<Listening> {
     let address = free_address()?;
     let log = folder.join(format!("{program:?}.log"));
     let mut server = Server::start(program.command(folder, store, address)?, &log)?;
@@ -193,6 +207,11 @@ fn start(program: Program, folder: &Path, store: &Path, chunks: &[(String, u64)]
             return Err(format!("{} does not serve: {}", program.name(), text.trim()).into());
         }
     }
+    Ok(Listening { server, address })
+}
+
+fn contender(program: Program, folder: &Path, store: &Path, chunks: &[(String, u64)]) -> Result<Contender> {
+    let Listening { server, address } = start(program, folder, store)?;
     let target = |(path, len): &(String, u64)| Target {
         path: format!("{}{path}", program.prefix()),
         len: *len,

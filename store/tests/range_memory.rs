@@ -1,5 +1,8 @@
 //! What a range read costs in memory: alone in its program, since it counts what the whole program allocates.
 
+// A helper that fails is a test that fails.
+#![allow(clippy::unwrap_used)]
+
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};

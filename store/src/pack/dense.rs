@@ -287,7 +287,7 @@ fn word_of(slot: u128) -> u64 {
 impl Table {
     /// Where a tag belongs: grows with the tag.
     fn home(&self, tag: u128) -> usize {
-        ((tag >> 16) * self.homes as u128 >> 64) as usize
+        (((tag >> 16) * self.homes as u128) >> 64) as usize
     }
 
     /// Where a tag is, or else would be put: at a gap, or before a greater one.

@@ -20,6 +20,9 @@ use super::bug::{Bug, is_planted};
 use super::{BATCH_TIME, Change, ChunkKey, ChunkPlace, LogPosition, Pack, PackEngine, removal};
 use crate::{Result, SyncPolicy};
 
+/// Where chunks are, in the order in which they were asked for.
+type Found = Result<Vec<Option<ChunkPlace>>>;
+
 /// A record that waits to be written.
 #[derive(Clone, Debug)]
 pub(super) struct Item {
@@ -335,15 +338,11 @@ impl PackEngine {
     /// The same, as far as [`Locations::find_many`] tells.
     ///
     /// [`Locations::find_many`]: super::Locations::find_many
-    pub(super) fn find(&self, keys: &[ChunkKey]) -> Result<Vec<Option<ChunkPlace>>> {
+    pub(super) fn find(&self, keys: &[ChunkKey]) -> Found {
         self.look_up(keys, &|keys| self.locations.find_many(keys))
     }
 
-    fn look_up(
-        &self,
-        keys: &[ChunkKey],
-        locations: &dyn Fn(&[ChunkKey]) -> Result<Vec<Option<ChunkPlace>>>,
-    ) -> Result<Vec<Option<ChunkPlace>>> {
+    fn look_up(&self, keys: &[ChunkKey], locations: &dyn Fn(&[ChunkKey]) -> Found) -> Found {
         let done_before = self.queue().done;
         let places = locations(keys)?;
         if places.iter().all(Option::is_some) {

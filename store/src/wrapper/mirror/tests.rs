@@ -301,8 +301,8 @@ proptest! {
         for &n in &acknowledged {
             let got = mirror.get(chunk(n).id()).unwrap();
             prop_assert!(got.open(DigestAlgorithm::default(), CHUNK_LEN_MAX).is_ok());
-            for number in 0..3 {
-                prop_assert!(damaged.contains(&(number, n)) || members[number].is_sound(n), "{} in {}", n, number);
+            for (number, member) in members.iter().enumerate() {
+                prop_assert!(damaged.contains(&(number, n)) || member.is_sound(n), "{} in {}", n, number);
             }
         }
     }
