@@ -20,7 +20,6 @@ use fuser::{
 
 use crate::Result;
 
-const ROOT: INodeNo = INodeNo(1);
 const FILE: INodeNo = INodeNo(2);
 const NAME: &str = "disk";
 const TTL: Duration = Duration::from_secs(3600);

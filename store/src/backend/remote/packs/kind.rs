@@ -38,7 +38,7 @@ pub(super) enum Opened<F> {
     /// A file per chunk, in casync's layout.
     Flat(RemoteStore<F>),
     /// Many chunks a file.
-    Packs(RemotePackStore<F>),
+    Packs(Box<RemotePackStore<F>>),
 }
 
 impl<F: PackFiles> AsItIs<F> {
@@ -125,7 +125,7 @@ impl<F: PackFiles> AsItIs<F> {
         for suspect in &suspects {
             (self.on_suspect)(&self.name, suspect);
         }
-        Ok(Opened::Packs(store))
+        Ok(Opened::Packs(Box::new(store)))
     }
 
     /// Makes an empty place a store of packs; one that is such a store already stays as it is.
@@ -181,14 +181,14 @@ impl<F: PackFiles> AsItIs<F> {
     pub(crate) fn into_kind(self, action: &'static str) -> Result<RemoteKind> {
         Ok(match self.open(action)? {
             Opened::Flat(store) => RemoteKind::Flat(Arc::new(store)),
-            Opened::Packs(store) => RemoteKind::Packs(Arc::new(store)),
+            Opened::Packs(store) => RemoteKind::Packs(Arc::new(*store)),
         })
     }
 
     fn store(&self, action: &'static str) -> Result<&dyn Prune> {
         Ok(match self.opened(action)? {
             Opened::Flat(store) => store,
-            Opened::Packs(store) => store,
+            Opened::Packs(store) => &**store,
         })
     }
 }
