@@ -34,7 +34,7 @@ impl Default for SnapshotPolicy {
     fn default() -> Self {
         Self {
             bytes_min: 64 << 20,
-            held_min: 1 << 20,
+            held_min: 256 << 10,
             growth: 2.0,
         }
     }

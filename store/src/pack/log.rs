@@ -206,6 +206,8 @@ pub(super) struct Writer {
     failed: bool,
     /// What was written and could not be published for want of room: the first records of those that wait.
     unpublished: Option<Written>,
+    /// Records that wait may lie in a pack that was left.
+    left_behind: bool,
 }
 
 /// Records that are in a pack.
@@ -308,7 +310,14 @@ impl PackEngine {
     }
 
     /// Takes out of the queue what nobody waits for any more: chunks to be written anew, pieces of snapshots.
+    ///
+    /// Nothing is taken out while records may lie in a pack that was left: a crash may show them, and only what is written after
+    /// them takes them back.
     pub(super) fn withdraw(&self, goes: impl Fn(&Item) -> bool) {
+        let writer = self.writer.lock().unwrap_or_else(PoisonError::into_inner);
+        if writer.left_behind {
+            return;
+        }
         let mut queue = self.queue();
         let Queue { items, bytes, .. } = &mut *queue;
         for item in items {
@@ -428,6 +437,7 @@ impl PackEngine {
                 }
             }
         }
+        writer.left_behind = false;
         (done, Ok(()))
     }
 
@@ -661,6 +671,7 @@ impl PackEngine {
         let Some(open) = writer.open.take() else {
             return;
         };
+        writer.left_behind = true;
         if open.synced_entries < open.entries.len() {
             // Acknowledged before they were durable, by policy. They can still be read, and the next opening writes them once
             // more; until then nothing may be acknowledged that relies on them.
