@@ -7,11 +7,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use cairn_formats::{ChunkCipher, ChunkForm, ChunkIndex, CipherAlgorithm, CipherKey, DigestAlgorithm};
+use cairn_formats::{CHUNK_LEN_MAX, ChunkCipher, ChunkForm, ChunkIndex, CipherAlgorithm, CipherKey, DigestAlgorithm};
 use cairn_store::{
     Authorization, Behind, CacheOptions, CacheStore, ChunkStore, Cookie, HttpOptions, IndexStore, LocalStore, Location,
     MemberSpec, PackStore, Proxy, Prune, RateLimit, S3Options, Sealing, SftpOptions, SshOptions, SshPush, StoreChain,
-    StoreName, StoreOptions, StoreSpec, Suspect, SyncPolicy, open_chain, open_prunable_spec, open_store,
+    StoreName, StoreOptions, StoreSpec, Suspect, SyncPolicy, Together, VerifyStore, open_chain, open_prunable_spec,
+    open_store,
 };
 
 use crate::bar::{Bar, Unit};
@@ -219,6 +220,30 @@ impl Context {
         Ok(match opened.len() {
             1 => opened.remove(0),
             _ => Arc::new(StoreChain::new(opened)),
+        })
+    }
+
+    /// As [`Context::chain`], but what is damaged in one store is had from the next.
+    pub(crate) fn proven_chain(&self, stores: &[String]) -> Outcome<Arc<dyn ChunkStore>> {
+        let prove = |store: &String| -> Outcome<Arc<dyn ChunkStore>> {
+            let store = self.chain(std::slice::from_ref(store), &Access::default())?;
+            Ok(Arc::new(VerifyStore::new(store, self.digest, CHUNK_LEN_MAX)))
+        };
+        let stores = stores.iter().map(prove).collect::<Outcome<Vec<_>>>()?;
+        Ok(Arc::new(StoreChain::new(stores)))
+    }
+
+    /// The stores of a mirror, each as it is written by itself; of anything else none.
+    pub(crate) fn mirror_members(&self, store: &str) -> Outcome<Vec<String>> {
+        let mut members = Vec::new();
+        let spec = StoreSpec::parse(self.config.written(store)?, |member| {
+            members.push(member.to_owned());
+            StoreOptions::default()
+        });
+        let spec = spec.map_err(|error| Failure::usage(error.to_string()))?;
+        Ok(match spec.together {
+            Together::Mirror { .. } => members,
+            Together::Failover => Vec::new(),
         })
     }
 

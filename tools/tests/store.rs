@@ -290,3 +290,70 @@ fn a_half_that_is_down_is_named() {
     );
     folder.ok(&["extract", "-s", "files", "a.caibx", "out"]);
 }
+
+/// Goal: 100 planted flips in packs are 100 healed chunks with another store, be it a folder or the rest of a mirror, and 100
+/// named chunks without.
+#[test]
+fn a_hundred_flips_are_healed_from_another_store() {
+    let folder = Folder::new(14 << 20);
+    let ids = folder.ids("flat");
+    assert!(ids.len() >= 150, "{}", ids.len());
+    let damaged = |name: &str| {
+        folder.ok(&["store", "copy", "flat", name, "--packs"]);
+        let listed = folder.ok(&["store", "ls", name]);
+        for line in listed.lines().take(100) {
+            // `id bytes plain-bytes pack:offset`
+            let words: Vec<&str> = line.split(' ').collect();
+            let (pack, offset) = words[3].split_once(':').expect("a place");
+            let pack = folder
+                .packs(name)
+                .remove(usize::from_str_radix(pack, 16).expect("hex") - 1);
+            flip(
+                &pack,
+                offset.parse::<u64>().expect("a number") + words[1].parse::<u64>().expect("a number") / 2,
+            );
+        }
+    };
+    damaged("alone");
+    let words = folder.fails(3, &["store", "verify", "alone"]);
+    assert!(words.contains("100 of"), "{words}");
+    damaged("a");
+    let told = folder.json(&["store", "verify", "a", "--repair", "--from", "flat", "--json"]);
+    assert_eq!(
+        (&told["bad"], &told["healed"], &told["removed"]),
+        (&100.into(), &100.into(), &0.into()),
+        "{told}"
+    );
+    assert_eq!(folder.ids("a"), ids);
+    folder.ok(&["extract", "-s", "a", "blob.caibx", "out"]);
+    // A mirror of packs and files, each with its own damage.
+    let last = damaged("b");
+    folder.ok(&["store", "copy", "flat", "c"]);
+    fs::remove_file(folder.path(&format!("c/{}/{last}.cacnk", &last[..4]))).expect("it is there");
+    let lines = folder.ok(&["store", "verify", "-r", "mirror:b|c"]);
+    assert!(
+        lines.contains("100 bad, 100 healed") && lines.contains("c: 1 chunks that it lacked"),
+        "{lines}"
+    );
+    for name in ["b", "c"] {
+        assert_eq!(folder.ids(name), ids);
+        folder.ok(&["extract", "-s", name, "blob.caibx", "out"]);
+    }
+    folder.ok(&["store", "gc", "b"]);
+    // What nobody has is removed, so that it can be stored again.
+    let told = folder.run(&["store", "verify", "alone", "-r", "--from", "none", "--json"]);
+    assert_eq!(told.status.code(), Some(1));
+    fs::create_dir(folder.path("none")).expect("a folder");
+    let told = folder.fails(3, &["store", "verify", "alone", "-r", "--from", "none"]);
+    assert!(told.contains("not to be had elsewhere"), "{told}");
+    folder.ok(&["store", "copy", "flat", "alone"]);
+    folder.ok(&["extract", "-s", "alone", "blob.caibx", "out"]);
+}
+
+fn flip(file: &std::path::Path, at: u64) {
+    use std::os::unix::fs::FileExt as _;
+    let file = fs::File::options().read(true).write(true).open(file).expect("a pack");
+    let mut byte = [0];
+    file.read_exact_at(&mut byte, at).expect("it is long enough");
+    file.write_all_at(&[byte[0] ^ 0x10], at).expect("it can be written");
+}

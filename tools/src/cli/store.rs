@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use clap::{Args, Subcommand};
 
 use super::groups::{Access, Effort, Storing};
+use super::stores::Mending;
 use crate::sizes;
 
 const AFTER_HELP: &str = "\
@@ -99,12 +100,11 @@ pub(crate) struct StoreLs {
 /// `store verify`
 #[derive(Debug, Args)]
 pub(crate) struct StoreVerify {
-    /// Store
-    #[arg(value_name = "DIR")]
-    pub(crate) store: PathBuf,
-    /// Remove bad chunks
-    #[arg(short = 'r', long)]
-    pub(crate) repair: bool,
+    /// Store: a folder, s3+http(s):// or sftp://, or a mirror of such
+    #[arg(value_name = "STORE")]
+    pub(crate) store: String,
+    #[command(flatten)]
+    pub(crate) mending: Mending,
     #[command(flatten)]
     pub(crate) effort: Effort,
 }

@@ -7,14 +7,13 @@ use clap::Args;
 use super::groups::{Access, Effort, Ignoring, Storing, Writing};
 
 /// `verify`
-#[derive(Debug, Args)]
+#[derive(Clone, Debug, Args)]
 pub(crate) struct Verify {
-    /// Store to check: a folder, s3+http(s):// or sftp://
+    /// Store to check: a folder, s3+http(s):// or sftp://, or a mirror of such
     #[arg(short = 's', long, value_name = "STORE")]
     pub(crate) store: String,
-    /// Remove bad chunks
-    #[arg(short = 'r', long)]
-    pub(crate) repair: bool,
+    #[command(flatten)]
+    pub(crate) mending: Mending,
     /// Let this desync check the store too, and say where the two disagree
     #[arg(long, value_name = "PROGRAM", conflicts_with = "repair")]
     pub(crate) with_desync: Option<PathBuf>,
@@ -23,6 +22,17 @@ pub(crate) struct Verify {
     pub(crate) concurrency: Option<usize>,
     #[command(flatten)]
     pub(crate) effort: Effort,
+}
+
+/// What is done about bad chunks.
+#[derive(Clone, Debug, Args)]
+pub(crate) struct Mending {
+    /// Remove bad chunks, or with --from put sound ones in their place
+    #[arg(short = 'r', long)]
+    pub(crate) repair: bool,
+    /// Store that has sound chunks; may be repeated. A mirror's stores help each other without
+    #[arg(long, value_name = "STORE", requires = "repair")]
+    pub(crate) from: Vec<String>,
 }
 
 /// `cache`

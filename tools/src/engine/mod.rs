@@ -34,7 +34,7 @@ pub(crate) use new_file::{folder_of, name_file, new_file};
 pub(crate) use plan::plan;
 pub(crate) use progress::{Cancelled, Progress};
 pub(crate) use reserve::Reserving;
-pub(crate) use verify::{verify_blob, verify_store};
+pub(crate) use verify::{Repair, verify_blob, verify_store};
 
 /// Worker threads when nobody says otherwise: one per core.
 pub(crate) fn default_workers() -> usize {

@@ -6,8 +6,8 @@ use std::path::Path;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use cairn_formats::{CHUNK_LEN_MAX, ChunkError, ChunkId, ChunkIndex, DigestAlgorithm, EncodedChunk};
-use cairn_store::Prune;
+use cairn_formats::{CHUNK_LEN_MAX, ChunkError, ChunkId, ChunkIndex, DigestAlgorithm, EncodedChunk, StorableChunk};
+use cairn_store::{ChunkStore, Prune};
 
 use super::buffer::BufferPool;
 use super::error::file;
@@ -123,20 +123,32 @@ pub(crate) struct StoreCheck {
     pub(crate) bytes_plain: u64,
     /// Bad chunks.
     pub(crate) bad: u64,
-    /// Bad chunks that were removed.
+    /// Bad chunks that were removed and could not be had elsewhere.
     pub(crate) removed: u64,
+    /// Bad chunks that were had elsewhere and are sound again.
+    pub(crate) healed: u64,
+}
+
+/// What is done about a bad chunk.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Repair<'a> {
+    /// Nothing.
+    Leave,
+    /// It is removed, so that it is fetched or stored anew.
+    Remove,
+    /// It is fetched from here; if it cannot be had, removed.
+    From(&'a dyn ChunkStore),
 }
 
 /// Checks every chunk of a store against its name.
 ///
 /// - `digest`: what names this store's chunks.
-/// - `remove`: delete what is bad, so that it is fetched or stored anew.
 /// - `on_bad`: hears of each bad chunk, in no order.
 /// - Errors: the store could not be listed or read; a bad chunk is no error.
 pub(crate) fn verify_store(
     store: &dyn Prune,
     digest: DigestAlgorithm,
-    remove: bool,
+    repair: Repair<'_>,
     workers: usize,
     progress: &Progress,
     on_bad: &(dyn Fn(&ChunkError) + Sync),
@@ -150,7 +162,7 @@ pub(crate) fn verify_store(
                 scope.spawn(move || -> Result<()> {
                     for ids in receiver {
                         progress.check()?;
-                        let check = verify_chunks(store, digest, &ids, remove, on_bad)?;
+                        let check = verify_chunks(store, digest, &ids, repair, on_bad)?;
                         lock(total).add(&check);
                         progress.advance(ids.len() as u64);
                     }
@@ -191,7 +203,7 @@ fn verify_chunks(
     store: &dyn Prune,
     digest: DigestAlgorithm,
     ids: &[ChunkId],
-    remove: bool,
+    repair: Repair<'_>,
     on_bad: &(dyn Fn(&ChunkError) + Sync),
 ) -> Result<StoreCheck> {
     let mut check = StoreCheck::default();
@@ -226,11 +238,43 @@ fn verify_chunks(
         }
     }
     check.bad = bad.len() as u64;
-    if remove && !bad.is_empty() {
+    if !bad.is_empty() && !matches!(repair, Repair::Leave) {
+        // First what there is: nothing is removed because another store could not answer.
+        let sound = match repair {
+            Repair::From(source) => sound_ones(source, digest, &bad)?,
+            _ => Vec::new(),
+        };
         store.remove_many(&bad)?;
-        check.removed = check.bad;
+        check.healed = heal(store, digest, &sound)?;
+        check.removed = check.bad - check.healed;
     }
     Ok(check)
+}
+
+/// Those of the chunks that a store has, proven. Errors: it could not be asked.
+fn sound_ones(source: &dyn ChunkStore, digest: DigestAlgorithm, ids: &[ChunkId]) -> Result<Vec<StorableChunk>> {
+    let mut sound = Vec::new();
+    for chunk in source.get_many(ids) {
+        match chunk {
+            Ok(chunk) => sound.extend(chunk.verify(digest, CHUNK_LEN_MAX).ok()),
+            Err(cairn_store::Error::Missing { .. } | cairn_store::Error::Corrupt { .. }) => {}
+            Err(error) => return Err(error.into()),
+        }
+    }
+    Ok(sound)
+}
+
+/// Stores chunks and reads them again; how many are sound.
+fn heal(store: &dyn ChunkStore, digest: DigestAlgorithm, chunks: &[StorableChunk]) -> Result<u64> {
+    if chunks.is_empty() {
+        return Ok(0);
+    }
+    store.put_many(chunks)?;
+    store.flush()?;
+    let ids: Vec<ChunkId> = chunks.iter().map(StorableChunk::id).collect();
+    let stored: Vec<EncodedChunk> = store.get_many(&ids).into_iter().flatten().collect();
+    let opened = EncodedChunk::open_many(&stored, digest, CHUNK_LEN_MAX);
+    Ok(opened.iter().filter(|opened| opened.is_ok()).count() as u64)
 }
 
 impl StoreCheck {
@@ -240,5 +284,6 @@ impl StoreCheck {
         self.bytes_plain += other.bytes_plain;
         self.bad += other.bad;
         self.removed += other.removed;
+        self.healed += other.healed;
     }
 }

@@ -294,8 +294,8 @@ impl<'a> Page<'a> {
 
 fn verify(context: &Context, arguments: &StoreVerify) -> Outcome<()> {
     let arguments = crate::cli::Verify {
-        store: arguments.store.to_string_lossy().into_owned(),
-        repair: arguments.repair,
+        store: arguments.store.clone(),
+        mending: arguments.mending.clone(),
         with_desync: None,
         concurrency: None,
         effort: arguments.effort.clone(),

@@ -12,20 +12,84 @@ use serde_json::json;
 use crate::bar::Unit;
 use crate::cli::{Access, Verify, VerifyIndex};
 use crate::context::{Context, Purpose};
-use crate::engine;
+use crate::engine::{self, CopyOptions, Repair};
 use crate::failure::{Failure, Outcome};
 use crate::sizes::human;
 
 /// Bad chunks that a JSON report lists at most.
 const LISTED_MAX: usize = 10_000;
 
-/// Checks a store.
+/// Checks a store, or each store of a mirror.
 pub(crate) fn verify(context: &Context, arguments: &Verify) -> Outcome<()> {
-    let purpose = if arguments.repair {
-        Purpose::Change
-    } else {
-        Purpose::Read
+    let members = context.mirror_members(&arguments.store)?;
+    if members.len() < 2 {
+        return verify_one(context, arguments);
+    }
+    let mut outcome = Ok(());
+    for member in &members {
+        let others: Vec<String> = members.iter().filter(|other| *other != member).cloned().collect();
+        let mut arguments = arguments.clone();
+        arguments.store.clone_from(member);
+        arguments.mending.from.splice(..0, others.iter().cloned());
+        let checked = verify_one(context, &arguments).and_then(|()| lacks(context, &arguments, &others));
+        if let Err(failure) = checked {
+            // The others all the same.
+            if outcome.is_ok() {
+                outcome = Err(failure);
+            } else {
+                eprintln!("cairn: {}", failure.message);
+            }
+        }
+    }
+    outcome
+}
+
+/// Looks for chunks that other stores of a mirror have and this one has not; with `repair`, copies them.
+fn lacks(context: &Context, arguments: &Verify, others: &[String]) -> Outcome<()> {
+    let (access, repair) = (Access::default(), arguments.mending.repair);
+    let purpose = if repair { Purpose::Change } else { Purpose::Read };
+    let to = context.prunable(&arguments.store, &access, purpose)?;
+    let options = CopyOptions {
+        digest: context.digest,
+        encode: None,
+        keep_going: true,
+        dry_run: !repair,
+        workers: arguments.effort.workers(),
     };
+    let mut lacking = 0;
+    for other in others {
+        let from = context.prunable(other, &access, Purpose::Read)?;
+        let from = from.chunks();
+        let bar = context.bar("comparing", Unit::Chunks);
+        let copied = engine::copy(
+            from,
+            to.chunks(),
+            options,
+            &context.progress,
+            &mut |take| from.for_each_id(take),
+            // What is bad in the other one is told when that is checked.
+            &|_| {},
+        )?;
+        drop(bar);
+        lacking += copied.copied;
+    }
+    if lacking == 0 {
+        return Ok(());
+    }
+    let name = to.chunks().name();
+    if repair {
+        return context.report(
+            &json!({ "store": name.to_string(), "copied": lacking }),
+            &format!("{name}: {lacking} chunks that it lacked were copied"),
+        );
+    }
+    let failure = Failure::incomplete(format!("{name}: {lacking} chunks of the mirror are not there"));
+    Err(failure.try_this("copy them with -r"))
+}
+
+fn verify_one(context: &Context, arguments: &Verify) -> Outcome<()> {
+    let mending = &arguments.mending;
+    let purpose = if mending.repair { Purpose::Change } else { Purpose::Read };
     let store = context.prunable(&arguments.store, &Access::default(), purpose)?;
     if arguments.with_desync.is_some() && arguments.store.contains("://") {
         return Err(Failure::usage("desync checks folders only: --with-desync needs one"));
@@ -33,6 +97,15 @@ pub(crate) fn verify(context: &Context, arguments: &Verify) -> Outcome<()> {
     if arguments.with_desync.is_some() && store.packs().is_some() {
         return Err(Failure::usage("--with-desync: desync does not read packs").try_this("see `cairn store export`"));
     }
+    let source = match &mending.from[..] {
+        [] => None,
+        from => Some(context.proven_chain(from)?),
+    };
+    let repair = match (&source, mending.repair) {
+        (_, false) => Repair::Leave,
+        (None, true) => Repair::Remove,
+        (Some(source), true) => Repair::From(&**source),
+    };
     let packs = match store.packs() {
         Some(packs) => check_packs(context, packs)?,
         None => PackCheck::default(),
@@ -53,7 +126,7 @@ pub(crate) fn verify(context: &Context, arguments: &Verify) -> Outcome<()> {
             bad.push(error.to_string());
         }
     };
-    let (repair, progress) = (arguments.repair, &context.progress);
+    let progress = &context.progress;
     let check = engine::verify_store(store, context.digest, repair, effort.workers(), progress, &on_bad)?;
     drop(bar);
     let mut bad = bad.into_inner().unwrap_or_else(std::sync::PoisonError::into_inner);
@@ -65,12 +138,21 @@ pub(crate) fn verify(context: &Context, arguments: &Verify) -> Outcome<()> {
         .collect();
     let mut lines: String = suspects.iter().chain(&bad).map(|line| format!("{line}\n")).collect();
     lines += &format!(
-        "{} chunks, {} stored, {} plain: {} bad{}",
+        "{} chunks, {} stored, {} plain: {} bad{}{}",
         check.chunks,
         human(check.bytes),
         human(check.bytes_plain),
         check.bad,
-        if check.removed > 0 { ", removed" } else { "" }
+        if check.healed > 0 {
+            format!(", {} healed", check.healed)
+        } else {
+            String::new()
+        },
+        if check.removed > 0 {
+            format!(", {} removed", check.removed)
+        } else {
+            String::new()
+        },
     );
     let object = json!({
         "chunks": check.chunks,
@@ -78,6 +160,7 @@ pub(crate) fn verify(context: &Context, arguments: &Verify) -> Outcome<()> {
         "bytes-plain": check.bytes_plain,
         "bad": check.bad,
         "removed": check.removed,
+        "healed": check.healed,
         "bad-chunks": bad,
         "packs": packs.packs,
         "bad-packs": suspects,
@@ -87,7 +170,8 @@ pub(crate) fn verify(context: &Context, arguments: &Verify) -> Outcome<()> {
         let ours = bad_ids.into_inner().unwrap_or_else(std::sync::PoisonError::into_inner);
         agree(context, desync, Path::new(&arguments.store), &ours)?;
     }
-    if check.bad == 0 && suspects.is_empty() {
+    // Where healed chunks lay, packs stay as they are until they are written anew: every chunk is sound all the same.
+    if check.bad == check.healed && (suspects.is_empty() || check.bad > 0) {
         return Ok(());
     }
     if check.bad == 0 {
@@ -99,12 +183,17 @@ pub(crate) fn verify(context: &Context, arguments: &Verify) -> Outcome<()> {
         return Err(failure.try_this("no chunk that counts lies there; `cairn store gc` writes packs anew"));
     }
     let failure = Failure::incomplete(format!(
-        "{}: {} of {} chunks are bad",
+        "{}: {} of {} chunks are bad{}",
         store.name(),
-        check.bad,
-        check.chunks
+        check.bad - check.healed,
+        check.chunks,
+        if source.is_some() {
+            ", and not to be had elsewhere"
+        } else {
+            ""
+        }
     ));
-    Err(failure.try_this(if arguments.repair {
+    Err(failure.try_this(if mending.repair {
         "they were removed: store them again with `cairn chop` or `cairn cache`"
     } else {
         "remove them with -r, then store them again with `cairn chop` or `cairn cache`"
