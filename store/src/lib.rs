@@ -31,7 +31,7 @@ use cairn_formats::{ChunkForm, ChunkId, EncodedChunk, StorableChunk};
 pub use backend::flat::{FlatOptions, FlatStore, StoredChunk, SyncPolicy};
 pub use backend::http::{Authorization, Cookie, HttpOptions, HttpStore, Proxy};
 pub use backend::remote::packs::{Ownership, RemotePackOptions, RemotePacks};
-pub use backend::s3::{S3Configured, S3Credentials, S3Keys, S3Options};
+pub use backend::s3::{S3Configured, S3Credentials, S3Keys, S3Options, S3Role, S3RoleSource};
 pub use backend::sftp::SftpOptions;
 pub use backend::ssh::{SshOptions, SshPush, SshPushed, SshStore};
 pub use error::{BoxError, Error, error_chain};

@@ -79,6 +79,9 @@ pub(crate) struct S3Entry {
     /// The region of its buckets.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) aws_region: Option<String>,
+    /// Use the keys of the pod's, container's or machine's role with it, although it is not Amazon's. Not desync's.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub(crate) aws_role: bool,
 }
 
 impl fmt::Debug for S3Entry {
@@ -215,6 +218,7 @@ impl Config {
             file: entry.aws_credentials_file.clone(),
             profile: entry.aws_profile.clone(),
             region: entry.aws_region.clone(),
+            role: entry.aws_role,
         })
     }
 

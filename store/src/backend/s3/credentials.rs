@@ -1,4 +1,4 @@
-//! Whose requests are sent: nobody's, those of two keys, or of a profile in Amazon's credentials file.
+//! Whose requests are sent: nobody's, those of two keys, of a profile in Amazon's credentials file, or of a role (`roles.rs`).
 
 use std::fmt;
 use std::path::PathBuf;
@@ -6,10 +6,11 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use object_store::CredentialProvider;
-use object_store::aws::AwsCredential;
+use object_store::aws::{AmazonS3Builder, AwsCredential};
 use tokio::sync::Mutex;
 
 use super::S3Options;
+use super::roles::{S3Role, S3RoleSource};
 
 /// How long keys from a file are used before it is read again (desync's value): programs renew session tokens there.
 const READ_AGAIN_AFTER: Duration = Duration::from_secs(60);
@@ -29,6 +30,48 @@ pub enum S3Credentials {
         /// What stands between `[` and `]`.
         profile: String,
     },
+    /// Those of the role that the program runs in.
+    Role(S3Role),
+}
+
+impl S3Credentials {
+    /// - `host`: whom the requests are sent to.
+    pub(super) fn apply(&self, builder: AmazonS3Builder, host: &str) -> Result<AmazonS3Builder, String> {
+        Ok(match self {
+            Self::None => builder.with_skip_signature(true),
+            Self::Keys(keys) => {
+                let builder = builder
+                    .with_access_key_id(&keys.access_key)
+                    .with_secret_access_key(&keys.secret_key);
+                match &keys.session_token {
+                    Some(token) => builder.with_token(token),
+                    None => builder,
+                }
+            }
+            Self::Profile { file, profile } => {
+                builder.with_credentials(Arc::new(Profile::new(file.clone(), profile.clone())))
+            }
+            Self::Role(role) if role.fits(host) => role.apply(builder)?,
+            Self::Role(_) => builder.with_skip_signature(true),
+        })
+    }
+
+    /// The place beside this machine that is asked for keys.
+    pub(super) fn metadata_url(&self) -> Option<&str> {
+        match self {
+            Self::Role(role) => role.metadata_url(),
+            _ => None,
+        }
+    }
+
+    /// Whether requests to a host are signed.
+    pub(super) fn sign_for(&self, host: &str) -> bool {
+        match self {
+            Self::None => false,
+            Self::Keys(_) | Self::Profile { .. } => true,
+            Self::Role(role) => role.fits(host),
+        }
+    }
 }
 
 /// A pair of keys. `Debug` does not show the secret ones.
@@ -59,11 +102,14 @@ pub struct S3Configured {
     pub profile: Option<String>,
     /// The region of its buckets.
     pub region: Option<String>,
+    /// Use the role's keys with it, although it is not Amazon's.
+    pub role: bool,
 }
 
 impl S3Options {
-    /// The usual chain: `S3_*` keys of the environment, `AWS_*` ones, those of the configuration, a profile of Amazon's
-    /// credentials file (named, or `default`); else nobody's. As in desync, the environment goes before the configuration.
+    /// The usual chain: `S3_*` keys of the environment, `AWS_*` ones, those of the configuration, the identity of a pod or job,
+    /// a profile of Amazon's credentials file (named, or `default`), the role of the container or the machine; else nobody's.
+    /// As in desync, the environment goes before the configuration. Nothing is asked yet.
     ///
     /// - `environment`: the value of a variable; empty ones count as unset.
     pub fn from_chain(configured: &S3Configured, environment: &dyn Fn(&str) -> Option<String>) -> Self {
@@ -96,10 +142,14 @@ impl S3Options {
             Some(S3Credentials::Profile { file, profile })
         };
         let configured_keys = || configured.keys.clone().map(S3Credentials::Keys);
+        let anywhere = configured.role;
+        let role = |source| S3Credentials::Role(S3Role { source, anywhere });
         Self {
             credentials: in_environment
                 .or_else(configured_keys)
+                .or_else(|| S3RoleSource::of_identity(&set).map(role))
                 .or_else(in_file)
+                .or_else(|| S3RoleSource::of_place(&set).map(role))
                 .unwrap_or_default(),
             region: set("S3_REGION")
                 .or_else(|| configured.region.clone())
@@ -223,6 +273,11 @@ mod tests {
                 S3Credentials::None => "nobody".to_owned(),
                 S3Credentials::Keys(keys) => keys.access_key,
                 S3Credentials::Profile { profile, .. } => format!("[{profile}]"),
+                S3Credentials::Role(S3Role {
+                    source: S3RoleSource::WebIdentity { role, .. },
+                    ..
+                }) => role,
+                S3Credentials::Role(_) => "the machine".to_owned(),
             };
             format!("{who} {}", options.region.unwrap_or_default())
         };
@@ -244,6 +299,12 @@ mod tests {
         assert_eq!(found(&configured, &[home]), "c cr");
         assert_eq!(found(&configured, &aws), "a cr");
         assert_eq!(found(&nothing, &aws), "a ar");
+        // An identity is given on purpose, a machine has its role anyway.
+        let identity = [("AWS_WEB_IDENTITY_TOKEN_FILE", "/t"), ("AWS_ROLE_ARN", "arn")];
+        let machine = ("AWS_EC2_METADATA_SERVICE_ENDPOINT", "http://127.0.0.1:1");
+        assert_eq!(found(&nothing, &[home, machine, identity[0], identity[1]]), "arn ");
+        assert_eq!(found(&nothing, &[home, machine]), "[default] ");
+        assert_eq!(found(&nothing, &[machine]), "the machine ");
         let ours = [
             aws[0],
             aws[1],

@@ -6,6 +6,7 @@
 
 mod credentials;
 mod packs;
+mod roles;
 mod service;
 
 use std::error::Error as StdError;
@@ -21,6 +22,7 @@ use object_store::path::Path;
 use object_store::{Attribute, Attributes, GetOptions, GetResult, ObjectStore as _, PutOptions, RetryConfig};
 
 pub use credentials::{S3Configured, S3Credentials, S3Keys};
+pub use roles::{S3Role, S3RoleSource};
 
 use super::http::HttpOptions;
 use super::http::client::is_tls;
@@ -28,7 +30,6 @@ use super::remote::body::{Body, Spool};
 use super::remote::{Fault, Files, Page, Try};
 use crate::location::{S3Location, S3Lookup};
 use crate::{error_chain, rate};
-use credentials::Profile;
 use service::{Connector, S3Fault};
 
 /// Where Amazon's buckets are if nobody says; other servers mostly do not care.
@@ -86,35 +87,23 @@ impl Bucket {
             false => location.server(),
         };
         let region = options.region.as_deref().or_else(|| region_of(host)).unwrap_or(REGION);
-        let connector = Connector::new(http).map_err(|fault| Fault::Refused(fault.into()))?;
-        let anonymous = matches!(options.credentials, S3Credentials::None);
-        let mut builder = AmazonS3Builder::new()
+        let connector =
+            Connector::new(http, options.credentials.metadata_url()).map_err(|fault| Fault::Refused(fault.into()))?;
+        let is_signed = options.credentials.sign_for(host);
+        let builder = AmazonS3Builder::new()
             .with_endpoint(server)
             .with_bucket_name(location.bucket())
             .with_virtual_hosted_style_request(in_host)
             .with_region(region)
             .with_allow_http(endpoint.scheme() == "http")
-            .with_skip_signature(anonymous)
             // Tries are counted by us, who also count what is wrong with a body.
             .with_retry(RetryConfig {
                 max_retries: 0,
                 ..RetryConfig::default()
             })
-            .with_http_connector(connector.signed(!anonymous));
-        match &options.credentials {
-            S3Credentials::None => {}
-            S3Credentials::Keys(keys) => {
-                builder = builder
-                    .with_access_key_id(&keys.access_key)
-                    .with_secret_access_key(&keys.secret_key);
-                if let Some(token) = &keys.session_token {
-                    builder = builder.with_token(token);
-                }
-            }
-            S3Credentials::Profile { file, profile } => {
-                builder = builder.with_credentials(Arc::new(Profile::new(file.clone(), profile.clone())));
-            }
-        }
+            .with_http_connector(connector.signed(is_signed));
+        let builder = options.credentials.apply(builder, host);
+        let builder = builder.map_err(|what| Fault::Refused(what.into()))?;
         let prefix = if prefix.is_empty() {
             String::new()
         } else {

@@ -12,9 +12,10 @@ use object_store::client::{
 use reqwest::header::{HeaderValue, IF_NONE_MATCH};
 use reqwest::{Client, Method, StatusCode};
 
-use crate::backend::http::HttpOptions;
+use super::roles::METADATA_WAIT;
 use crate::backend::http::client::{HttpFault, is_passing, number};
 use crate::backend::http::connect;
+use crate::backend::http::{HttpOptions, Proxy};
 use crate::backend::remote::Fault;
 use crate::backend::remote::patience::{Failure, Next, RETRY_AFTER_MAX};
 
@@ -38,13 +39,15 @@ pub(super) enum S3Fault {
     },
     #[error("no answer within {0:?}")]
     TimedOut(Duration),
+    #[error("no answer within {0:?} to the question for the keys of the machine's or container's role")]
+    NoRole(Duration),
 }
 
 impl S3Fault {
     /// What another try would make of it.
     pub(super) fn into_failure(self) -> Failure<Fault> {
         match &self {
-            Self::TimedOut(_) => Fault::passing(self),
+            Self::TimedOut(_) | Self::NoRole(_) => Fault::passing(self),
             Self::Status { status, .. } if *status == StatusCode::INSUFFICIENT_STORAGE => Fault::lasting(self),
             Self::Status { code, .. } if is_full(code) => Fault::lasting(self),
             Self::Status { status, code, wait, .. } if is_passing(*status) || code == "RequestTimeout" => {
@@ -93,16 +96,52 @@ struct Service {
     /// Longest silence before an answer begins.
     quiet: Duration,
     signed: bool,
+    metadata: Option<Metadata>,
+}
+
+/// Where a machine or its host tells keys: asked without proxies, and given up soon.
+#[derive(Clone, Debug)]
+struct Metadata {
+    /// Host and port.
+    authority: String,
+    client: Client,
+    wait: Duration,
+}
+
+impl Metadata {
+    fn new(url: &str, options: &HttpOptions) -> Result<Option<Self>, HttpFault> {
+        let Some(authority) = url.split('/').nth(2).map(str::to_owned) else {
+            return Ok(None);
+        };
+        let wait = METADATA_WAIT.min(options.connect_timeout);
+        let direct = HttpOptions {
+            proxy: Proxy::Direct,
+            connect_timeout: wait,
+            ..HttpOptions::default()
+        };
+        let client = match url.starts_with("https:") {
+            true => connect::tls(&direct)?,
+            false => connect::plain(&direct)?,
+        };
+        Ok(Some(Self {
+            authority,
+            client,
+            wait,
+        }))
+    }
 }
 
 impl Connector {
-    pub(super) fn new(options: &HttpOptions) -> Result<Self, HttpFault> {
+    /// - `metadata`: where keys are asked for beside this machine.
+    pub(super) fn new(options: &HttpOptions, metadata: Option<&str>) -> Result<Self, HttpFault> {
+        let metadata = metadata.map(|url| Metadata::new(url, options)).transpose()?.flatten();
         Ok(Self {
             service: Service {
                 plain: connect::plain(options)?,
                 tls: connect::tls(options)?,
                 quiet: options.idle_timeout.max(options.connect_timeout),
                 signed: true,
+                metadata,
             },
         })
     }
@@ -131,17 +170,25 @@ impl HttpService for Service {
                 .headers_mut()
                 .insert(IF_NONE_MATCH, HeaderValue::from_static("*"));
         }
-        let client = match request.uri().scheme_str() {
-            Some("https") => &self.tls,
-            _ => &self.plain,
+        let authority = request.uri().authority().map(|authority| authority.as_str());
+        let metadata = self.metadata.as_ref();
+        let metadata = metadata.filter(|metadata| authority == Some(&metadata.authority));
+        let client = match (metadata, request.uri().scheme_str()) {
+            (Some(metadata), _) => &metadata.client,
+            (None, Some("https")) => &self.tls,
+            (None, _) => &self.plain,
         };
+        let quiet = metadata.map_or(self.quiet, |metadata| metadata.wait);
         let head = request.method() == Method::HEAD;
         // An upload is silent until the server has it all: only the time for the whole request bounds it.
-        let response = match request.method() == Method::PUT {
+        let response = match request.method() == Method::PUT && metadata.is_none() {
             true => HttpService::call(client, request).await?,
-            false => match tokio::time::timeout(self.quiet, HttpService::call(client, request)).await {
+            false => match tokio::time::timeout(quiet, HttpService::call(client, request)).await {
                 Ok(response) => response?,
-                Err(_) => return Err(HttpError::new(HttpErrorKind::Timeout, S3Fault::TimedOut(self.quiet))),
+                Err(_) if metadata.is_some() => {
+                    return Err(HttpError::new(HttpErrorKind::Timeout, S3Fault::NoRole(quiet)));
+                }
+                Err(_) => return Err(HttpError::new(HttpErrorKind::Timeout, S3Fault::TimedOut(quiet))),
             },
         };
         let status = response.status();
@@ -159,17 +206,18 @@ impl HttpService for Service {
             .get("x-amz-bucket-region")
             .and_then(|value| value.to_str().ok());
         let announced = number(&parts.headers, &reqwest::header::CONTENT_LENGTH).unwrap_or(0);
-        let text = match tokio::time::timeout(self.quiet, body.bytes()).await {
+        let text = match tokio::time::timeout(quiet, body.bytes()).await {
             // What goes wrong here does not change the status.
             Ok(Ok(text)) if announced <= REASON_LEN_MAX as u64 => String::from_utf8_lossy(&text).into_owned(),
             _ => String::new(),
         };
         let (code, message) = (element(&text, "Code"), element(&text, "Message"));
-        if status == StatusCode::NOT_FOUND && code != "NoSuchBucket" {
+        if status == StatusCode::NOT_FOUND && code != "NoSuchBucket" && metadata.is_none() {
             parts.headers.remove(reqwest::header::CONTENT_LENGTH);
             return Ok(HttpResponse::from_parts(parts, String::new().into()));
         }
         let hint = match (status, region) {
+            _ if metadata.is_some() => "; this was asked for the keys of the machine's or container's role".to_owned(),
             (_, Some(region)) if status.is_redirection() || code == "AuthorizationHeaderMalformed" => {
                 format!("; the bucket is in region {region}: say so with aws-region or S3_REGION")
             }

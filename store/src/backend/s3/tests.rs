@@ -12,7 +12,10 @@ use cairn_test_servers::{ACCESS_KEY, S3Server, SECRET_KEY};
 
 use super::*;
 use crate::contract::{ids_of, open};
-use crate::{ChunkStoreExt as _, Error, IndexStore, Location, Proxy, Prune, StoreOptions, contract, error_chain};
+use crate::{
+    ChunkStoreExt as _, Error, IndexStore, Location, MemberSpec, Proxy, Prune, StoreOptions, contract, error_chain,
+    open_prunable,
+};
 
 fn keys(secret: &str) -> S3Credentials {
     S3Credentials::Keys(S3Keys {
@@ -333,4 +336,187 @@ fn regions_are_in_amazons_host_names() {
     assert_eq!(region_of("s3.dualstack.eu-west-1.amazonaws.com"), Some("eu-west-1"));
     assert_eq!(region_of("s3.amazonaws.com"), None);
     assert_eq!(region_of("s3.example.org"), None);
+}
+
+/// The services beside a machine that give a role's keys, as far as their protocols go: those of EC2 (version 2), of an EKS pod's
+/// agent, and Amazon's token service. There is no real one without Amazon: this is what stands in for all of them. Answers what
+/// is asked as their documentation says, and 401 or 404 otherwise; hears the heads of requests.
+fn amazon() -> (String, Arc<std::sync::Mutex<Vec<String>>>) {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let url = format!("http://{}", listener.local_addr().unwrap());
+    let heard = Arc::new(std::sync::Mutex::new(Vec::new()));
+    let hears = heard.clone();
+    std::thread::spawn(move || {
+        for stream in listener.incoming() {
+            let mut stream = stream.unwrap();
+            let mut request = Vec::new();
+            let mut piece = [0; 4096];
+            while !request.windows(4).any(|end| end == b"\r\n\r\n") {
+                match stream.read(&mut piece) {
+                    Ok(read @ 1..) => request.extend_from_slice(&piece[..read]),
+                    _ => break,
+                }
+            }
+            let head = String::from_utf8_lossy(&request).into_owned();
+            let (status, body) = answer_of_amazon(&head);
+            hears.lock().unwrap().push(head);
+            let len = body.len();
+            let wire = format!("HTTP/1.1 {status} x\r\nConnection: close\r\nContent-Length: {len}\r\n\r\n{body}");
+            let _ = stream.write_all(wire.as_bytes());
+        }
+    });
+    (url, heard)
+}
+
+fn answer_of_amazon(head: &str) -> (u16, String) {
+    let line = head.lines().next().unwrap_or_default();
+    let has = |name: &str, value: &str| {
+        head.lines().any(|line| {
+            line.split_once(": ")
+                .is_some_and(|(key, found)| key.eq_ignore_ascii_case(name) && found == value)
+        })
+    };
+    let keys = format!(
+        r#"{{"Code":"Success","Type":"AWS-HMAC","AccessKeyId":"{ACCESS_KEY}","SecretAccessKey":"{SECRET_KEY}","Token":"session","Expiration":"2999-01-01T00:00:00Z"}}"#
+    );
+    let roles = "/latest/meta-data/iam/security-credentials/";
+    if line.starts_with("PUT /latest/api/token ") && head.to_ascii_lowercase().contains("token-ttl-seconds: ") {
+        return (200, "machine-token".to_owned());
+    }
+    if line.starts_with(&format!("GET {roles}")) {
+        return match has("x-aws-ec2-metadata-token", "machine-token") {
+            false => (401, String::new()),
+            true if line.starts_with(&format!("GET {roles} ")) => (200, "a-role".to_owned()),
+            true if line.starts_with(&format!("GET {roles}a-role ")) => (200, keys),
+            true => (404, String::new()),
+        };
+    }
+    if line.starts_with("GET /pod ") {
+        return match has("authorization", "pod-token") {
+            true => (200, keys),
+            false => (401, String::new()),
+        };
+    }
+    let asks = |part: &str| line.contains(part);
+    if line.starts_with("POST /")
+        && asks("Action=AssumeRoleWithWebIdentity")
+        && asks("WebIdentityToken=identity-token")
+        && asks("RoleArn=arn%3Aaws%3Aiam%3A%3A1%3Arole%2Fr")
+    {
+        let keys = format!(
+            "<AccessKeyId>{ACCESS_KEY}</AccessKeyId><SecretAccessKey>{SECRET_KEY}</SecretAccessKey>\
+             <SessionToken>session</SessionToken><Expiration>2999-01-01T00:00:00Z</Expiration>"
+        );
+        let result = format!(
+            "<AssumeRoleWithWebIdentityResult><Credentials>{keys}</Credentials></AssumeRoleWithWebIdentityResult>"
+        );
+        return (
+            200,
+            format!("<AssumeRoleWithWebIdentityResponse>{result}</AssumeRoleWithWebIdentityResponse>"),
+        );
+    }
+    (404, String::new())
+}
+
+/// Options from an environment, for a server that is not Amazon's.
+fn of_environment(set: &[(&str, String)]) -> StoreOptions {
+    let configured = S3Configured {
+        role: true,
+        ..S3Configured::default()
+    };
+    let environment = |name: &str| {
+        let found = set.iter().find(|(known, _)| *known == name);
+        found.map(|(_, value)| value.clone())
+    };
+    StoreOptions {
+        s3: S3Options::from_chain(&configured, &environment),
+        ..quick()
+    }
+}
+
+#[test]
+fn keys_come_from_roles_of_pods_containers_and_machines() {
+    let server = S3Server::start();
+    let (url, heard) = amazon();
+    let folder = tempfile::tempdir().unwrap();
+    let token = |name: &str| {
+        let file = folder.path().join(name);
+        fs::write(&file, name).unwrap();
+        file.display().to_string()
+    };
+    let machine = [("AWS_EC2_METADATA_SERVICE_ENDPOINT", url.clone())];
+    let pod = [
+        ("AWS_CONTAINER_CREDENTIALS_FULL_URI", format!("{url}/pod")),
+        ("AWS_CONTAINER_AUTHORIZATION_TOKEN_FILE", token("pod-token")),
+    ];
+    let identity = [
+        ("AWS_WEB_IDENTITY_TOKEN_FILE", token("identity-token")),
+        ("AWS_ROLE_ARN", "arn:aws:iam::1:role/r".to_owned()),
+        ("AWS_ENDPOINT_URL_STS", url.clone()),
+    ];
+    for (place, set, questions) in [("m", &machine[..], 3), ("p", &pod, 1), ("i", &identity, 1)] {
+        heard.lock().unwrap().clear();
+        contract::writable(&*open(&server.url(place), of_environment(set)));
+        // They are kept until they end.
+        assert_eq!(
+            heard.lock().unwrap().len(),
+            questions,
+            "{place}: {:?}",
+            heard.lock().unwrap()
+        );
+    }
+    // Another server is not told of any role.
+    let mut stranger = of_environment(&machine);
+    if let S3Credentials::Role(role) = &mut stranger.s3.credentials {
+        role.anywhere = false;
+    }
+    heard.lock().unwrap().clear();
+    let text = error_chain(
+        &open(&server.url("m"), stranger)
+            .has(ChunkId::from_bytes([1; 32]))
+            .unwrap_err(),
+    );
+    assert!(text.contains("no keys were given"), "{text}");
+    assert!(heard.lock().unwrap().is_empty());
+}
+
+#[test]
+fn a_machine_without_a_role_or_an_answer_says_so() {
+    let server = S3Server::start();
+    let (silent, count) = always(None);
+    let silent = silent.trim_start_matches("s3+").trim_end_matches("/b/p").to_owned();
+    let mut options = of_environment(&[("AWS_EC2_METADATA_SERVICE_ENDPOINT", silent)]);
+    options.http.connect_timeout = Duration::from_millis(20);
+    let text = error_chain(
+        &open(&server.url("p"), options)
+            .has(ChunkId::from_bytes([1; 32]))
+            .unwrap_err(),
+    );
+    assert!(
+        text.contains("no answer within 20ms to the question for the keys"),
+        "{text}"
+    );
+    assert_eq!(count.load(Ordering::SeqCst), 3);
+    let (wrong, _) = amazon();
+    let options = of_environment(&[("AWS_EC2_METADATA_SERVICE_ENDPOINT", format!("{wrong}/elsewhere"))]);
+    let text = error_chain(
+        &open(&server.url("p"), options)
+            .has(ChunkId::from_bytes([1; 32]))
+            .unwrap_err(),
+    );
+    assert!(
+        text.contains("404") && text.contains("asked for the keys of the machine's"),
+        "{text}"
+    );
+    let far = of_environment(&[
+        ("AWS_CONTAINER_CREDENTIALS_FULL_URI", "http://example.org/x".to_owned()),
+        ("AWS_CONTAINER_AUTHORIZATION_TOKEN_FILE", "/none".to_owned()),
+    ]);
+    let location = Location::parse(&server.url("p")).unwrap();
+    let error = open_prunable(&MemberSpec { location, options: far }).unwrap_err();
+    assert!(
+        error_chain(&error).contains("over https alone"),
+        "{}",
+        error_chain(&error)
+    );
 }
