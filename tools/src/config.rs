@@ -136,6 +136,12 @@ pub(crate) struct StoreEntry {
     /// `known_hosts` file for SFTP, in place of the user's and the system's. Not desync's.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) ssh_known_hosts: Option<PathBuf>,
+    /// A pack behind a network grows to so many bytes. Not desync's.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) pack_size: Option<u64>,
+    /// Bytes of packs behind a network that are kept on this machine's disk. Not desync's.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) pack_cache_limit: Option<u64>,
     /// Chunks are encrypted.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub(crate) encryption: bool,

@@ -9,10 +9,11 @@ use std::time::Duration;
 use bytes::Bytes;
 use cairn_formats::{CHUNK_LEN_MAX, ChunkCipher, ChunkForm, ChunkIndex, CipherAlgorithm, CipherKey, DigestAlgorithm};
 use cairn_store::{
-    Authorization, Behind, CacheOptions, CacheStore, ChunkStore, Cookie, HttpOptions, IndexStore, LocalStore, Location,
-    MemberSpec, PackStore, Proxy, Prune, RateLimit, S3Options, Sealing, SftpOptions, SshOptions, SshPush, StoreChain,
-    StoreName, StoreOptions, StoreSpec, Suspect, SyncPolicy, Together, VerifyStore, open_chain, open_prunable_spec,
-    open_store,
+    Authorization, Behind, CacheOptions, CacheStore, ChunkKey, ChunkPlace, ChunkStore, CompactOptions, CompactReport,
+    Cookie, HttpOptions, IndexStore, LocalStore, Location, LogPosition, MemberSpec, Ownership, PackCheck, PackOptions,
+    PackStat, PackStore, Proxy, Prune, RateLimit, RemoteKind, RemotePackOptions, RemotePacks, S3Options, Sealing,
+    SftpOptions, SshOptions, SshPush, StoreChain, StoreName, StoreOptions, StoreSpec, Suspect, SyncPolicy, Together,
+    VerifyStore, init_remote_packs, open_chain, open_prunable_spec, open_remote, open_store,
 };
 
 use crate::bar::{Bar, Unit};
@@ -150,7 +151,12 @@ impl Context {
             digest: self.digest,
             on_suspect: warn_of,
             on_behind: warn_of_member,
-            packs: cairn_store::RemotePackOptions::default(),
+            packs: RemotePackOptions {
+                pack_len: entry.pack_size.unwrap_or(RemotePackOptions::default().pack_len),
+                cache: cache_folder(&environment),
+                cache_len: entry.pack_cache_limit.unwrap_or(0),
+                ..RemotePackOptions::default()
+            },
             ssh: SshOptions {
                 ssh: std::env::var_os("CASYNC_SSH_PATH").unwrap_or_else(|| "ssh".into()),
                 remote: std::env::var("CASYNC_REMOTE_PATH").unwrap_or_else(|_| "casync".to_owned()),
@@ -335,8 +341,32 @@ impl Context {
                     options,
                 },
             ] => Prunable::Local(LocalStore::open(path, options)?),
+            [member] if matches!(member.location, Location::S3(_) | Location::Sftp(_)) => match open_remote(member)? {
+                RemoteKind::Flat(store) => Prunable::Remote(store),
+                RemoteKind::Packs(packs) => Prunable::Packs(packs),
+            },
             _ => Prunable::Remote(open_prunable_spec(&spec)?),
         })
+    }
+
+    /// Makes an empty folder, place in a bucket or folder behind SFTP a store of packs.
+    pub(crate) fn make_packs(&self, store: &str, access: &Access) -> Outcome<()> {
+        let mut spec = self.spec(self.config.written(store)?, access, None, &Rate::new(access))?;
+        let (Some(mut member), true) = (spec.members.pop(), spec.members.is_empty()) else {
+            return Err(Failure::usage(format!(
+                "{store}: one place alone can be made a pack store"
+            )));
+        };
+        if let Location::Local(folder) = &member.location {
+            let options = PackOptions {
+                algorithm: self.digest,
+                ..PackOptions::default()
+            };
+            PackStore::open(folder, options)?;
+            return Ok(());
+        }
+        member.options.read_only = false;
+        Ok(init_remote_packs(&member)?)
     }
 
     /// A local store, for what only those can do.
@@ -451,21 +481,83 @@ impl Context {
 #[derive(Debug)]
 pub(crate) enum Prunable {
     Local(LocalStore),
+    /// Packs in a bucket or behind SFTP.
+    Packs(Arc<dyn RemotePacks>),
     Remote(Arc<dyn Prune>),
+}
+
+/// Packs, wherever they are.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Packs<'s> {
+    Local(&'s PackStore),
+    Remote(&'s dyn RemotePacks),
+}
+
+impl<'s> Packs<'s> {
+    pub(crate) fn stats(self) -> Outcome<Vec<PackStat>> {
+        Ok(match self {
+            Self::Local(packs) => packs.engine().pack_stats()?,
+            Self::Remote(packs) => packs.pack_stats()?,
+        })
+    }
+
+    pub(crate) fn for_each_in_order(
+        self,
+        visit: &mut dyn FnMut(ChunkKey, ChunkPlace) -> cairn_store::Result<()>,
+    ) -> Outcome<()> {
+        match self {
+            Self::Local(packs) => packs.engine().for_each_in_order(visit)?,
+            Self::Remote(packs) => packs.for_each_in_order(visit)?,
+        }
+        Ok(())
+    }
+
+    pub(crate) fn check(self, go_on: &mut dyn FnMut(u64) -> bool) -> Outcome<PackCheck> {
+        Ok(match self {
+            Self::Local(packs) => packs.engine().check_packs(go_on)?,
+            Self::Remote(packs) => packs.check_packs(go_on)?,
+        })
+    }
+
+    /// Writes packs anew of which less than `live_share` is needed.
+    pub(crate) fn compact(self, live_share: f64) -> Outcome<CompactReport> {
+        let options = CompactOptions {
+            live_share_min: live_share,
+            // A store that a tool works on alone has no index that could be made again from its packs; one that has keeps them.
+            commits_kept_from: LogPosition::default(),
+        };
+        Ok(match self {
+            Self::Local(packs) => packs.engine().compact(&options)?,
+            Self::Remote(packs) => packs.compact(live_share)?,
+        })
+    }
+
+    /// Nobody else deletes while the value lives.
+    ///
+    /// - `take_over`: from somebody who is known to be dead.
+    pub(crate) fn own(self, take_over: bool) -> Outcome<Option<Ownership<'s>>> {
+        match self {
+            // Its lock is held for as long as it is open.
+            Self::Local(_) => Ok(None),
+            Self::Remote(packs) => Ok(Some(packs.own(take_over)?)),
+        }
+    }
 }
 
 impl Prunable {
     pub(crate) fn chunks(&self) -> &dyn Prune {
         match self {
             Self::Local(store) => store.chunks(),
+            Self::Packs(store) => &**store,
             Self::Remote(store) => &**store,
         }
     }
 
-    /// The packs of a folder that has them.
-    pub(crate) fn packs(&self) -> Option<&PackStore> {
+    /// Its packs, if it has any.
+    pub(crate) fn packs(&self) -> Option<Packs<'_>> {
         match self {
-            Self::Local(store) => store.packs(),
+            Self::Local(store) => store.packs().map(Packs::Local),
+            Self::Packs(store) => Some(Packs::Remote(&**store)),
             Self::Remote(_) => None,
         }
     }
@@ -489,6 +581,13 @@ fn warn_of(store: &StoreName, suspect: &Suspect) {
         "cairn: warning: {store}: {}: {}; what it holds is left alone",
         suspect.file, suspect.what
     );
+}
+
+/// Where what can be fetched again is kept between runs.
+fn cache_folder(environment: &dyn Fn(&str) -> Option<String>) -> Option<PathBuf> {
+    let set = |name: &str| environment(name).filter(|value| !value.is_empty()).map(PathBuf::from);
+    let caches = set("XDG_CACHE_HOME").or_else(|| set("HOME").map(|home| home.join(".cache")))?;
+    Some(caches.join("cairn/packs"))
 }
 
 /// Whether a seed's name is that of a file or device to be cut, rather than of an index.

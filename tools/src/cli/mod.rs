@@ -30,7 +30,7 @@ pub(crate) use mounts::{Mount, MountIndex, Mounting};
 pub(crate) use remote::{Pull, Push};
 pub(crate) use servers::{ChunkServer, IndexServer, Listening};
 pub(crate) use store::{
-    StoreArgs, StoreCopy, StoreExport, StoreGc, StoreInit, StoreLs, StoreStat, StoreVerb, StoreVerify,
+    StoreArgs, StoreCopy, StoreExport, StoreGc, StoreInit, StoreKind, StoreLs, StoreStat, StoreVerb, StoreVerify,
 };
 pub(crate) use stores::{CacheArgs, Convert, Prune, Verify};
 pub(crate) use trees::{ArchiveStyle, Keeping, List, Mtree, Shifting, SourceFormat, Tar, TreeFormat, Untar};

@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use clap::{Args, Subcommand};
+use clap::{Args, Subcommand, ValueEnum};
 
 use super::groups::{Access, Effort, Storing};
 use super::stores::Mending;
@@ -11,10 +11,11 @@ use crate::sizes;
 const AFTER_HELP: &str = "\
 A store in a folder is of one of two kinds. A flat one has a file per chunk, in casync's and desync's layout: every tool of that \
 family reads and writes it. A pack store (`cairn store init`, and what cairnd keeps by default) has a few append-only files \
-of up to 256 MiB: faster, smaller on disk, for cairn and cairnd alone. Every verb that takes a store takes either.
+of up to 256 MiB: faster, smaller on disk, for cairn and cairnd alone. In a bucket or behind sftp:// it is a few objects of up \
+to 64 MiB, at a two-hundredth of the requests. Every verb that takes a store takes either.
 
 What only reads may run beside a server that has the packs open, and sees them as they are when it begins. What changes packs \
-needs them for itself.";
+needs them for itself. Packs behind a network may be written by several at once, and have one who deletes.";
 
 const COPY_HELP: &str = "\
 Chunks that B has already are neither read nor sent, so that a copy that was stopped goes on where it was. Chunks are checked \
@@ -47,7 +48,7 @@ pub(crate) struct StoreArgs {
 /// What is done with a store.
 #[derive(Debug, Subcommand)]
 pub(crate) enum StoreVerb {
-    /// Make a folder an empty pack store
+    /// Make a folder, or a place behind a network, an empty pack store
     Init(StoreInit),
     /// Tell how much is in a store, and how much of its disk space is needed
     Stat(StoreStat),
@@ -68,17 +69,29 @@ pub(crate) enum StoreVerb {
 /// `store init`
 #[derive(Debug, Args)]
 pub(crate) struct StoreInit {
-    /// Folder, made if it is not there; has to be empty
-    #[arg(value_name = "DIR")]
-    pub(crate) folder: PathBuf,
+    /// Folder, place in a bucket (s3+http(s)://) or folder behind sftp://; made if it is not there, and has to be empty
+    #[arg(value_name = "STORE")]
+    pub(crate) store: String,
+    /// What it becomes; a flat store needs no making
+    #[arg(long, value_enum, default_value_t = StoreKind::Packs)]
+    pub(crate) kind: StoreKind,
+    #[command(flatten)]
+    pub(crate) access: Access,
+}
+
+/// Kinds of stores that are made.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum StoreKind {
+    /// Many chunks a file
+    Packs,
 }
 
 /// `store stat`
 #[derive(Debug, Args)]
 pub(crate) struct StoreStat {
     /// Store
-    #[arg(value_name = "DIR")]
-    pub(crate) store: PathBuf,
+    #[arg(value_name = "STORE")]
+    pub(crate) store: String,
     /// Indexes: tell how much they are, repeats counted, and whether the store has all that they name
     #[arg(value_name = "INDEX")]
     pub(crate) indexes: Vec<String>,
@@ -90,11 +103,13 @@ pub(crate) struct StoreStat {
 #[derive(Debug, Args)]
 pub(crate) struct StoreLs {
     /// Store
-    #[arg(value_name = "DIR")]
-    pub(crate) store: PathBuf,
+    #[arg(value_name = "STORE")]
+    pub(crate) store: String,
     /// Packs instead of chunks: number, id, bytes, and what of them is needed
     #[arg(long)]
     pub(crate) packs: bool,
+    #[command(flatten)]
+    pub(crate) access: Access,
 }
 
 /// `store verify`
@@ -138,8 +153,8 @@ pub(crate) struct StoreCopy {
 #[derive(Debug, Args)]
 pub(crate) struct StoreGc {
     /// Store
-    #[arg(value_name = "DIR")]
-    pub(crate) store: PathBuf,
+    #[arg(value_name = "STORE")]
+    pub(crate) store: String,
     /// Indexes whose chunks are kept; without any, nothing is deleted
     #[arg(value_name = "INDEX")]
     pub(crate) indexes: Vec<String>,
@@ -158,6 +173,9 @@ pub(crate) struct StoreGc {
     /// Bytes a second that are compressed anew; 0 for no limit
     #[arg(long, default_value = "0", value_parser = sizes::bytes, value_name = "BYTES", requires = "recompress")]
     pub(crate) recompress_rate: u64,
+    /// Packs behind a network: take over from another collection, which is surely dead
+    #[arg(long)]
+    pub(crate) take_over: bool,
     #[command(flatten)]
     pub(crate) access: Access,
 }
@@ -167,7 +185,7 @@ pub(crate) struct StoreGc {
 pub(crate) struct StoreExport {
     /// Store to read
     #[arg(value_name = "STORE")]
-    pub(crate) store: PathBuf,
+    pub(crate) store: String,
     /// Flat folder to write, made if it is not there
     #[arg(value_name = "DIR")]
     pub(crate) folder: PathBuf,
@@ -176,4 +194,6 @@ pub(crate) struct StoreExport {
     pub(crate) keep_going: bool,
     #[command(flatten)]
     pub(crate) effort: Effort,
+    #[command(flatten)]
+    pub(crate) access: Access,
 }

@@ -35,12 +35,14 @@ pub(crate) fn prune(context: &Context, arguments: &Prune) -> Outcome<()> {
     if !(arguments.yes || arguments.dry_run) {
         confirm(&kept, &store.chunks().name().to_string())?;
     }
+    let packs = store.packs().filter(|_| !arguments.dry_run);
+    let _owner = packs.map(|packs| packs.own(false)).transpose()?;
     let Sweep { chunks, deleted } = sweep(context, &kept, store.chunks(), arguments.dry_run)?;
     let mut stale = 0;
     if !arguments.dry_run {
         stale = store.chunks().remove_stale_temporaries(STALE_AFTER)?;
-        if let Some(packs) = store.packs() {
-            super::store::compact(packs, LIVE_SHARE_MIN)?;
+        if let Some(packs) = packs {
+            packs.compact(LIVE_SHARE_MIN)?;
         }
     }
     if context.json || context.verbose || arguments.dry_run {

@@ -2,13 +2,12 @@
 
 use std::io::{BufWriter, Write as _};
 use std::num::NonZeroU64;
-use std::path::Path;
 use std::thread;
 
 use cairn_formats::{ChunkForm, ChunkId, Level};
 use cairn_store::{
-    ChunkStore, CompactOptions, CompactReport, LocalStore, Location, LogPosition, PackOptions, PackStore, RateLimit,
-    RecompressOptions, RecompressReport,
+    ChunkStore, CompactReport, LocalStore, Location, LogPosition, PackStore, RateLimit, RecompressOptions,
+    RecompressReport,
 };
 use serde_json::json;
 
@@ -16,9 +15,10 @@ use super::copy::carry;
 use super::prune;
 use crate::bar::Unit;
 use crate::cli::{
-    Access, StoreArgs, StoreCopy, StoreExport, StoreGc, StoreInit, StoreLs, StoreStat, StoreVerb, StoreVerify,
+    Access, StoreArgs, StoreCopy, StoreExport, StoreGc, StoreInit, StoreKind, StoreLs, StoreStat, StoreVerb,
+    StoreVerify,
 };
-use crate::context::{Context, Purpose, make_folder, print};
+use crate::context::{Context, Packs, Prunable, Purpose, make_folder, print};
 use crate::engine::{CopyOptions, IdSet};
 use crate::failure::{Failure, Outcome};
 use crate::sizes::human;
@@ -40,21 +40,14 @@ pub(crate) fn store(context: &Context, arguments: &StoreArgs) -> Outcome<()> {
 }
 
 fn init(context: &Context, arguments: &StoreInit) -> Outcome<()> {
-    make_packs(context, &arguments.folder)?;
-    let folder = &arguments.folder;
+    let StoreInit { store, kind, access } = arguments;
+    match kind {
+        StoreKind::Packs => context.make_packs(store, access)?,
+    }
     context.report(
-        &json!({ "store": folder, "kind": "packs" }),
-        &format!("{} is a pack store", folder.display()),
+        &json!({ "store": store, "kind": "packs" }),
+        &format!("{store} is a pack store"),
     )
-}
-
-fn make_packs(context: &Context, folder: &Path) -> Outcome<()> {
-    let options = PackOptions {
-        algorithm: context.digest,
-        ..PackOptions::default()
-    };
-    PackStore::open(folder, options)?;
-    Ok(())
 }
 
 /// What `stat` tells.
@@ -68,10 +61,10 @@ struct Stat {
 }
 
 fn stat(context: &Context, arguments: &StoreStat) -> Outcome<()> {
-    let store = context.local(&arguments.store, Purpose::Read)?;
-    let stat = match &store {
-        LocalStore::Packs(packs) => packs_stat(packs)?,
-        LocalStore::Flat(flat) => {
+    let store = context.prunable(&arguments.store, &arguments.access, Purpose::Read)?;
+    let stat = match (store.packs(), &store) {
+        (Some(packs), _) => packs_stat(packs)?,
+        (None, Prunable::Local(LocalStore::Flat(flat))) => {
             let mut stat = Stat::default();
             let bar = context.bar("counting", Unit::Chunks);
             flat.for_each_file(&mut |chunk| {
@@ -86,6 +79,7 @@ fn stat(context: &Context, arguments: &StoreStat) -> Outcome<()> {
             stat.bytes_stored = stat.bytes_frames;
             stat
         }
+        _ => return Err(no_lengths(&arguments.store)),
     };
     let live = share(stat.bytes_frames, stat.bytes_stored);
     let mut object = json!({
@@ -124,14 +118,20 @@ fn stat(context: &Context, arguments: &StoreStat) -> Outcome<()> {
     if missing > 0 {
         return Err(Failure::incomplete(format!(
             "{}: {missing} chunks that the indexes name are not there",
-            arguments.store.display()
+            arguments.store
         )));
     }
     Ok(())
 }
 
-fn packs_stat(store: &PackStore) -> Outcome<Stat> {
-    let packs = store.engine().pack_stats()?;
+/// A listing of chunks behind a network has no lengths, and asking for each would take a request each.
+fn no_lengths(store: &str) -> Failure {
+    Failure::usage(format!("{store}: this works on folders, and on packs behind a network"))
+        .try_this("see `cairn verify` for a flat store behind a network")
+}
+
+fn packs_stat(packs: Packs<'_>) -> Outcome<Stat> {
+    let packs = packs.stats()?;
     let sum = |of: fn(&cairn_store::PackStat) -> u64| packs.iter().map(of).sum();
     Ok(Stat {
         chunks: sum(|pack| pack.live_chunks),
@@ -188,17 +188,17 @@ fn count_missing(ids: &IdSet, store: &dyn ChunkStore) -> Outcome<u64> {
 }
 
 fn ls(context: &Context, arguments: &StoreLs) -> Outcome<()> {
-    let store = context.local(&arguments.store, Purpose::Read)?;
+    let store = context.prunable(&arguments.store, &arguments.access, Purpose::Read)?;
     let mut page = Page::new(context);
-    match (&store, arguments.packs) {
-        (LocalStore::Flat(_), true) => {
+    match (store.packs(), arguments.packs, &store) {
+        (None, true, _) => {
             return Err(Failure::usage(format!(
                 "{} is a flat store, without packs",
-                arguments.store.display()
+                arguments.store
             )));
         }
-        (LocalStore::Packs(packs), true) => {
-            for pack in packs.engine().pack_stats()? {
+        (Some(packs), true, _) => {
+            for pack in packs.stats()? {
                 let live = share(pack.live_bytes, pack.bytes);
                 page.line(
                     || {
@@ -217,7 +217,7 @@ fn ls(context: &Context, arguments: &StoreLs) -> Outcome<()> {
                 );
             }
         }
-        (LocalStore::Packs(packs), false) => packs.engine().for_each_in_order(&mut |key, place| {
+        (Some(packs), false, _) => packs.for_each_in_order(&mut |key, place| {
             page.line(
                 || {
                     json!({
@@ -229,7 +229,7 @@ fn ls(context: &Context, arguments: &StoreLs) -> Outcome<()> {
             );
             page.written()
         })?,
-        (LocalStore::Flat(flat), false) => flat.for_each_file(&mut |chunk| {
+        (None, false, Prunable::Local(LocalStore::Flat(flat))) => flat.for_each_file(&mut |chunk| {
             let Some((_, len)) = flat.stat(chunk.id, chunk.form)?.and_then(|stat| stat.stored) else {
                 return Ok(());
             };
@@ -243,6 +243,7 @@ fn ls(context: &Context, arguments: &StoreLs) -> Outcome<()> {
             );
             page.written()
         })?,
+        _ => return Err(no_lengths(&arguments.store)),
     }
     page.end()
 }
@@ -305,16 +306,11 @@ fn verify(context: &Context, arguments: &StoreVerify) -> Outcome<()> {
 
 fn copy(context: &Context, arguments: &StoreCopy) -> Outcome<()> {
     let storing = &arguments.storing;
-    let to_folder = match Location::parse(context.config.written(&arguments.to)?) {
-        Ok(Location::Local(path)) if !arguments.to.contains('|') => Some(path),
-        _ => None,
-    };
     if arguments.packs && !arguments.dry_run {
-        let Some(folder) = &to_folder else {
-            return Err(Failure::usage(format!("--packs: {} is not a folder", arguments.to)));
-        };
-        if !PackStore::is_at(folder) {
-            make_packs(context, folder)?;
+        let written = context.config.written(&arguments.to)?;
+        let is_packs = matches!(Location::parse(written), Ok(Location::Local(folder)) if PackStore::is_at(&folder));
+        if !is_packs {
+            context.make_packs(&arguments.to, &storing.access)?;
         }
     }
     let (to, _) = context.target(&arguments.to, &storing.access, &storing.writing)?;
@@ -350,7 +346,7 @@ fn copy(context: &Context, arguments: &StoreCopy) -> Outcome<()> {
 }
 
 fn export(context: &Context, arguments: &StoreExport) -> Outcome<()> {
-    let from = context.local(&arguments.store, Purpose::Read)?;
+    let from = context.prunable(&arguments.store, &arguments.access, Purpose::Read)?;
     if PackStore::is_at(&arguments.folder) {
         let failure = Failure::new(format!("{} is a pack store", arguments.folder.display()));
         return Err(failure.try_this("name another folder, or copy into it with `cairn store copy`"));
@@ -376,10 +372,16 @@ fn gc(context: &Context, arguments: &StoreGc) -> Outcome<()> {
     } else {
         Purpose::Change
     };
-    let store = context.local(&arguments.store, purpose)?;
-    if arguments.recompress.is_some() && store.packs().is_none() {
+    let store = context.prunable(&arguments.store, &arguments.access, purpose)?;
+    let packs = store.packs().filter(|_| !arguments.dry_run);
+    let _owner = packs.map(|packs| packs.own(arguments.take_over)).transpose()?;
+    let local = match store.packs() {
+        Some(Packs::Local(packs)) => Some(packs),
+        _ => None,
+    };
+    if arguments.recompress.is_some() && local.is_none() {
         return Err(Failure::usage(
-            "only packs are compressed anew; `cairn store copy --packs` makes packs of a flat store",
+            "only packs in a folder are compressed anew; `cairn store copy --packs` makes packs of a flat store",
         ));
     }
     let sweep = match (&arguments.indexes[..], store.packs()) {
@@ -397,11 +399,11 @@ fn gc(context: &Context, arguments: &StoreGc) -> Outcome<()> {
             prune::sweep(context, &kept, store.chunks(), arguments.dry_run)?
         }
     };
-    let space = match store.packs() {
-        Some(packs) if !arguments.dry_run => compact(packs, arguments.live_share)?,
-        _ => CompactReport::default(),
+    let space = match packs {
+        Some(packs) => packs.compact(arguments.live_share)?,
+        None => CompactReport::default(),
     };
-    let smaller = match (store.packs(), arguments.recompress) {
+    let smaller = match (local, arguments.recompress) {
         (Some(packs), Some(level)) if !arguments.dry_run => recompress(packs, level, arguments.recompress_rate)?,
         _ => RecompressReport::default(),
     };
@@ -438,16 +440,6 @@ fn gc(context: &Context, arguments: &StoreGc) -> Outcome<()> {
         );
     }
     context.report(&object, &lines)
-}
-
-/// Writes packs anew of which less than `live_share` is needed.
-pub(crate) fn compact(store: &PackStore, live_share: f64) -> Outcome<CompactReport> {
-    let options = CompactOptions {
-        live_share_min: live_share,
-        // A store that a tool works on alone has no index that could be made again from its packs; one that has keeps them.
-        commits_kept_from: LogPosition::default(),
-    };
-    Ok(store.engine().compact(&options)?)
 }
 
 /// Compresses the packs anew where that makes them smaller.

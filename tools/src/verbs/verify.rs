@@ -6,12 +6,12 @@ use std::process::{Command, Stdio};
 use std::sync::Mutex;
 
 use cairn_formats::{ChunkId, DigestAlgorithm};
-use cairn_store::{PackCheck, PackStore};
+use cairn_store::PackCheck;
 use serde_json::json;
 
 use crate::bar::Unit;
 use crate::cli::{Access, Verify, VerifyIndex};
-use crate::context::{Context, Purpose};
+use crate::context::{Context, Packs, Purpose};
 use crate::engine::{self, CopyOptions, Repair};
 use crate::failure::{Failure, Outcome};
 use crate::sizes::human;
@@ -201,9 +201,9 @@ fn verify_one(context: &Context, arguments: &Verify) -> Outcome<()> {
 }
 
 /// Packs against their own footers.
-fn check_packs(context: &Context, store: &PackStore) -> Outcome<PackCheck> {
+fn check_packs(context: &Context, packs: Packs<'_>) -> Outcome<PackCheck> {
     let bar = context.bar("reading packs", Unit::Bytes);
-    let check = store.engine().check_packs(&mut |bytes| {
+    let check = packs.check(&mut |bytes| {
         context.progress.advance(bytes);
         context.progress.check().is_ok()
     })?;
