@@ -269,7 +269,7 @@ impl IndexKeeper for Keeper {
 
 impl FileKey {
     fn of(path: &Path) -> io::Result<Self> {
-        let of = fs::symlink_metadata(path)?;
+        let of = fs::metadata(path)?;
         Ok(Self([
             of.dev() as i64,
             of.ino() as i64,
@@ -282,7 +282,7 @@ impl FileKey {
     }
 }
 
-/// The index files in a folder and those below, links left out.
+/// The index files in a folder and those below. Links to files count, of folders they are not followed.
 ///
 /// Errors, in words: a folder that cannot be listed. One that is not there has none.
 pub(crate) fn index_files(folder: &Path) -> Result<Vec<PathBuf>, String> {
@@ -297,7 +297,7 @@ pub(crate) fn index_files(folder: &Path) -> Result<Vec<PathBuf>, String> {
                 let kind = entry.file_type()?;
                 if kind.is_dir() {
                     folders.push(entry.path());
-                } else if kind.is_file() && matches!(ending, Some("caibx" | "caidx")) {
+                } else if (kind.is_file() || kind.is_symlink()) && matches!(ending, Some("caibx" | "caidx")) {
                     files.push(entry.path());
                 }
             }
@@ -314,7 +314,7 @@ pub(crate) fn index_files(folder: &Path) -> Result<Vec<PathBuf>, String> {
 }
 
 fn is_there(path: &Path) -> Result<bool, String> {
-    match fs::symlink_metadata(path) {
+    match fs::metadata(path) {
         Ok(of) => Ok(of.is_file()),
         Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => Ok(false),
         Err(error) => Err(format!("cannot look at {}: {error}", path.display())),

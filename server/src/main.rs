@@ -15,6 +15,7 @@ mod metrics;
 mod places;
 mod routes;
 mod scrub;
+mod store_gc;
 mod store_verbs;
 
 use std::net::SocketAddr;

@@ -300,7 +300,7 @@ fn open_mirror(
 }
 
 /// How servers are talked to.
-fn remote_options(settings: &config::Store, read_only: bool) -> StoreOptions {
+pub(crate) fn remote_options(settings: &config::Store, read_only: bool) -> StoreOptions {
     StoreOptions {
         read_only,
         on_suspect: log_suspect,

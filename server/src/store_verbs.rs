@@ -4,17 +4,18 @@
 //! flat folder of an older release is not taken over yet is read from both. Not here: other folders and servers (`cairn
 //! store`).
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::sync::Arc;
 
-use bytes::Bytes;
-use cairn_formats::{CHUNK_LEN_MAX, ChunkId, ChunkIndex, DigestAlgorithm, DomainId};
+use cairn_formats::{CHUNK_LEN_MAX, ChunkId, DigestAlgorithm, DomainId};
+use cairn_index::RocksEngine;
 use cairn_store::{
-    ChunkStore, CompactOptions, CompactReport, Error, FlatOptions, FlatStore, LogPosition, PackOptions, PackStat,
-    PackStore, Prune,
+    ChunkStore, Damage, DamageKind, Error, Fate, FlatOptions, FlatStore, PackOptions, PackStat, PackStore, Prune,
+    ScrubFile, ScrubMemory, ScrubOptions, ScrubState, StoreSpec, open_store,
 };
 use clap::{Args, Subcommand};
 use serde_json::json;
@@ -23,7 +24,8 @@ use crate::config::{Config, DEFAULT_STORE, Kind, Store};
 use crate::data::{self, DataFolder};
 use crate::folders::digest_of;
 use crate::places::Packs;
-use crate::routes::chain;
+use crate::routes::{chain, remote_options};
+use crate::store_gc::Gc;
 
 /// Something is bad or missing; it was listed. As in `cairn`.
 const INCOMPLETE: u8 = 3;
@@ -41,7 +43,7 @@ EXIT CODES
 
 EXAMPLES
   cairnd store stat
-  cairnd --data /var/lib/cairn store verify
+  cairnd --data /var/lib/cairn store verify --repair --from https://other.example.org/store/default/
   cairnd store gc --prune --dry-run                  which chunks does no index of the store name?
   cairnd store export /srv/castr                     a flat folder for casync and desync
   cairnd store export --all /var/lib/cairn-0.1       a data folder for release 0.1";
@@ -75,6 +77,9 @@ enum StoreVerb {
         /// Take bad chunks out of the store, so that they can be put again
         #[arg(short = 'r', long)]
         repair: bool,
+        /// Fetch good ones in their place: folder or URL of a store, the first that has one; its keys are those of `upstream`
+        #[arg(long, value_name = "STORE", requires = "repair")]
+        from: Vec<String>,
     },
     /// Give back the space of deleted chunks: packs that are mostly not needed are written anew
     Gc {
@@ -90,6 +95,9 @@ enum StoreVerb {
         /// Packs are written anew when less than this share of them is needed, 0 to 1
         #[arg(long, default_value_t = 0.5, value_name = "SHARE")]
         live_share: f64,
+        /// Packs too that are kept because damage was found in them: their damaged bytes are lost to whoever would look into them
+        #[arg(long)]
+        release_damaged: bool,
     },
     /// Make the index of places anew from the packs, and check that their footers and records agree
     RebuildIndex,
@@ -105,11 +113,13 @@ enum StoreVerb {
 }
 
 /// A store of the data folder, open.
-struct Own {
-    folder: PathBuf,
-    packs: Option<PackStore>,
+pub(crate) struct Own {
+    pub(crate) folder: PathBuf,
+    pub(crate) packs: Option<PackStore>,
+    /// The packs' index, if they were opened to be changed.
+    pub(crate) index: Option<Arc<RocksEngine>>,
     /// A flat store, or what is not taken over yet.
-    flat: Option<FlatStore>,
+    pub(crate) flat: Option<FlatStore>,
     digest: DigestAlgorithm,
     suspects: Vec<String>,
     /// Why the index was built anew, if it was.
@@ -130,7 +140,7 @@ pub(crate) fn run(config: &Config, arguments: &StoreArgs) -> Result<ExitCode, St
     let (name, settings) = chosen(config, arguments.store.as_deref())?;
     let changes = matches!(
         arguments.verb,
-        StoreVerb::Verify { repair: true } | StoreVerb::Gc { dry_run: false, .. } | StoreVerb::RebuildIndex
+        StoreVerb::Verify { repair: true, .. } | StoreVerb::Gc { dry_run: false, .. } | StoreVerb::RebuildIndex
     );
     let rebuild = matches!(arguments.verb, StoreVerb::RebuildIndex).then(|| "as was asked".to_owned());
     let own = Own::open(config, name, settings, changes, rebuild)?;
@@ -143,18 +153,24 @@ pub(crate) fn run(config: &Config, arguments: &StoreArgs) -> Result<ExitCode, St
     match &arguments.verb {
         StoreVerb::Stat => stat(name, &own, &say),
         StoreVerb::Ls { packs } => ls(&own, *packs, &say),
-        StoreVerb::Verify { repair } => verify(&own, *repair, &say),
+        StoreVerb::Verify { repair, from } => {
+            let sources = from.iter().map(|place| open_source(place, settings));
+            verify(&own, *repair, &sources.collect::<Result<Vec<_>, _>>()?, &say)
+        }
         StoreVerb::Gc {
             prune,
             indexes,
             dry_run,
             live_share,
+            release_damaged,
         } => {
-            let kept = match prune {
-                true => Some(kept(&config.index_folder(name, settings), indexes)?),
-                false => None,
+            let gc = Gc {
+                prune: prune.then_some(&indexes[..]),
+                dry_run: *dry_run,
+                live_share: *live_share,
+                release_damaged: *release_damaged,
             };
-            gc(&own, kept.as_ref(), *dry_run, *live_share, &say)
+            gc.run(config, name, settings, &own, &say)
         }
         StoreVerb::RebuildIndex => rebuild_index(&own, &say),
         StoreVerb::Export { folder, .. } => {
@@ -164,7 +180,7 @@ pub(crate) fn run(config: &Config, arguments: &StoreArgs) -> Result<ExitCode, St
     }
 }
 
-type Say<'a> = dyn Fn(serde_json::Value, &str) -> Result<(), String> + 'a;
+pub(crate) type Say<'a> = dyn Fn(serde_json::Value, &str) -> Result<(), String> + 'a;
 
 fn print(json: bool, object: &serde_json::Value, lines: &str) -> Result<(), String> {
     let text = if json {
@@ -207,6 +223,7 @@ impl Own {
         let folder = config.chunk_folder(name, settings);
         let mut own = Self {
             packs: None,
+            index: None,
             flat: None,
             digest: digest_of(settings),
             suspects: Vec::new(),
@@ -234,7 +251,7 @@ impl Own {
             };
             let (store, report) = if changes {
                 let (packs, report) = Packs::open(&own.folder, &options, settings.places_cache, rebuild)?;
-                own.rebuilt = packs.rebuilt;
+                (own.rebuilt, own.index) = (packs.rebuilt, Some(packs.index));
                 (PackStore::new(packs.engine, DomainId::default()), report)
             } else {
                 PackStore::open(&own.folder, options).map_err(|error| chain(&error))?
@@ -252,7 +269,7 @@ impl Own {
         Ok(own)
     }
 
-    fn parts(&self) -> Vec<&dyn Prune> {
+    pub(crate) fn parts(&self) -> Vec<&dyn Prune> {
         let packs = self.packs.iter().map(|store| store as &dyn Prune);
         packs.chain(self.flat.iter().map(|store| store as &dyn Prune)).collect()
     }
@@ -355,38 +372,124 @@ fn ls(own: &Own, packs: bool, say: &Say<'_>) -> Result<ExitCode, String> {
     failed.map_or(Ok(ExitCode::SUCCESS), Err)
 }
 
-fn verify(own: &Own, repair: bool, say: &Say<'_>) -> Result<ExitCode, String> {
-    let mut bad = own.suspects.clone();
+/// A store that good chunks are fetched from.
+fn open_source(place: &str, settings: &Store) -> Result<Arc<dyn ChunkStore>, String> {
+    let options = remote_options(settings, true);
+    let spec = StoreSpec::parse(place, |_| options.clone()).map_err(|error| format!("--from {place}: {error}"))?;
+    open_store(&spec).map_err(|error| format!("--from {place}: {}", chain(&error)))
+}
+
+/// What a check of a store found.
+#[derive(Default)]
+struct Checked {
+    chunks: u64,
+    bad: u64,
+    healed: u64,
+    findings: Vec<String>,
+}
+
+fn verify(own: &Own, repair: bool, sources: &[Arc<dyn ChunkStore>], say: &Say<'_>) -> Result<ExitCode, String> {
+    let mut checked = Checked {
+        findings: own.suspects.clone(),
+        ..Checked::default()
+    };
     if let Some(packs) = &own.packs {
-        let check = packs
-            .engine()
-            .check_packs(&mut |_| true)
-            .map_err(|error| chain(&error))?;
-        let suspects = check.suspects.into_iter();
-        bad.extend(suspects.map(|suspect| format!("{}: {}", suspect.file, suspect.what)));
+        checked.packs(own, packs, repair, sources)?;
     }
-    let (mut chunks, mut bad_chunks) = (0u64, 0u64);
-    for part in own.parts() {
+    if let Some(flat) = &own.flat {
+        checked.flat(own, flat, repair, sources)?;
+    }
+    let Checked {
+        chunks,
+        bad,
+        healed,
+        findings,
+    } = checked;
+    let mut lines: String = findings.iter().map(|line| format!("{line}\n")).collect();
+    lines += &format!("{chunks} chunks: {bad} bad");
+    if repair {
+        lines += &format!(", {healed} healed, {} taken out", bad - healed.min(bad));
+    }
+    say(
+        json!({
+            "chunks": chunks, "bad": bad, "healed": healed, "findings": findings, "repaired": repair,
+        }),
+        &lines,
+    )?;
+    Ok(if findings.is_empty() {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::from(INCOMPLETE)
+    })
+}
+
+impl Checked {
+    /// One scrub of all packs, whenever they were verified last.
+    fn packs(
+        &mut self,
+        own: &Own,
+        packs: &PackStore,
+        repair: bool,
+        sources: &[Arc<dyn ChunkStore>],
+    ) -> Result<(), String> {
+        let options = ScrubOptions {
+            dry_run: !repair,
+            ..ScrubOptions::default()
+        };
+        let notes: Box<dyn ScrubState> = match repair {
+            true => Box::new(ScrubFile::in_folder(&own.folder)),
+            false => Box::new(ScrubMemory::default()),
+        };
+        let report = packs.engine().scrub(&options, sources, &*notes, &mut |_| true);
+        let report = report.map_err(|error| chain(&error))?;
+        let is_chunk = |damage: &&Damage| matches!(damage.what, DamageKind::Chunk | DamageKind::Unreadable);
+        let bad = report.damages.iter().filter(is_chunk).count() as u64;
+        self.chunks += report.chunks + bad;
+        self.bad += bad;
+        self.healed += report.healed;
+        let finding = |damage: &Damage| {
+            let id = damage.id.map_or(String::new(), |id| format!(" of {id}"));
+            let fate = match &damage.fate {
+                Fate::Named => "left".to_owned(),
+                Fate::Repaired(store) => format!("repaired from {store}"),
+                Fate::Rewritten => "written anew".to_owned(),
+                Fate::Missing => "taken out".to_owned(),
+            };
+            let (pack, what, offset) = (&damage.pack, damage.what.word(), damage.offset);
+            format!("{pack}: the {what}{id} at byte {offset} is damaged: {fate}")
+        };
+        self.findings.extend(report.damages.iter().map(finding));
+        self.findings.extend(report.errors.iter().map(|error| chain(error)));
+        Ok(())
+    }
+
+    fn flat(
+        &mut self,
+        own: &Own,
+        flat: &FlatStore,
+        repair: bool,
+        sources: &[Arc<dyn ChunkStore>],
+    ) -> Result<(), String> {
         let mut batch = Vec::with_capacity(BATCH_CHUNKS);
         let mut damaged = Vec::new();
         let mut check = |batch: &mut Vec<ChunkId>| {
-            for (answer, &id) in part.get_many(batch).into_iter().zip(batch.iter()) {
+            for (answer, &id) in flat.get_many(batch).into_iter().zip(batch.iter()) {
                 let proven = match answer {
                     Ok(encoded) => encoded.verify(own.digest, CHUNK_LEN_MAX).map(drop),
                     Err(Error::Missing { .. }) => continue,
                     Err(Error::Corrupt { source, .. }) => Err(source),
                     Err(error) => return Err(error),
                 };
-                chunks += 1;
+                self.chunks += 1;
                 if let Err(error) = proven {
-                    bad.push(chain(&error));
+                    self.findings.push(chain(&error));
                     damaged.push(id);
                 }
             }
             batch.clear();
             Ok(())
         };
-        let listed = part.for_each_id(&mut |id| {
+        let listed = flat.for_each_id(&mut |id| {
             batch.push(id);
             if batch.len() == BATCH_CHUNKS {
                 check(&mut batch)
@@ -395,117 +498,23 @@ fn verify(own: &Own, repair: bool, say: &Say<'_>) -> Result<ExitCode, String> {
             }
         });
         listed.and_then(|()| check(&mut batch)).map_err(|error| chain(&error))?;
-        bad_chunks += damaged.len() as u64;
-        if repair {
-            part.remove_many(&damaged).map_err(|error| chain(&error))?;
+        self.bad += damaged.len() as u64;
+        if !repair {
+            return Ok(());
         }
-    }
-    let mut lines: String = bad.iter().map(|line| format!("{line}\n")).collect();
-    lines += &format!(
-        "{chunks} chunks: {bad_chunks} bad{}",
-        if repair { ", taken out" } else { "" }
-    );
-    say(
-        json!({ "chunks": chunks, "bad": bad_chunks, "findings": bad, "repaired": repair }),
-        &lines,
-    )?;
-    Ok(if bad.is_empty() {
-        ExitCode::SUCCESS
-    } else {
-        ExitCode::from(INCOMPLETE)
-    })
-}
-
-/// Chunks of every index in a folder and of those that are named. One that cannot be read is an error: nothing may be deleted
-/// on the word of the others.
-fn kept(folder: &Path, named: &[PathBuf]) -> Result<HashSet<ChunkId>, String> {
-    let mut files = named.to_vec();
-    let mut folders = vec![folder.to_owned()];
-    while let Some(folder) = folders.pop() {
-        let mut list = || -> io::Result<()> {
-            for entry in fs::read_dir(&folder)? {
-                let entry = entry?;
-                let name = entry.file_name();
-                let ending = Path::new(&name).extension().and_then(|ending| ending.to_str());
-                if entry.file_type()?.is_dir() {
-                    folders.push(entry.path());
-                } else if matches!(ending, Some("caibx" | "caidx")) {
-                    files.push(entry.path());
-                }
+        flat.remove_many(&damaged).map_err(|error| chain(&error))?;
+        for id in damaged {
+            let good = sources.iter().find_map(|source| {
+                let encoded = source.get_many(&[id]).pop()?.ok()?;
+                encoded.verify(own.digest, CHUNK_LEN_MAX).ok()
+            });
+            if let Some(good) = good {
+                flat.put_many(&[good]).map_err(|error| chain(&error))?;
+                self.healed += 1;
             }
-            Ok(())
-        };
-        match list() {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => {
-                return Err(format!("cannot list {}: {error}", folder.display()));
-            }
-            _ => {}
         }
+        flat.flush().map_err(|error| chain(&error))
     }
-    let mut kept = HashSet::new();
-    for file in files {
-        let bytes = fs::read(&file).map_err(|error| format!("cannot read {}: {error}", file.display()))?;
-        let index = ChunkIndex::parse(Bytes::from(bytes))
-            .map_err(|error| format!("{}: {error}; nothing was deleted", file.display()))?;
-        kept.extend(index.spans().map(|span| span.id));
-    }
-    Ok(kept)
-}
-
-fn gc(
-    own: &Own,
-    kept: Option<&HashSet<ChunkId>>,
-    dry_run: bool,
-    live_share: f64,
-    say: &Say<'_>,
-) -> Result<ExitCode, String> {
-    if !(0.0..=1.0).contains(&live_share) {
-        return Err(format!("--live-share: {live_share} is not from 0 to 1"));
-    }
-    if let (Some(_), Some(flat)) = (&own.packs, &own.flat) {
-        return Err(format!(
-            "{} is not taken over into packs yet; start cairnd and let it do that first",
-            flat.name()
-        ));
-    }
-    let (mut chunks, mut deleted) = (0u64, 0u64);
-    let swept = if kept.is_some() { own.parts() } else { Vec::new() };
-    for part in swept {
-        let mut unwanted = Vec::new();
-        let listed = part.for_each_id(&mut |id| {
-            chunks += 1;
-            if kept.is_some_and(|kept| !kept.contains(&id)) {
-                unwanted.push(id);
-            }
-            Ok(())
-        });
-        listed.map_err(|error| chain(&error))?;
-        deleted += unwanted.len() as u64;
-        if !dry_run {
-            part.remove_many(&unwanted).map_err(|error| chain(&error))?;
-        }
-    }
-    let space = match &own.packs {
-        Some(packs) if !dry_run => {
-            let options = CompactOptions {
-                live_share_min: live_share,
-                // Batches of an index stay where they are.
-                commits_kept_from: LogPosition::default(),
-            };
-            packs.engine().compact(&options).map_err(|error| chain(&error))?
-        }
-        _ => CompactReport::default(),
-    };
-    let done = if dry_run { "would be deleted" } else { "deleted" };
-    let (removed, bytes, moved) = (space.packs_removed, space.bytes_removed, space.bytes_moved);
-    say(
-        json!({
-            "chunks": chunks, "deleted": deleted, "packs-removed": removed, "bytes-removed": bytes, "bytes-moved": moved,
-            "dry-run": dry_run,
-        }),
-        &format!("{deleted} chunks {done}, {removed} packs removed ({bytes} bytes), {moved} bytes written anew"),
-    )?;
-    Ok(ExitCode::SUCCESS)
 }
 
 fn rebuild_index(own: &Own, say: &Say<'_>) -> Result<ExitCode, String> {
@@ -513,24 +522,22 @@ fn rebuild_index(own: &Own, say: &Say<'_>) -> Result<ExitCode, String> {
         return Err(format!("{} has no packs", own.folder.display()));
     };
     // Opening has made the index anew.
-    let check = packs
-        .engine()
-        .check_packs(&mut |_| true)
-        .map_err(|error| chain(&error))?;
-    let chunks: u64 = own.pack_stats()?.iter().map(|pack| pack.live_chunks).sum();
-    let suspects = check.suspects.iter();
-    let bad: Vec<String> = suspects
-        .map(|suspect| format!("{}: {}", suspect.file, suspect.what))
-        .chain(own.suspects.iter().cloned())
-        .collect();
+    let stats = own.pack_stats()?;
+    let chunks: u64 = stats.iter().map(|pack| pack.live_chunks).sum();
+    let mut checked = Checked {
+        findings: own.suspects.clone(),
+        ..Checked::default()
+    };
+    checked.packs(own, packs, false, &[])?;
+    let bad = checked.findings;
     let mut lines: String = bad.iter().map(|line| format!("{line}\n")).collect();
     lines += &format!(
-        "{chunks} chunks found in {} packs; {} records read, {} findings",
-        check.packs,
-        check.records,
+        "{chunks} chunks found in {} packs; {} read, {} findings",
+        stats.len(),
+        checked.chunks,
         bad.len()
     );
-    let object = json!({ "chunks": chunks, "packs": check.packs, "records": check.records, "findings": bad });
+    let object = json!({ "chunks": chunks, "packs": stats.len(), "read": checked.chunks, "findings": bad });
     say(object, &lines)?;
     Ok(if bad.is_empty() {
         ExitCode::SUCCESS

@@ -103,25 +103,25 @@ fn index_file(folder: &TempDir, name: &str) -> PathBuf {
 #[test]
 fn what_indexes_name_stays_and_the_rest_goes() {
     let daemon = Daemon::start(&rooted(0));
-    let all = samples(0..120);
+    let all = samples(0..620);
     let mut client = Client::connect(daemon.public);
-    put_all(&mut client, &all[..100]);
+    put_all(&mut client, &all[..600]);
     assert_eq!(put_index(&mut client, "a", &all[..40]), 0);
-    assert_eq!(put_index(&mut client, "deep/b", &all[30..60]), 0);
+    assert_eq!(put_index(&mut client, "deep/b", &all[30..560]), 0);
     // An index whose chunks are not there is refused, and names them.
-    let refused = client.ask("PUT", "/index/default/c.caibx", &[], &index_of(&[&all[0], &all[110]]));
+    let refused = client.ask("PUT", "/index/default/c.caibx", &[], &index_of(&[&all[0], &all[610]]));
     let text = refused.text();
     assert_eq!(refused.status, 409, "{text}");
-    assert!(text.contains(&all[110].hex) && !text.contains(&all[0].hex), "{text}");
+    assert!(text.contains(&all[610].hex) && !text.contains(&all[0].hex), "{text}");
     assert_eq!(daemon.status("GET", "/index/default/c.caibx", b""), 404);
 
     daemon.configure(&rooted(1));
     wait_for_collections(&daemon);
-    assert_all(&mut client, &all[..60], 200);
-    assert_all(&mut client, &all[60..100], 404);
+    assert_all(&mut client, &all[..560], 200);
+    assert_all(&mut client, &all[560..600], 404);
     let page = daemon.metrics();
     assert!(page.contains("gc_chunks_deleted_total{store=\"default\"} 40"), "{page}");
-    assert_eq!(daemon.status("HEAD", &path(&all[70]), b""), 404);
+    assert_eq!(daemon.status("HEAD", &path(&all[570]), b""), 404);
     let before = pack_bytes(&daemon.data());
 
     // One is replaced, one deleted: what neither names goes, and its room comes back.
@@ -131,7 +131,8 @@ fn what_indexes_name_stays_and_the_rest_goes() {
     assert_eq!(daemon.status("DELETE", "/index/default/none/b.caibx", b""), 404);
     wait_for_collections(&daemon);
     assert_all(&mut client, &all[..10], 200);
-    assert_all(&mut client, &all[10..100], 404);
+    assert_all(&mut client, &all[10..600], 404);
+    // A mebibyte may be held by batches of the index that are in no snapshot yet.
     let after = pack_bytes(&daemon.data());
     assert!(after * 3 < before, "{after} of {before} bytes are left");
     // What is gone can be put again, and named.

@@ -79,7 +79,8 @@ fn answered(stream: &mut TcpStream) -> Option<bool> {
 
 /// Goal: a chunk whose upload was answered is there after a kill at any moment, and the server starts on what is left.
 /// Method: several clients upload; the server is killed after a random number of answers, and started again on the same folder.
-/// `CAIRN_KILLS` sets how often; the full run is 200.
+/// `CAIRN_KILLS` sets how often; the full run is 200. With `CAIRN_PACKS_GIB` so much is in packs before. The longest time from the
+/// start after a kill to the line that says that it listens is printed.
 #[test]
 fn kills_under_load_lose_no_acknowledged_chunk() {
     const WRITERS: u64 = 4;
@@ -88,8 +89,14 @@ fn kills_under_load_lose_no_acknowledged_chunk() {
     let mut random = fastrand::Rng::with_seed(7);
     let acknowledged = Mutex::new(Vec::new());
     let mut folder = tempfile::tempdir().unwrap();
+    let gibibytes: u64 = std::env::var("CAIRN_PACKS_GIB").map_or(0, |text| text.parse().expect("a number"));
+    let config = if gibibytes > 0 { "" } else { SMALL };
+    if gibibytes > 0 {
+        folder = filled(gibibytes << 14);
+    }
+    let mut longest = std::time::Duration::ZERO;
     for kill in 0..kills {
-        let daemon = Daemon::start_in(folder, SMALL, &[]);
+        let daemon = Daemon::start_in(folder, config, &[]);
         let before = acknowledged.lock().unwrap().len();
         let wanted = before + random.usize(1..80);
         std::thread::scope(|scope| {
@@ -102,7 +109,9 @@ fn kills_under_load_lose_no_acknowledged_chunk() {
             daemon.signal(rustix::process::Signal::KILL);
         });
         folder = daemon.kill();
-        let daemon = Daemon::start_in(folder, SMALL, &[]);
+        let begun = std::time::Instant::now();
+        let daemon = Daemon::start_in(folder, config, &[]);
+        longest = longest.max(begun.elapsed());
         let mut client = Client::connect(daemon.public);
         let acknowledged = acknowledged.lock().unwrap();
         for &seed in &acknowledged[before..] {
@@ -110,12 +119,37 @@ fn kills_under_load_lose_no_acknowledged_chunk() {
         }
         folder = if random.bool() { daemon.kill() } else { daemon.leave() };
     }
-    let daemon = Daemon::start_in(folder, SMALL, &[]);
+    println!("ready at most {} ms after a kill", longest.as_millis());
+    let daemon = Daemon::start_in(folder, config, &[]);
     let mut client = Client::connect(daemon.public);
     for &seed in acknowledged.lock().unwrap().iter() {
         assert_there(&mut client, &sample(seed));
     }
     assert!(!daemon.log().contains("not whole"), "{}", daemon.log());
+}
+
+/// A data folder with so many chunks of 64 KiB that do not compress.
+fn filled(chunks: u64) -> tempfile::TempDir {
+    let daemon = Daemon::start("");
+    std::thread::scope(|scope| {
+        for writer in 0..8 {
+            let daemon = &daemon;
+            scope.spawn(move || {
+                let mut client = Client::connect(daemon.public);
+                let mut random = fastrand::Rng::with_seed(writer);
+                let mut plain = vec![0; 64 << 10];
+                for _ in 0..chunks / 8 {
+                    random.fill(&mut plain);
+                    let sample = Sample::new(&plain);
+                    assert_eq!(
+                        client.try_ask("PUT", &path(&sample), &sample.frame).unwrap().status,
+                        200
+                    );
+                }
+            });
+        }
+    });
+    daemon.leave()
 }
 
 /// A data folder as release 0.1 leaves it.
@@ -285,6 +319,8 @@ fn the_stores_of_a_data_folder_are_counted_checked_and_collected() {
     fs::remove_file(folder.path().join("data/index/default/bad.caibx")).unwrap();
     done(&folder, &["store", "gc", "--prune"]);
     assert_eq!(done(&folder, &["store", "ls"]), "");
+    assert!(packs(&folder).contains(pack), "one with damage is kept");
+    done(&folder, &["store", "gc", "--release-damaged"]);
     let after: u64 = packs(&folder).iter().map(|pack| pack.metadata().unwrap().len()).sum();
     assert!(after * 20 < before, "{after} of {before} bytes are left");
     let daemon = Daemon::start_in(folder, SMALL, &[]);
