@@ -148,7 +148,6 @@ fn many_rows(folder: &Path, rows: u64, repeats: usize) -> Result<String> {
     rocks.merge_places();
     let merging = merging.elapsed().as_secs_f64();
     drop(rocks);
-    let before = anonymous_len()?;
     let opening = Instant::now();
     let rocks = RocksEngine::open(&at, &options)?;
     let opening = opening.elapsed().as_secs_f64();
@@ -163,7 +162,6 @@ fn many_rows(folder: &Path, rows: u64, repeats: usize) -> Result<String> {
     let single = single?;
     let memory = rocks.places_memory()?;
     let disk = disk_len(&at)? as f64 / rows as f64;
-    let anonymous = (anonymous_len()?.saturating_sub(before)) as f64 / rows as f64;
     let each = |count: u64| count as f64 / SINGLE as f64;
     let of_a_tib = |bytes: f64| bytes * CHUNKS_OF_A_TIB / f64::from(1 << 20);
     Ok(format!(
@@ -173,7 +171,7 @@ fn many_rows(folder: &Path, rows: u64, repeats: usize) -> Result<String> {
          | one at a time, present | {:.3} M/s |\n\
          | blocks read, one present | {:.2}, of them index {:.2}, filter {:.2}; index blocks in memory {:.2} |\n\
          | blocks read, one absent | {:.2}, of them index {:.2}, filter {:.2} |\n\
-         | memory of a chunk | {anonymous:.2} bytes of the process, {:.2} in the cache, {:.3} held for files |\n\
+         | memory of a chunk | {:.2} bytes in the cache, {:.3} held for files |\n\
          | disk of a chunk | {disk:.1} bytes |\n| a TiB at 64 KiB | {:.0} MiB of memory, {:.0} MiB of disk |\n",
         filled / 1e6,
         median(there) / 1e6,
@@ -188,7 +186,7 @@ fn many_rows(folder: &Path, rows: u64, repeats: usize) -> Result<String> {
         each(absent_reads.filter_read),
         memory.cached as f64 / rows as f64,
         memory.readers as f64 / rows as f64,
-        of_a_tib(anonymous),
+        of_a_tib((memory.cached + memory.readers) as f64 / rows as f64),
         of_a_tib(disk),
     ))
 }
