@@ -421,10 +421,11 @@ fn eight_writers_lose_nothing_and_space_comes_back() {
         });
         rates.push(sent as f64 / begun.elapsed().as_secs_f64());
         if interval > 0 {
-            // Some may have been asked for a moment ago: the lease has to end first.
+            // Some may have been asked for a moment ago: that is remembered for up to two lease times and a collection, which has to
+            // end first; then two more.
             let ended = || daemon.log().matches("a collection ended").count();
             let before = ended();
-            wait_until("collections", || ended() >= before + 2 * lease + 2);
+            wait_until("collections", || ended() >= before + 3 * lease + 4);
         }
         let mut client = Client::connect(daemon.public);
         let mut live = BTreeMap::new();
