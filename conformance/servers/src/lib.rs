@@ -5,12 +5,14 @@
 // A helper that fails is a test that fails.
 #![allow(clippy::unwrap_used)]
 
+mod minio;
 mod s3;
 mod sshd;
 mod weak_link;
 
 use std::net::TcpListener;
 
+pub use minio::Minio;
 pub use s3::{ACCESS_KEY, S3Server, S3Trouble, SECRET_KEY};
 pub use sshd::Sshd;
 pub use weak_link::WeakLink;

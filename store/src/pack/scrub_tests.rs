@@ -9,7 +9,7 @@ use cairn_formats::{CHUNK_LEN_MAX, Chunk, Level};
 use tempfile::TempDir;
 
 use super::*;
-use crate::{ChunkStoreExt as _, FlatOptions, FlatStore, RateLimit};
+use crate::{ChunkStoreExt as _, FlatOptions, FlatStore, MirrorOptions, MirrorStore, RateLimit};
 
 /// Bytes of a chunk in these tests; noise, so they are those of its frame but for a few.
 const CHUNK_LEN: usize = 64 << 10;
@@ -81,7 +81,7 @@ fn a_hundred_flips_are_healed_from_a_mirror_and_named_without() {
     let mib: u64 = std::env::var("CAIRN_SCRUB_MIB").map_or(200, |mib| mib.parse().unwrap());
     let count = (mib << 20) / CHUNK_LEN as u64;
     for has_mirror in [true, false] {
-        let (folder, other) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        let [folder, other, empty] = std::array::from_fn(|_| tempfile::tempdir().unwrap());
         let store = open(&folder);
         fill(&store, count);
         let mut random = fastrand::Rng::with_seed(7);
@@ -96,7 +96,13 @@ fn a_hundred_flips_are_healed_from_a_mirror_and_named_without() {
             mirror.put_many(&[chunk(n)]).unwrap();
         }
         mirror.flush().unwrap();
-        let sources = if has_mirror { vec![mirror] } else { Vec::new() };
+        // The rest of a mirror, of which the nearest member has nothing.
+        let members = vec![
+            Arc::new(FlatStore::open(empty.path(), FlatOptions::default()).unwrap()) as Arc<dyn ChunkStore>,
+            mirror,
+        ];
+        let mirror = MirrorStore::new(members, MirrorOptions::default());
+        let sources: Vec<Arc<dyn ChunkStore>> = if has_mirror { vec![Arc::new(mirror)] } else { Vec::new() };
         let report = scrub(&store, &sources);
         let mut named: Vec<ChunkId> = report.damages.iter().filter_map(|damage| damage.id).collect();
         let mut expected: Vec<ChunkId> = flipped.iter().map(|&n| chunk(n).id()).collect();

@@ -8,13 +8,13 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicUsize;
 
 use cairn_formats::{ChunkForm, ChunkId, StorableChunk};
-use cairn_test_servers::{ACCESS_KEY, S3Server, SECRET_KEY};
+use cairn_test_servers::{ACCESS_KEY, Minio, S3Server, SECRET_KEY};
 
 use super::*;
 use crate::contract::{ids_of, open};
 use crate::{
-    ChunkStoreExt as _, Error, IndexStore, Location, MemberSpec, Proxy, Prune, StoreOptions, contract, error_chain,
-    open_prunable,
+    ChunkStoreExt as _, Error, IndexStore, Location, MemberSpec, Proxy, Prune, RemoteKind, StoreOptions, contract,
+    error_chain, init_remote_packs, open_prunable, open_remote,
 };
 
 fn keys(secret: &str) -> S3Credentials {
@@ -64,16 +64,78 @@ fn a_bucket_keeps_every_promise() {
     assert!(server.object(&format!("plain/{}/{id}", &id[..4])).exists());
 }
 
+/// Goal: what holds with a server over a folder holds with MinIO. It is built and run in the full run alone (`CAIRN_FULL=1`).
+#[test]
+fn minio_keeps_every_promise_in_the_full_run() {
+    let Some(server) = Minio::start_in_full_run() else {
+        eprintln!("not the full run: MinIO is not asked");
+        return;
+    };
+    for place in ["", "a/prefix with blanks", "a/other/"] {
+        contract::writable(&*open(&server.url(place), quick()));
+    }
+    let plain = StoreOptions {
+        form: ChunkForm::Plain,
+        ..quick()
+    };
+    contract::writable(&*open(&server.url("plain"), plain));
+    let url = |place: &str| server.url(place);
+    list_and_delete(&url);
+    put_and_read_an_index(&url("folder/with blanks/y.caidx"));
+    for place in ["packs", "more packs/with blanks"] {
+        let location = Location::parse(&url(place)).unwrap();
+        let member = MemberSpec {
+            location,
+            options: quick(),
+        };
+        init_remote_packs(&member).unwrap();
+        let RemoteKind::Packs(packs) = open_remote(&member).unwrap() else {
+            panic!("{place} holds packs");
+        };
+        contract::writable(&*packs);
+        drop(packs);
+        contract::reads_are_right(
+            &*open_prunable(&member).unwrap(),
+            &contract::chunks(2, ChunkForm::Compressed),
+        );
+    }
+    let wrong = StoreOptions {
+        s3: S3Options {
+            credentials: keys("another"),
+            region: None,
+        },
+        ..quick()
+    };
+    let text = error_chain(&open(&url("p"), wrong).has(ChunkId::from_bytes([1; 32])).unwrap_err());
+    assert!(text.contains("403"), "{text}");
+    let nowhere = url("p").replace("/chunks/", "/no-bucket/");
+    let text = error_chain(&open(&nowhere, quick()).for_each_id(&mut |_| Ok(())).unwrap_err());
+    assert!(text.contains("NoSuchBucket"), "{text}");
+}
+
+fn put_and_read_an_index(url: &str) {
+    let index = IndexStore::open(&Location::parse(url).unwrap(), &quick()).unwrap();
+    assert!(matches!(index.get(), Err(Error::NoIndex { .. })));
+    index.put(Bytes::from_static(b"one")).unwrap();
+    index.put(Bytes::from_static(b"another")).unwrap();
+    assert_eq!(&index.get().unwrap()[..], b"another");
+}
+
 #[test]
 fn chunks_are_listed_and_deleted_and_nothing_else_is() {
     let server = S3Server::start();
-    let store = open(&server.url("store"), quick());
+    list_and_delete(&|place| server.url(place));
+}
+
+/// - `url`: of a place in the bucket.
+fn list_and_delete(url: &dyn Fn(&str) -> String) {
+    let store = open(&url("store"), quick());
     let mut all = put(&*store, 5);
     // The same chunk in its other form is one chunk.
     store.put_many(&contract::chunks(5, ChunkForm::Plain)).unwrap();
     all.extend(put(&*store, 6));
     all.sort();
-    let index = IndexStore::open(&Location::parse(&server.url("store/x.caibx")).unwrap(), &quick()).unwrap();
+    let index = IndexStore::open(&Location::parse(&url("store/x.caibx")).unwrap(), &quick()).unwrap();
     index.put(Bytes::from_static(b"index")).unwrap();
     assert_eq!(ids_of(&*store), all);
     let (gone, kept) = all.split_at(3);
@@ -82,7 +144,7 @@ fn chunks_are_listed_and_deleted_and_nothing_else_is() {
     assert_eq!(ids_of(&*store), kept);
     assert_eq!(store.has_many(gone).unwrap(), vec![false; gone.len()]);
     assert_eq!(&index.get().unwrap()[..], b"index");
-    assert!(ids_of(&*open(&server.url("elsewhere"), quick())).is_empty());
+    assert!(ids_of(&*open(&url("elsewhere"), quick())).is_empty());
 }
 
 /// Goal: listings of several pages lose and repeat nothing.
@@ -109,11 +171,7 @@ fn long_listings_go_on_behind_the_last_name() {
 fn an_index_is_an_object() {
     let server = S3Server::start();
     for name in ["x.caibx", "folder/with blanks/y.caidx"] {
-        let index = IndexStore::open(&Location::parse(&server.url(name)).unwrap(), &quick()).unwrap();
-        assert!(matches!(index.get(), Err(Error::NoIndex { .. })));
-        index.put(Bytes::from_static(b"one")).unwrap();
-        index.put(Bytes::from_static(b"another")).unwrap();
-        assert_eq!(&index.get().unwrap()[..], b"another");
+        put_and_read_an_index(&server.url(name));
         assert_eq!(fs::read(server.object(name)).unwrap(), b"another");
     }
 }

@@ -4,13 +4,14 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::sync::Mutex;
 
-use cairn_formats::Chunk;
-use cairn_formats::Level;
+use cairn_formats::{Chunk, Level};
+use cairn_test_servers::{S3Server, Sshd};
 use proptest::prelude::*;
 use tempfile::TempDir;
 
 use super::*;
-use crate::{ChunkStoreExt as _, FlatOptions, FlatStore, SyncPolicy, contract};
+use crate::backend::{s3, sftp};
+use crate::{ChunkStoreExt as _, FlatOptions, FlatStore, StoreSpec, SyncPolicy, contract, open_store};
 
 /// How a member fares.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -444,4 +445,32 @@ fn a_read_brings_chunks_back_into_each_member_that_lacks_them() {
         mirror.get(chunk(n).id()).unwrap();
         assert!(a.has(chunk(n).id()).unwrap() && b.has(chunk(n).id()).unwrap(), "{n}");
     }
+}
+
+/// A folder, a bucket and a folder behind SFTP, by name as people write it.
+#[test]
+fn a_mirror_of_a_folder_a_bucket_and_a_folder_behind_sftp() {
+    let (s3, sshd, folder) = (S3Server::start(), Sshd::start(), tempfile::tempdir().unwrap());
+    let far = format!("{}|{}", s3.url("m"), sshd.url("m"));
+    let open = |text: &str| {
+        let options = |member: &str| match member.starts_with("sftp") {
+            true => sftp::tests::quick(&sshd),
+            false => s3::tests::quick(),
+        };
+        open_store(&StoreSpec::parse(text, options).unwrap()).unwrap()
+    };
+    let all = open(&format!("mirror:{}|{far}", folder.path().display()));
+    contract::writable(&*all);
+    let chunks = contract::chunks(2, ChunkForm::Compressed);
+    for member in [folder.path().display().to_string(), s3.url("m"), sshd.url("m")] {
+        contract::reads_are_right(&*open(&member), &chunks);
+    }
+    // What is damaged in the bucket is had behind SFTP, and is whole in the bucket again.
+    let hex = chunks[0].id().to_string();
+    let object = s3.object(&format!("m/{}/{hex}.cacnk", &hex[..4]));
+    fs::write(&object, b"not a chunk").unwrap();
+    let both = open(&format!("mirror:{far}"));
+    let got = both.get(chunks[0].id()).unwrap();
+    assert!(got.open(DigestAlgorithm::default(), CHUNK_LEN_MAX).is_ok());
+    assert_eq!(fs::read(&object).unwrap(), &chunks[0].bytes()[..]);
 }
