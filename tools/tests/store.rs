@@ -1,60 +1,26 @@
 //! `cairn store`, and the other verbs on packs, as a script sees them.
 
+mod support;
+
 use std::fs;
 use std::path::PathBuf;
-use std::process::{Command, Output, Stdio};
+use std::process::Command;
 use std::time::{Duration, Instant};
+
+use support::Folder;
 
 /// A test that waits longer has found a hang.
 const HANG: Duration = Duration::from_secs(120);
 
-struct Folder(tempfile::TempDir);
-
 impl Folder {
     /// With `blob`, `blob.caibx` and its chunks in the flat folder `flat`.
     fn new(len: usize) -> Self {
-        let folder = Self(tempfile::tempdir().expect("a temporary folder"));
+        let folder = Self::empty();
         let mut random = fastrand::Rng::with_seed(5);
         let bytes: Vec<u8> = std::iter::repeat_with(|| random.u8(..)).take(len).collect();
         fs::write(folder.path("blob"), bytes).expect("a file");
         folder.ok(&["make", "-s", "flat", "blob.caibx", "blob"]);
         folder
-    }
-
-    fn path(&self, name: &str) -> PathBuf {
-        self.0.path().join(name)
-    }
-
-    fn command(&self, arguments: &[&str]) -> Command {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_cairn"));
-        command.current_dir(self.0.path()).args(arguments).stdin(Stdio::null());
-        command.env("XDG_CONFIG_HOME", self.path("config"));
-        command
-    }
-
-    fn run(&self, arguments: &[&str]) -> Output {
-        self.command(arguments).output().expect("cairn is built")
-    }
-
-    #[track_caller]
-    fn ok(&self, arguments: &[&str]) -> String {
-        let output = self.run(arguments);
-        let words = String::from_utf8_lossy(&output.stderr).into_owned();
-        assert!(output.status.success(), "{arguments:?}: {words}");
-        String::from_utf8(output.stdout).expect("text")
-    }
-
-    #[track_caller]
-    fn json(&self, arguments: &[&str]) -> serde_json::Value {
-        serde_json::from_str(&self.ok(arguments)).expect("JSON")
-    }
-
-    #[track_caller]
-    fn fails(&self, code: i32, arguments: &[&str]) -> String {
-        let output = self.run(arguments);
-        let words = String::from_utf8(output.stderr).expect("text");
-        assert_eq!(output.status.code(), Some(code), "{arguments:?}: {words}");
-        words
     }
 
     fn packs(&self, store: &str) -> Vec<PathBuf> {

@@ -1,16 +1,18 @@
 //! Every verb as a script sees it: what it prints, what it leaves, its exit code, its words for bad input.
 
+mod support;
+
 use std::fs;
 use std::io::Write as _;
 use std::path::PathBuf;
-use std::process::{Command, Output, Stdio};
+use std::process::Stdio;
 
-/// A folder with `old` and `new`, their indexes and one store for both.
-struct Folder(tempfile::TempDir);
+use support::Folder;
 
 impl Folder {
+    /// With `old` and `new`, their indexes and one store for both.
     fn new() -> Self {
-        let folder = Self(tempfile::tempdir().expect("a temporary folder"));
+        let folder = Self::empty();
         let old = noise(1, 1_500_000);
         let mut new = old.clone();
         new[700_000..800_000].fill(3);
@@ -21,43 +23,10 @@ impl Folder {
         folder
     }
 
-    fn path(&self, name: &str) -> PathBuf {
-        self.0.path().join(name)
-    }
-
-    fn command(&self, arguments: &[&str]) -> Command {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_cairn"));
-        command.current_dir(self.0.path()).args(arguments).stdin(Stdio::null());
-        command.env("XDG_CONFIG_HOME", self.path("config"));
-        command
-    }
-
-    fn run(&self, arguments: &[&str]) -> Output {
-        self.command(arguments).output().expect("cairn is built")
-    }
-
-    #[track_caller]
-    fn ok(&self, arguments: &[&str]) -> String {
-        let output = self.run(arguments);
-        assert!(
-            output.status.success(),
-            "{arguments:?}: {}",
-            String::from_utf8_lossy(&output.stderr)
-        );
-        String::from_utf8(output.stdout).expect("text")
-    }
-
-    #[track_caller]
-    fn json(&self, arguments: &[&str]) -> serde_json::Value {
-        serde_json::from_str(&self.ok(arguments)).expect("JSON")
-    }
-
     /// Must end with `code` and one line; the line.
     #[track_caller]
-    fn fails(&self, code: i32, arguments: &[&str]) -> String {
-        let output = self.run(arguments);
-        let words = String::from_utf8(output.stderr).expect("text");
-        assert_eq!(output.status.code(), Some(code), "{arguments:?}: {words}");
+    fn says(&self, code: i32, arguments: &[&str]) -> String {
+        let words = self.fails(code, arguments);
         assert_eq!(words.trim_end().lines().count(), 1, "{words}");
         words
     }
@@ -178,7 +147,7 @@ fn ranges_of_a_blob_are_written_exactly() {
             "{offset} {length}"
         );
     }
-    let words = folder.fails(1, &["cat", "-s", "store", "-o", "1500001", "old.caibx"]);
+    let words = folder.says(1, &["cat", "-s", "store", "-o", "1500001", "old.caibx"]);
     assert!(words.contains("1500000 bytes"), "{words}");
 }
 
@@ -209,7 +178,7 @@ fn verify_ends_with_3_repair_removes_and_chop_heals() {
 fn verify_index_names_offset_and_chunk() {
     let folder = Folder::new();
     folder.ok(&["verify-index", "old.caibx", "old"]);
-    let words = folder.fails(1, &["verify-index", "old.caibx", "new"]);
+    let words = folder.says(1, &["verify-index", "old.caibx", "new"]);
     assert!(
         words.contains("new: at byte ") && words.contains("names chunk"),
         "{words}"
@@ -223,7 +192,7 @@ fn verify_index_names_offset_and_chunk() {
         &fs::read(folder.path("old")).expect("a file")[..1_000_000],
     )
     .expect("a file");
-    let words = folder.fails(1, &["verify-index", "old.caibx", "short"]);
+    let words = folder.says(1, &["verify-index", "old.caibx", "short"]);
     assert!(words.contains("1000000 bytes") && words.contains("1500000"), "{words}");
 }
 
@@ -297,7 +266,7 @@ fn cache_ignores_what_it_is_told_and_goes_on_past_what_is_missing() {
         "new.caibx",
     ]);
     assert_eq!(folder.chunks("listed"), delta);
-    let words = folder.fails(1, &["cache", "-s", "delta", "-c", "copy", "new.caibx"]);
+    let words = folder.says(1, &["cache", "-s", "delta", "-c", "copy", "new.caibx"]);
     assert!(words.contains("chunk ") && words.contains("delta"), "{words}");
     let output = folder.run(&["cache", "--keep-going", "-s", "delta", "-c", "copy", "new.caibx"]);
     assert_eq!(output.status.code(), Some(3));
@@ -311,13 +280,13 @@ fn cache_ignores_what_it_is_told_and_goes_on_past_what_is_missing() {
 fn prune_wants_a_yes() {
     let folder = Folder::new();
     let before = folder.chunks("store");
-    let words = folder.fails(2, &["prune", "-s", "store", "old.caibx"]);
+    let words = folder.says(2, &["prune", "-s", "store", "old.caibx"]);
     assert!(words.contains("-y"), "{words}");
     assert_eq!(folder.chunks("store"), before);
     folder.ok(&["prune", "-y", "-s", "store", "old.caibx"]);
     assert!(folder.chunks("store") < before);
     folder.ok(&["extract", "-s", "store", "old.caibx", "out"]);
-    folder.fails(1, &["extract", "-s", "store", "new.caibx", "out"]);
+    folder.says(1, &["extract", "-s", "store", "new.caibx", "out"]);
 }
 
 #[test]
@@ -371,12 +340,12 @@ fn bad_input_is_one_line_that_names_it_and_the_same_as_an_object() {
             "not a configuration",
         ),
     ] {
-        let words = folder.fails(code, arguments);
+        let words = folder.says(code, arguments);
         assert!(
             words.starts_with("cairn: ") && words.contains(named),
             "{arguments:?}: {words}"
         );
-        let object = folder.fails(code, &[&["--json"], arguments].concat());
+        let object = folder.says(code, &[&["--json"], arguments].concat());
         let object: serde_json::Value = serde_json::from_str(&object).expect("JSON");
         assert_eq!(object["error"]["exit_code"], code);
         let message = object["error"]["message"].as_str().expect("a message");
@@ -423,7 +392,7 @@ fn stores_are_encrypted_and_keyed_anew_by_the_configuration() {
         assert!(fs::read(folder.path("out")).expect("an output") == fs::read(folder.path("new")).expect("a file"));
         folder.ok(&["--config", "c.json", "verify", "-s", store]);
         // Without the key there is nothing to see.
-        folder.fails(1, &["extract", "-s", store, "new.caibx", "again"]);
+        folder.says(1, &["extract", "-s", store, "new.caibx", "again"]);
     }
 }
 
