@@ -196,10 +196,10 @@ impl PackEngine {
                 Some(footer) => {
                     self.note_entries(&pack, &footer.entries)?;
                     held += footer.entries.len();
-                    match () {
-                        () if header.number < watermark.position.pack => Some(Vec::new()),
-                        () if held <= ENTRIES_MAX => Some(in_order(footer.entries)),
-                        () => None,
+                    if header.number < watermark.position.pack {
+                        Some(Vec::new())
+                    } else {
+                        (held <= ENTRIES_MAX).then(|| in_order(footer.entries))
                     }
                 }
                 None => {
