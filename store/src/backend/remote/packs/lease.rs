@@ -13,6 +13,7 @@ use super::files::PackFiles;
 use super::names::LEASE_NAME;
 use super::write::random_uuid;
 use crate::backend::remote::Fault;
+use crate::backend::remote::patience::Patience;
 use crate::{Error, Result};
 
 /// Longest text of it that is read.
@@ -69,13 +70,27 @@ impl<F: PackFiles> RemotePackStore<F> {
     fn release(&self) {
         let mut lease = self.lease.lock().unwrap_or_else(PoisonError::into_inner);
         lease.wanted -= 1;
-        if lease.wanted == 0 {
-            // If it stays, the next owner is told whose it was.
-            if self.check_lease(&lease).is_ok() {
-                let _ = self.remove_files(vec![LEASE_NAME.to_owned()], "let go of it");
-            }
-            lease.text = Bytes::new();
+        if lease.wanted > 0 {
+            return;
         }
+        let (shared, text) = (self.shared.clone(), std::mem::take(&mut lease.text));
+        // Also of work that somebody has interrupted.
+        let patience = Patience {
+            cancelled: None,
+            ..shared.patience.clone()
+        };
+        let let_go = async move {
+            let found = patience
+                .insist(|| shared.files.read(LEASE_NAME, LEASE_LEN_MAX, None))
+                .await;
+            if found.is_ok_and(|found| found == Some(text)) {
+                let remove = || shared.files.remove(vec![LEASE_NAME.to_owned()]);
+                patience.insist(remove).await.map_err(Fault::from)?;
+            }
+            Ok(())
+        };
+        // If it stays, the next owner is told whose it was.
+        let _ = self.ask(let_go, "let go of it");
     }
 
     /// To be asked before anything is deleted.

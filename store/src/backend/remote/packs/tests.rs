@@ -622,3 +622,20 @@ fn only_an_empty_place_becomes_a_store() {
     assert!(matches!(store.put_many(&noise(1, 1)), Err(Error::ReadOnly { .. })));
     assert!(matches!(store.remove_many(&[]), Err(Error::ReadOnly { .. })));
 }
+
+#[test]
+fn an_interrupted_collection_lets_go() {
+    let server = S3Server::start();
+    let flag = Arc::new(std::sync::atomic::AtomicBool::new(false));
+    let mut options = s3();
+    options.http.cancelled = Some(flag.clone());
+    let store = packs(&server.url("p"), options);
+    put(&*store, &noise(40, 3));
+    let owner = store.own(false).unwrap();
+    assert!(server.object("p/CURRENT").exists());
+    flag.store(true, std::sync::atomic::Ordering::Relaxed);
+    let error = store.compact(0.5).unwrap_err();
+    assert!(error_chain(&error).contains("interrupted"), "{}", error_chain(&error));
+    drop(owner);
+    assert!(!server.object("p/CURRENT").exists());
+}
