@@ -2,6 +2,8 @@
 
 /// A bug that a test can plant.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+// Nobody else has a use for all of them, and nobody outside for any.
+#[cfg_attr(not(any(test, feature = "sim")), allow(dead_code, unreachable_pub))]
 pub enum Bug {
     /// Records are acknowledged before the sync.
     MissingSync,
