@@ -21,7 +21,7 @@ use cairn_index::{
     manifest, manifests_named,
 };
 use cairn_roots::{IndexKeeper, KeepError};
-use cairn_store::ChunkStore;
+use cairn_store::{ChunkStore, ChunkStoreExt as _};
 
 use crate::routes::chain;
 
@@ -184,12 +184,7 @@ impl Keeper {
             if ids.is_empty() {
                 break;
             }
-            let there = self.chunks.has_many(&ids)?;
-            missing.extend(
-                ids.into_iter()
-                    .zip(there)
-                    .filter_map(|(id, there)| (!there).then_some(id)),
-            );
+            missing.extend(self.chunks.absent(&ids)?);
         }
         missing.sort_unstable();
         missing.dedup();

@@ -14,8 +14,8 @@ use std::sync::Arc;
 use cairn_formats::{CHUNK_LEN_MAX, ChunkId, DigestAlgorithm, DomainId};
 use cairn_index::RocksEngine;
 use cairn_store::{
-    ChunkStore, Damage, DamageKind, Error, Fate, FlatOptions, FlatStore, PackOptions, PackStat, PackStore, Prune,
-    ScrubFile, ScrubMemory, ScrubOptions, ScrubState, StoreSpec, open_store,
+    ChunkStore, ChunkStoreExt as _, Damage, DamageKind, Error, Fate, FlatOptions, FlatStore, PackOptions, PackStat,
+    PackStore, Prune, ScrubFile, ScrubMemory, ScrubOptions, ScrubState, StoreSpec, open_store,
 };
 use clap::{Args, Subcommand};
 use serde_json::json;
@@ -624,13 +624,7 @@ impl Carried {
         digest: DigestAlgorithm,
     ) -> cairn_store::Result<()> {
         self.chunks += ids.len() as u64;
-        let there = to.has_many(ids)?;
-        let wanted: Vec<ChunkId> = ids
-            .iter()
-            .zip(there)
-            .filter(|(_, there)| !there)
-            .map(|(&id, _)| id)
-            .collect();
+        let wanted = to.absent(ids)?;
         let mut storable = Vec::with_capacity(wanted.len());
         for answer in from.get_many(&wanted) {
             let proven = match answer {

@@ -144,6 +144,16 @@ pub trait ChunkStoreExt: ChunkStore {
     fn get(&self, id: ChunkId) -> Result<EncodedChunk> {
         self.get_many(&[id]).pop().expect("one answer per id")
     }
+
+    /// Those of the chunks that the store does not have, as [`ChunkStore::has_many`] answers; in their order.
+    fn absent(&self, ids: &[ChunkId]) -> Result<Vec<ChunkId>> {
+        let there = self.has_many(ids)?;
+        Ok(ids
+            .iter()
+            .zip(there)
+            .filter_map(|(&id, there)| (!there).then_some(id))
+            .collect())
+    }
 }
 
 impl<S: ChunkStore + ?Sized> ChunkStoreExt for S {}

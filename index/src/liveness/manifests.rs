@@ -8,7 +8,7 @@
 //! Values, big-endian: head: id, domain u32, chunks u64, bytes u64; page: a digest of 32 bytes and a length u32 each.
 
 use cairn_formats::{ChunkId, DomainId};
-use cairn_store::ChunkStore;
+use cairn_store::{ChunkStore, ChunkStoreExt as _};
 
 use super::Fence;
 use crate::kv::{BATCH_LEN_MAX, Batch, Check, Commit, Kv, Order, Version, View, ViewExt as _};
@@ -238,12 +238,7 @@ impl<K: Kv + ?Sized> NewManifest<'_, K> {
         for page in 0..self.head.pages() {
             let chunks = manifest_page(self.kv, self.tenant, &self.head, page)?;
             let ids: Vec<ChunkId> = chunks.iter().map(|chunk| chunk.id).collect();
-            let there = store.has_many(&ids)?;
-            missing.extend(
-                ids.into_iter()
-                    .zip(there)
-                    .filter_map(|(id, there)| (!there).then_some(id)),
-            );
+            missing.extend(store.absent(&ids)?);
         }
         missing.sort_unstable();
         missing.dedup();

@@ -9,8 +9,9 @@ use std::collections::BTreeSet;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
-use cairn_formats::{Chunk, ChunkForm, ChunkId, DigestAlgorithm, DomainId, Level, StorableChunk};
-use cairn_store::sim::{Disk, Faults};
+use cairn_formats::{ChunkId, DomainId, StorableChunk};
+use cairn_store::sim::runs::Simulated;
+use cairn_store::sim::{Counts, Disk, Faults, chunks};
 use cairn_store::{
     ChunkKey, ChunkStore as _, CompactOptions, LogPosition, PackEngine, PackOptions, PackStore, ScrubMemory,
     ScrubOptions, StoreName, SyncPolicy,
@@ -64,18 +65,7 @@ struct Plan {
 
 impl Plan {
     fn of(seed: u64, random: &mut fastrand::Rng) -> Self {
-        let mut faults = Faults::default();
-        let some = |random: &mut fastrand::Rng, most: u32| if random.u32(..3) == 0 { random.u32(1..most) } else { 0 };
-        if random.u32(..3) > 0 {
-            faults.read_error = some(random, 100);
-            faults.write_error = some(random, 200);
-            faults.sync_error = some(random, 400);
-            faults.name_error = some(random, 800);
-        }
-        let damages = random.u32(..5) == 0;
-        if damages && random.bool() {
-            faults.misdirected = 300;
-        }
+        let (faults, damages) = Faults::drawn(random, 3, [100, 200, 400, 800], 5);
         Self {
             sync: [SyncPolicy::Sync, SyncPolicy::Batch, SyncPolicy::None][(seed % 3) as usize],
             faults,
@@ -142,15 +132,7 @@ pub(super) struct World {
 /// The chunks of all runs.
 fn chunk(n: usize) -> &'static StorableChunk {
     static ALL: OnceLock<Vec<StorableChunk>> = OnceLock::new();
-    &ALL.get_or_init(|| {
-        let mut random = fastrand::Rng::with_seed(7);
-        let mut make = |n: usize| {
-            let len = [40, 300, 700, 2000][n % 4] + random.usize(..300);
-            let plain: Vec<u8> = std::iter::repeat_with(|| random.u8(..)).take(len).collect();
-            Chunk::from_plain(DigestAlgorithm::default(), plain.into()).encode(ChunkForm::Compressed, Level::DEFAULT)
-        };
-        (0..CHUNKS).map(&mut make).collect()
-    })[n]
+    &ALL.get_or_init(|| chunks(CHUNKS, 2000))[n]
 }
 
 fn number_of(id: ChunkId) -> Option<usize> {
@@ -168,8 +150,10 @@ fn text(name: usize) -> Vec<u8> {
     format!("name {name}").into_bytes()
 }
 
-impl World {
-    pub(super) fn new(seed: u64, talk: bool) -> Self {
+impl Simulated for World {
+    const COUNTED: &'static [&'static str] = &["openings", "collections", "snapshots"];
+
+    fn new(seed: u64, talk: bool) -> Self {
         let mut random = fastrand::Rng::with_seed(seed);
         let plan = Plan::of(seed, &mut random);
         if talk {
@@ -194,22 +178,15 @@ impl World {
         }
     }
 
-    pub(super) fn counts(&self) -> [u64; 7] {
-        let disk = self.disk.counts();
-        let own = [self.reopened, self.collected, self.sealed];
-        [
-            disk.operations,
-            disk.power_cuts,
-            disk.faults,
-            disk.damages,
-            own[0],
-            own[1],
-            own[2],
-        ]
+    fn disk(&self) -> Counts {
+        self.disk.counts()
     }
 
-    /// Runs it to its end. The answer is the first promise that was broken.
-    pub(super) fn run(&mut self) -> Outcome {
+    fn counts(&self) -> Vec<u64> {
+        vec![self.reopened, self.collected, self.sealed]
+    }
+
+    fn run(&mut self) -> Outcome {
         self.open()?;
         for _ in 0..self.plan.steps {
             self.step += 1;
@@ -224,7 +201,9 @@ impl World {
         }
         self.finish()
     }
+}
 
+impl World {
     fn live(&self) -> Live {
         self.live.clone().expect("the store is open between openings")
     }
@@ -246,22 +225,16 @@ impl World {
             77..79 => self.close(),
             79..82 => self.kill(),
             82..89 => {
-                let operations = if self.random.bool() {
-                    self.random.u64(..12)
-                } else {
-                    self.random.u64(..150)
-                };
-                self.disk.cut_after(operations);
+                self.disk.cut_soon(&mut self.random, 150);
                 Ok(())
             }
             89..91 => {
-                self.disk.wait(Duration::from_millis(self.random.u64(..150)));
+                self.disk.wait_a_while(&mut self.random);
                 Ok(())
             }
             91..94 => {
-                let room = (self.plan.fills_up && self.random.bool()).then(|| self.random.usize(..6000));
+                let room = self.disk.change_room(&mut self.random, self.plan.fills_up);
                 say!(self, "room for {room:?}");
-                self.disk.set_room(room);
                 Ok(())
             }
             94 => {

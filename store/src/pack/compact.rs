@@ -13,7 +13,8 @@ use bytes::Bytes;
 use cairn_formats::{PackFooter, RecordKind, Removal, payload_crc};
 
 use super::bug::{Bug, is_planted};
-use super::log::{Item, key_of, pack_name};
+use super::log::pack_name;
+use super::queue::{Item, key_of};
 use super::{ChunkKey, ChunkPlace, LogPosition, Pack, PackEngine, REMOVALS_MAX};
 use crate::{Error, Result};
 

@@ -19,6 +19,7 @@ mod host;
 mod liveness;
 mod locations;
 mod log;
+mod queue;
 mod read;
 mod recompress;
 mod recover;
@@ -45,7 +46,8 @@ use cairn_formats::{
 };
 
 use crate::{ChunkStat, ChunkStore, Error, Prune, Result, StoreName, SyncPolicy};
-use log::{Item, Queue, Writer};
+use log::Writer;
+use queue::{Item, Queue};
 
 pub use compact::{CompactOptions, CompactReport};
 pub use contents::{PackCheck, PackStat};

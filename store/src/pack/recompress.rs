@@ -10,7 +10,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use cairn_formats::{ChunkForm, EncodedChunk, Level, PackFooter, RecordKind, compress_frame, decompress_frame};
 
-use super::log::Item;
+use super::queue::Item;
 use super::{ChunkKey, ChunkPlace, LogPosition, Pack, PackEngine};
 use crate::Result;
 

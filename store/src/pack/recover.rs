@@ -21,7 +21,8 @@ use cairn_formats::{
 use super::ScrubFile;
 use super::bug::{Bug, is_planted};
 use super::host::Folder;
-use super::log::{Queue, Writer, is_full, pack_name};
+use super::log::{Writer, is_full, pack_name};
+use super::queue::Queue;
 use super::{
     Change, ChunkKey, ChunkPlace, Host, HostFile, Locations, LogPosition, Pack, PackEngine, PackHeads, PackOptions,
 };

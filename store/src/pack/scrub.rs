@@ -19,7 +19,8 @@ use cairn_formats::{
     skippable_head,
 };
 
-use super::log::{Item, pack_name};
+use super::log::pack_name;
+use super::queue::Item;
 use super::scrub_notes::{PackScrub, ScrubState};
 use super::{ChunkKey, ChunkPlace, Pack, PackEngine};
 use crate::{ChunkStore, Error, RateLimit, Result, StoreName};

@@ -13,7 +13,8 @@ use bytes::Bytes;
 use cairn_formats::{ChunkId, PackEntry, RecordKind, SnapshotEnd, SnapshotHead, SnapshotUuid, payload_crc};
 
 use super::bug::{Bug, is_planted};
-use super::log::{Item, digest, pack_name};
+use super::log::pack_name;
+use super::queue::{Item, digest};
 use super::recover::OpenReport;
 use super::{LogPosition, Pack, PackEngine, Suspect};
 use crate::{Error, Result};

@@ -7,10 +7,13 @@
 mod disk;
 #[cfg(test)]
 mod rows;
+pub mod runs;
 #[cfg(test)]
 mod seeds;
+mod trouble;
 #[cfg(test)]
 mod workload;
 
 pub use crate::pack::bug::{Bug, is_planted, plant};
 pub use disk::{Counts, Disk, Faults};
+pub use trouble::chunks;

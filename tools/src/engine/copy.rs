@@ -4,7 +4,7 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use cairn_formats::{CHUNK_LEN_MAX, ChunkForm, ChunkId, DigestAlgorithm, EncodedChunk, Level};
-use cairn_store::ChunkStore;
+use cairn_store::{ChunkStore, ChunkStoreExt as _};
 
 use super::extract::lock;
 use super::{Error, Progress, Result};
@@ -119,13 +119,7 @@ fn copy_batch(
         chunks: ids.len() as u64,
         ..CopyReport::default()
     };
-    let present = to.has_many(ids)?;
-    let wanted: Vec<ChunkId> = ids
-        .iter()
-        .zip(present)
-        .filter(|(_, present)| !present)
-        .map(|(&id, _)| id)
-        .collect();
+    let wanted = to.absent(ids)?;
     report.present = report.chunks - wanted.len() as u64;
     let mut fail = |error: Error| {
         report.failed += 1;

@@ -5,7 +5,7 @@ use std::io::Write;
 use std::sync::Arc;
 
 use cairn_formats::ChunkIndex;
-use cairn_store::ChunkStore;
+use cairn_store::{ChunkStore, ChunkStoreExt as _};
 use serde_json::json;
 
 use crate::bar::Unit;
@@ -61,7 +61,7 @@ fn dry_run(
     let mut missing = 0;
     let held = held.as_ref().map(|file| (file, path.as_path()));
     let report = engine::plan(index, held, seeds, &context.progress, &mut |ids| {
-        missing += store.has_many(ids)?.into_iter().filter(|has| !has).count() as u64;
+        missing += store.absent(ids)?.len() as u64;
         Ok(())
     })?;
     drop(bar);

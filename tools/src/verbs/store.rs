@@ -6,8 +6,8 @@ use std::thread;
 
 use cairn_formats::{ChunkForm, ChunkId, Level};
 use cairn_store::{
-    ChunkStore, CompactReport, LocalStore, Location, LogPosition, PackStore, RateLimit, RecompressOptions,
-    RecompressReport,
+    ChunkStore, ChunkStoreExt as _, CompactReport, LocalStore, Location, LogPosition, PackStore, RateLimit,
+    RecompressOptions, RecompressReport,
 };
 use serde_json::json;
 
@@ -173,7 +173,7 @@ fn count_missing(ids: &IdSet, store: &dyn ChunkStore) -> Outcome<u64> {
     let mut missing = 0;
     let mut batch: Vec<ChunkId> = Vec::with_capacity(BATCH_CHUNKS);
     let mut ask = |batch: &mut Vec<ChunkId>| -> Outcome<()> {
-        missing += store.has_many(batch)?.into_iter().filter(|there| !there).count() as u64;
+        missing += store.absent(batch)?.len() as u64;
         batch.clear();
         Ok(())
     };

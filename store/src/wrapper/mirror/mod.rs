@@ -18,7 +18,7 @@ use std::time::{Duration, Instant};
 
 use cairn_formats::{CHUNK_LEN_MAX, ChunkError, ChunkForm, ChunkId, DigestAlgorithm, EncodedChunk, StorableChunk};
 
-use crate::{ChunkStat, ChunkStore, Error, Prune, Result, StoreName};
+use crate::{ChunkStat, ChunkStore, ChunkStoreExt as _, Error, Prune, Result, StoreName};
 use member::Member;
 
 /// Every so many reads begin with another member than the nearest, so that one that was slow can show that it is not any more.
@@ -581,13 +581,11 @@ impl<S: Prune + ?Sized> Prune for MirrorStore<S> {
         for (number, member) in self.members.iter().enumerate() {
             let mut batch = Vec::with_capacity(LISTED_TOGETHER);
             let mut told = |batch: &mut Vec<ChunkId>| {
-                let mut new = vec![true; batch.len()];
+                let mut new = std::mem::take(batch);
                 for before in &self.members[..number] {
-                    let has = before.store.has_many(batch)?;
-                    new.iter_mut().zip(has).for_each(|(new, has)| *new &= !has);
+                    new = before.store.absent(&new)?;
                 }
-                let new = batch.drain(..).zip(new).filter(|(_, new)| *new);
-                new.map(|(id, _)| id).try_for_each(&mut *visit)
+                new.into_iter().try_for_each(&mut *visit)
             };
             member.store.for_each_id(&mut |id| {
                 batch.push(id);

@@ -11,7 +11,7 @@ use tempfile::TempDir;
 
 use super::*;
 use crate::backend::{s3, sftp};
-use crate::{ChunkStoreExt as _, FlatOptions, FlatStore, StoreSpec, SyncPolicy, contract, open_store};
+use crate::{FlatOptions, FlatStore, StoreSpec, SyncPolicy, contract, open_store};
 
 /// How a member fares.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
