@@ -24,7 +24,10 @@ pub use archive::{
     MtreeReader, Node, Placed, Step, Xattr, is_owner_name,
 };
 pub use chunk::{Chunk, ChunkError, ChunkForm, EncodedChunk, StorableChunk};
-pub use chunker::{CHUNK_LEN_MAX, Candidates, ChunkSizes, ChunkSizesError, Chunker, CutRule, Dialect, Kernel, Sweep};
+pub use chunker::{
+    CHUNK_LEN_MAX, Candidates, ChunkSizes, ChunkSizesError, Chunker, CutRule, Dialect, JoinStep, Kernel, PartCuts,
+    PartCutter, PartJoin, Sweep,
+};
 pub use cipher::{ChunkCipher, CipherAlgorithm, CipherError, CipherKey, KeyId, NONCE_LEN, ParseCipherError};
 pub use digest::{DigestAlgorithm, DigestKernel, DigestStream};
 pub use flags::{FeatureFlags, ParseFlagError};

@@ -30,12 +30,17 @@
 //!   few positions found is the rule above, word for word.
 //! - [`CutRule::first_certified_cut`]: a cut that every chunking has to share, whatever came before, so that parts of a stream
 //!   can be cut before their neighbours are known.
+//! - [`PartCutter`] and [`PartJoin`]: parts of a stream that come in any order, each cut on its own, then joined: only the seams
+//!   between them are cut again.
 //!
 //! All give the same cuts, with every [`Kernel`].
 
 mod cut_test;
 mod kernel;
 mod parallel;
+mod parts;
+#[cfg(test)]
+mod parts_tests;
 #[cfg(test)]
 mod reference;
 mod rule;
@@ -47,6 +52,7 @@ mod tests;
 
 pub use kernel::Kernel;
 pub use parallel::{Candidates, Sweep};
+pub use parts::{JoinStep, PartCuts, PartCutter, PartJoin};
 pub use rule::CutRule;
 pub use sequential::Chunker;
 pub use sizes::{CHUNK_LEN_MAX, ChunkSizes, ChunkSizesError, Dialect};

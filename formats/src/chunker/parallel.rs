@@ -65,32 +65,105 @@ impl CutRule {
     /// a cut in `(e, b]`; so no candidate up to `b` is tested, and `m <= c - e < max`, so `c` is next. Positions before 48 are
     /// unknown, not free of candidates: `b` is one that was seen.
     pub fn first_certified_cut(&self, data: &[u8]) -> Option<usize> {
-        let first_tested = self.first_tested;
-        let gap_max = self.sizes.max().checked_sub(first_tested)?;
-        if !self.is_hashed() || gap_max < first_tested {
-            return None;
+        let mut search = CertifiedSearch::new(*self);
+        search.push(data);
+        search.found().map(|cut| cut as usize)
+    }
+
+    /// Whether the sizes leave room for certified cuts: `max >= 2 * m`, `m` the first tested length, and not all sizes equal.
+    /// Without, where a part's cuts lie is known only when all before it has been cut.
+    pub fn certifies(&self) -> bool {
+        self.is_hashed() && self.sizes.max() >= 2 * self.first_tested
+    }
+}
+
+/// [`CutRule::first_certified_cut`] of bytes that come in pieces.
+#[derive(Clone, Debug)]
+pub(super) struct CertifiedSearch {
+    rule: CutRule,
+    /// The last bytes, as many as a window may need of them, right-aligned.
+    tail: [u8; WINDOW_LEN - 1],
+    /// Bytes so far.
+    len: u64,
+    /// The last candidate.
+    before: Option<u64>,
+    found: Option<u64>,
+}
+
+impl CertifiedSearch {
+    pub(super) fn new(rule: CutRule) -> Self {
+        Self {
+            rule,
+            tail: [0; WINDOW_LEN - 1],
+            len: 0,
+            before: None,
+            found: None,
         }
-        let mut before: Option<usize> = None;
-        let found = self.kernel.each(&self.test, data, WINDOW_LEN, data.len(), |hits| {
+    }
+
+    /// The first certified cut, if it was found yet.
+    pub(super) fn found(&self) -> Option<u64> {
+        self.found
+    }
+
+    /// Takes the next bytes.
+    pub(super) fn push(&mut self, bytes: &[u8]) {
+        const TAIL_LEN: usize = WINDOW_LEN - 1;
+        if self.found.is_some() || !self.rule.certifies() {
+            return;
+        }
+        let kept = TAIL_LEN.min(usize::try_from(self.len).unwrap_or(TAIL_LEN));
+        if kept > 0 {
+            // Windows that start in an earlier piece: tail and bytes side by side.
+            let head = bytes.len().min(TAIL_LEN);
+            let mut seam = [0; 2 * TAIL_LEN];
+            seam[..kept].copy_from_slice(&self.tail[TAIL_LEN - kept..]);
+            seam[kept..kept + head].copy_from_slice(&bytes[..head]);
+            self.search(&seam[..kept + head], self.len - kept as u64);
+        }
+        if self.found.is_none() {
+            self.search(bytes, self.len);
+        }
+        self.len += bytes.len() as u64;
+        if bytes.len() >= TAIL_LEN {
+            self.tail.copy_from_slice(&bytes[bytes.len() - TAIL_LEN..]);
+        } else {
+            self.tail.rotate_left(bytes.len());
+            self.tail[TAIL_LEN - bytes.len()..].copy_from_slice(bytes);
+        }
+    }
+
+    /// Looks at all whole windows in `data`, which begins at `start`.
+    fn search(&mut self, data: &[u8], start: u64) {
+        let CutRule {
+            sizes,
+            test,
+            kernel,
+            first_tested,
+        } = self.rule;
+        let gaps = first_tested as u64..=(sizes.max() - first_tested) as u64;
+        let mut before = self.before;
+        let found = kernel.each(&test, data, WINDOW_LEN, data.len(), |hits| {
             let (from, mut bits) = match hits {
                 Hits::Word { from, bits } => (from, bits),
                 Hits::Run { from, .. } => (from, 1),
             };
             while bits != 0 {
-                let candidate = from + bits.trailing_zeros() as usize;
+                let candidate = start + (from + bits.trailing_zeros() as usize) as u64;
                 bits &= bits - 1;
-                if before.is_some_and(|before| (first_tested..=gap_max).contains(&(candidate - before))) {
+                if before.is_some_and(|before| gaps.contains(&(candidate - before))) {
                     return ControlFlow::Break(candidate);
                 }
                 before = Some(candidate);
             }
             if let Hits::Run { to, .. } = hits {
                 // Neighbours in a run are one byte apart, which is never enough.
-                before = Some(to);
+                before = Some(start + to as u64);
             }
             ControlFlow::Continue(())
         });
-        found.break_value()
+        self.before = before;
+        self.found = found.break_value();
     }
 }
 
