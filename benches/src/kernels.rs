@@ -7,7 +7,7 @@ use std::hint::black_box;
 use std::process::Command;
 use std::time::Duration;
 
-use cairn_formats::{ChunkSizes, Chunker, CutRule, Dialect, DigestKernel, Kernel};
+use cairn_formats::{ChunkSizes, Chunker, CutRule, Dialect, DigestKernel, Kernel, Md5Kernel, Md5Stream};
 use rustix::time::{ClockId, clock_gettime};
 use sha2::Digest as _;
 
@@ -78,9 +78,24 @@ pub(crate) fn run(repeats: usize) -> Result<String> {
         }
     }
 
+    // Uploads at once, whose next bytes are taken together.
+    for count in [1, 2, 4, 8, 16] {
+        let pieces: Vec<&[u8]> = data.chunks(256 << 10).take(count).collect();
+        for kernel in Md5Kernel::available() {
+            let pieces = pieces.clone();
+            let bytes = pieces.iter().map(|piece| piece.len()).sum();
+            let name = format!("MD5, {kernel:?}, {count} of 256 KiB");
+            digests.push(subject(name, bytes, move || {
+                let streams = pieces.iter().map(|&piece| (Md5Stream::default(), piece));
+                kernel.update(black_box(&mut streams.collect::<Vec<_>>()));
+            }));
+        }
+    }
+
     let mut openssl = [
         ("SHA-512/256, OpenSSL, 64 KiB", "sha512-256", Vec::new()),
         ("SHA-256, OpenSSL, 64 KiB", "sha256", Vec::new()),
+        ("MD5, OpenSSL, 64 KiB", "md5", Vec::new()),
     ];
     for _ in 0..repeats {
         for subject in chunkers.iter_mut().chain(&mut digests) {

@@ -5,6 +5,7 @@
 //! The byte tables are in `formats/FORMATS.md`.
 
 mod archive;
+mod checksum;
 mod chunk;
 mod chunker;
 mod cipher;
@@ -14,6 +15,7 @@ mod frame;
 mod id;
 mod index;
 mod input;
+mod md5;
 mod pack;
 mod protocol;
 mod words;
@@ -23,6 +25,7 @@ pub use archive::{
     ArchiveLookup, Content, Device, EntryPlace, LookupError, Metadata, MtreeEntry, MtreeError, MtreeLine, MtreePaths,
     MtreeReader, Node, Placed, Step, Xattr, is_owner_name,
 };
+pub use checksum::{Checksum, ChecksumAlgorithm, ChecksumStream};
 pub use chunk::{Chunk, ChunkError, ChunkForm, EncodedChunk, StorableChunk};
 pub use chunker::{
     CHUNK_LEN_MAX, Candidates, ChunkSizes, ChunkSizesError, Chunker, CutRule, Dialect, JoinStep, Kernel, PartCuts,
@@ -34,6 +37,7 @@ pub use flags::{FeatureFlags, ParseFlagError};
 pub use frame::{FrameError, Level, compress_frame, decompress_frame, decompress_frame_into, raw_frame, raw_pieces};
 pub use id::{ChunkId, ParseChunkIdError};
 pub use index::{ChunkIndex, ChunkSpan, IndexEncoder, IndexError, NullChunk};
+pub use md5::{Md5Kernel, Md5Stream};
 pub use pack::{
     DomainId, GONE_LEN_MAX, GONE_MAX, GoneChunk, PACK_HAS_SNAPSHOTS, PACK_HEADER_LEN, PACK_LEN_MAX, PACK_TAIL_LEN,
     PackEntry, PackError, PackFooter, PackHeader, PackTail, PackUuid, RECORD_HEAD_LEN, RECORD_LEN_MAX,
