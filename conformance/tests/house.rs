@@ -19,10 +19,28 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("cairn-store", &["cairn-formats", "cairn-test-servers"]),
     ("cairn-index", &["cairn-formats", "cairn-store"]),
     ("cairn-roots", &["cairn-formats", "cairn-store"]),
+    ("cairn-identity", &[]),
+    (
+        "cairn-gateway",
+        &[
+            "cairn-formats",
+            "cairn-store",
+            "cairn-index",
+            "cairn-identity",
+            "cairn-roots",
+        ],
+    ),
     ("cairn", &["cairn-formats", "cairn-store", "cairn-roots"]),
     (
         "cairnd",
-        &["cairn-formats", "cairn-store", "cairn-index", "cairn-roots"],
+        &[
+            "cairn-formats",
+            "cairn-store",
+            "cairn-index",
+            "cairn-identity",
+            "cairn-gateway",
+            "cairn-roots",
+        ],
     ),
     // Sees only the network face and the command line of the built programs.
     ("cairn-conformance", &["cairn-test-servers"]),
@@ -44,6 +62,11 @@ const NEVER_LINKED: &[(&str, &[&str])] = &[
     ("cairn-store", &["axum", "s3s", "tonic", "rocksdb", "librocksdb-sys"]),
     ("cairn-index", &["axum", "s3s", "tonic"]),
     ("cairn-roots", &["axum", "s3s", "tonic", "rocksdb", "librocksdb-sys"]),
+    (
+        "cairn-identity",
+        &["tokio", "hyper", "http", "axum", "rustix", "mio", "rustls"],
+    ),
+    ("cairn-gateway", &["axum", "tonic"]),
     (
         "cairn",
         &[
@@ -81,6 +104,20 @@ const NEVER_CALLED: &[(&str, &[&str])] = &[
     ("store/src", &["std::env", "env::var"]),
     ("index/src", &["std::env", "env::var"]),
     ("gateway/roots/src", &["std::env", "env::var"]),
+    ("gateway/src", &["std::env", "env::var"]),
+    (
+        "gateway/identity/src",
+        &[
+            "std::fs",
+            "std::net",
+            "std::env",
+            "std::process",
+            "std::thread",
+            "Instant::now",
+            "SystemTime",
+            "async fn",
+        ],
+    ),
 ];
 
 #[test]

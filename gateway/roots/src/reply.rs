@@ -21,15 +21,26 @@ use tokio::task::JoinHandle;
 /// Large files go out in pieces of this size, one in memory per request.
 const PIECE_LEN: usize = 256 << 10;
 
-/// Body of an answer: nothing, bytes in memory, or a stretch of a file read piece by piece.
+/// Body of an answer: nothing, bytes in memory, a stretch of a file read piece by piece, or what another body gives.
 #[derive(Debug)]
 pub struct Body(Kind);
 
-#[derive(Debug)]
 enum Kind {
     Empty,
     Whole(Bytes),
     File(FilePieces),
+    Streamed(Pin<Box<dyn hyper::body::Body<Data = Bytes, Error = io::Error> + Send>>),
+}
+
+impl std::fmt::Debug for Kind {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Empty => "Empty",
+            Self::Whole(_) => "Whole",
+            Self::File(_) => "File",
+            Self::Streamed(_) => "Streamed",
+        })
+    }
 }
 
 #[derive(Debug)]
@@ -44,6 +55,11 @@ impl Body {
     /// No bytes.
     pub const fn empty() -> Self {
         Self(Kind::Empty)
+    }
+
+    /// What another body gives. An error in it ends the connection.
+    pub fn streamed(body: impl hyper::body::Body<Data = Bytes, Error = io::Error> + Send + 'static) -> Self {
+        Self(Kind::Streamed(Box::pin(body)))
     }
 
     /// Bytes `range` of a file, read as the client takes them. The file must not be rewritten in place meanwhile.
@@ -81,6 +97,7 @@ impl hyper::body::Body for Body {
                 Poll::Ready(Some(Ok(Frame::data(bytes))))
             }
             Kind::File(pieces) => pieces.poll(cx),
+            Kind::Streamed(body) => body.as_mut().poll_frame(cx),
         }
     }
 
@@ -89,15 +106,17 @@ impl hyper::body::Body for Body {
             Kind::Empty => true,
             Kind::Whole(_) => false,
             Kind::File(pieces) => pieces.at == pieces.end,
+            Kind::Streamed(body) => body.is_end_stream(),
         }
     }
 
     fn size_hint(&self) -> SizeHint {
-        SizeHint::with_exact(match &self.0 {
-            Kind::Empty => 0,
-            Kind::Whole(bytes) => bytes.len() as u64,
-            Kind::File(pieces) => pieces.end - pieces.at,
-        })
+        match &self.0 {
+            Kind::Empty => SizeHint::with_exact(0),
+            Kind::Whole(bytes) => SizeHint::with_exact(bytes.len() as u64),
+            Kind::File(pieces) => SizeHint::with_exact(pieces.end - pieces.at),
+            Kind::Streamed(body) => body.size_hint(),
+        }
     }
 }
 

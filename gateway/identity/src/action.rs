@@ -1,0 +1,85 @@
+//! What can be asked for, by the names that policies use.
+
+macro_rules! actions {
+    ($($(#[doc = $doc:literal])* $action:ident = $name:literal,)*) => {
+        /// What can be asked for. The name is the one policies use.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+        #[non_exhaustive]
+        pub enum Action {
+            $($(#[doc = $doc])* $action,)*
+        }
+
+        impl Action {
+            /// All of them.
+            pub const ALL: &[Self] = &[$(Self::$action,)*];
+
+            /// As policies write it.
+            pub fn name(self) -> &'static str {
+                match self {
+                    $(Self::$action => $name,)*
+                }
+            }
+        }
+    };
+}
+
+actions! {
+    /// See the names of one's buckets.
+    ListAllMyBuckets = "s3:ListAllMyBuckets",
+    /// Make a bucket.
+    CreateBucket = "s3:CreateBucket",
+    /// Take a bucket away.
+    DeleteBucket = "s3:DeleteBucket",
+    /// See keys of a bucket, and whether it is there.
+    ListBucket = "s3:ListBucket",
+    /// See all versions of keys.
+    ListBucketVersions = "s3:ListBucketVersions",
+    /// See uploads that are not complete.
+    ListBucketMultipartUploads = "s3:ListBucketMultipartUploads",
+    /// Ask where a bucket is.
+    GetBucketLocation = "s3:GetBucketLocation",
+    /// Read whether a bucket keeps versions.
+    GetBucketVersioning = "s3:GetBucketVersioning",
+    /// Set whether a bucket keeps versions.
+    PutBucketVersioning = "s3:PutBucketVersioning",
+    /// Read who may use a bucket.
+    GetBucketAcl = "s3:GetBucketAcl",
+    /// Read an object.
+    GetObject = "s3:GetObject",
+    /// Read a version of an object by its id.
+    GetObjectVersion = "s3:GetObjectVersion",
+    /// Write an object, as a whole or in parts.
+    PutObject = "s3:PutObject",
+    /// Delete an object, or put a delete marker.
+    DeleteObject = "s3:DeleteObject",
+    /// Delete a version for good.
+    DeleteObjectVersion = "s3:DeleteObjectVersion",
+    /// Give up an upload.
+    AbortMultipartUpload = "s3:AbortMultipartUpload",
+    /// See the parts of an upload.
+    ListMultipartUploadParts = "s3:ListMultipartUploadParts",
+    /// Read tags of an object.
+    GetObjectTagging = "s3:GetObjectTagging",
+    /// Write tags of an object.
+    PutObjectTagging = "s3:PutObjectTagging",
+    /// Take tags of an object away.
+    DeleteObjectTagging = "s3:DeleteObjectTagging",
+    /// Read size, checksums and parts of an object.
+    GetObjectAttributes = "s3:GetObjectAttributes",
+    /// Read who may use an object.
+    GetObjectAcl = "s3:GetObjectAcl",
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_action_has_a_name_of_its_own() {
+        let mut names: Vec<_> = Action::ALL.iter().map(|action| action.name()).collect();
+        names.sort_unstable();
+        names.dedup();
+        assert_eq!(names.len(), Action::ALL.len());
+        assert!(names.iter().all(|name| name.starts_with("s3:")));
+    }
+}

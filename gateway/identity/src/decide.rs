@@ -1,0 +1,162 @@
+//! The decision, and the proof that it was made.
+
+use std::sync::Arc;
+
+use crate::Action;
+
+/// Somebody who has shown who they are.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct User {
+    /// Whose data they see; no list, scan or count crosses it.
+    pub tenant: String,
+    /// Name of the owner that what they make belongs to; within the tenant.
+    pub id: String,
+    /// As people call them.
+    pub name: String,
+}
+
+/// Who asks.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Principal {
+    /// Nobody in particular: the request was not signed.
+    Anonymous,
+    /// A user whose signature or token was checked.
+    User(Arc<User>),
+}
+
+/// What is asked for something.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Resource<'a> {
+    /// The service itself: the caller's own list of buckets, a bucket that is not there yet.
+    Service,
+    /// A bucket.
+    Bucket {
+        /// Tenant that it is of.
+        tenant: &'a str,
+        /// Its owner's [`User::id`].
+        owner: &'a str,
+        /// Its name.
+        bucket: &'a str,
+    },
+    /// A key of a bucket, whether an object is there or not.
+    Object {
+        /// Tenant of the bucket.
+        tenant: &'a str,
+        /// Owner of the bucket.
+        owner: &'a str,
+        /// The bucket.
+        bucket: &'a str,
+        /// The key, opaque.
+        key: &'a str,
+    },
+}
+
+/// Proof that [`authorize`] said yes: who may, and what. Handlers take it as an argument.
+#[derive(Clone, Debug)]
+#[must_use]
+pub struct Permit {
+    user: Arc<User>,
+    action: Action,
+}
+
+impl Permit {
+    /// Who asks.
+    pub fn user(&self) -> &User {
+        &self.user
+    }
+
+    /// What was allowed.
+    pub fn action(&self) -> Action {
+        self.action
+    }
+}
+
+/// Why not. The caller is told no more than that access is denied.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Refusal {
+    /// The request was not signed and nothing here is for everybody.
+    #[error("nothing here is for everybody, and the request says not who it is from")]
+    Anonymous,
+    /// The user is known and may not.
+    #[error("only its owner may")]
+    NotOwner,
+}
+
+/// Whether `principal` may do `action` on `resource`.
+///
+/// Returns the proof that handlers ask for. Errors: [`Refusal`].
+pub fn authorize(principal: &Principal, action: Action, resource: Resource<'_>) -> Result<Permit, Refusal> {
+    let Principal::User(user) = principal else {
+        return Err(Refusal::Anonymous);
+    };
+    let owns = match resource {
+        Resource::Service => true,
+        Resource::Bucket { tenant, owner, .. } | Resource::Object { tenant, owner, .. } => {
+            user.tenant == tenant && user.id == owner
+        }
+    };
+    if !owns {
+        return Err(Refusal::NotOwner);
+    }
+    Ok(Permit {
+        user: Arc::clone(user),
+        action,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn user(tenant: &str, id: &str) -> Principal {
+        Principal::User(Arc::new(User {
+            tenant: tenant.to_owned(),
+            id: id.to_owned(),
+            name: id.to_owned(),
+        }))
+    }
+
+    const BUCKET: Resource<'static> = Resource::Bucket {
+        tenant: "t",
+        owner: "anna",
+        bucket: "b",
+    };
+    const OBJECT: Resource<'static> = Resource::Object {
+        tenant: "t",
+        owner: "anna",
+        bucket: "b",
+        key: "k",
+    };
+
+    #[test]
+    fn the_owner_may_do_everything() {
+        for &action in Action::ALL {
+            for resource in [Resource::Service, BUCKET, OBJECT] {
+                let permit = authorize(&user("t", "anna"), action, resource).unwrap();
+                assert_eq!((permit.user().id.as_str(), permit.action()), ("anna", action));
+            }
+        }
+    }
+
+    #[test]
+    fn nobody_else_may_do_anything_to_what_is_owned() {
+        for &action in Action::ALL {
+            for resource in [BUCKET, OBJECT] {
+                // Another user; the same name in another tenant.
+                for other in [user("t", "bert"), user("u", "anna")] {
+                    assert_eq!(authorize(&other, action, resource).unwrap_err(), Refusal::NotOwner);
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn who_is_not_known_may_do_nothing_at_all() {
+        for &action in Action::ALL {
+            for resource in [Resource::Service, BUCKET, OBJECT] {
+                let refused = authorize(&Principal::Anonymous, action, resource);
+                assert_eq!(refused.unwrap_err(), Refusal::Anonymous);
+            }
+        }
+    }
+}

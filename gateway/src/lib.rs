@@ -1,0 +1,5 @@
+//! The doors of the server: a folder a protocol, each of which parses, authorises, calls the index once and answers.
+//!
+//! Not here: chunk and index roots (`gateway/roots`, which needs no index), who may do what (`gateway/identity`), disks.
+
+pub mod s3;

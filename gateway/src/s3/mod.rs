@@ -1,0 +1,28 @@
+//! The S3 door, on hyper: what comes in is parsed, authorised, done by one call of the index, and answered.
+//!
+//! Own code and not a framework: of the one that was looked at (s3s 0.14) routing, signatures, the aws-chunked coding, check sums,
+//! the parsing of headers and errors would each have had to be guarded or done again around it, which left its data types alone.
+//! Here a row of `operation` is the only way to an operation, `error` has all codes and messages, and each rule of the protocol
+//! is a pure function with its tests.
+
+// The operations that use all of this come with the next change.
+#![allow(dead_code)]
+
+mod body;
+mod checksum;
+mod chunked;
+mod condition;
+mod copy_source;
+mod date;
+mod document;
+mod error;
+mod metadata;
+mod operation;
+mod pool;
+mod range;
+mod signature;
+mod tagging;
+mod uri;
+mod xml;
+
+pub use pool::PoolOptions;

@@ -1,0 +1,139 @@
+//! Where work that may block is done: so many jobs at once, so many more waiting for so long, and beyond that `SlowDown`.
+//!
+//! A request never stalls behind a queue without an end: it is answered 503 with `Retry-After` instead.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use tokio::sync::Semaphore;
+
+use crate::s3::error::{Code, S3Result};
+
+/// How much a pool takes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PoolOptions {
+    /// Jobs at once, each on a thread.
+    pub jobs: usize,
+    /// Jobs that wait for one of those to end.
+    pub waiting: usize,
+    /// How long they wait.
+    pub patience: Duration,
+}
+
+impl Default for PoolOptions {
+    fn default() -> Self {
+        Self {
+            jobs: 64,
+            waiting: 4096,
+            patience: Duration::from_secs(10),
+        }
+    }
+}
+
+/// Runs jobs within bounds, on the runtime's blocking threads.
+#[derive(Clone, Debug)]
+pub(crate) struct Pool {
+    jobs: Arc<Semaphore>,
+    waiting: Arc<Semaphore>,
+    patience: Duration,
+}
+
+impl Pool {
+    pub(crate) fn new(options: PoolOptions) -> Self {
+        Self {
+            jobs: Arc::new(Semaphore::new(options.jobs.max(1))),
+            waiting: Arc::new(Semaphore::new(options.waiting)),
+            patience: options.patience,
+        }
+    }
+
+    /// Runs a job. It runs to its end even if the caller goes away.
+    ///
+    /// Errors: those of the job; `SlowDown` when there is no place for it; `InternalError` when it panicked, which the log tells.
+    pub(crate) async fn run<T: Send + 'static>(
+        &self,
+        job: impl FnOnce() -> S3Result<T> + Send + 'static,
+    ) -> S3Result<T> {
+        let place = match Arc::clone(&self.jobs).try_acquire_owned() {
+            Ok(place) => place,
+            Err(_) => {
+                let _turn = self.waiting.try_acquire().map_err(|_| Code::SlowDown)?;
+                let since = Instant::now();
+                let place = tokio::time::timeout(self.patience, Arc::clone(&self.jobs).acquire_owned()).await;
+                metrics::histogram!("s3_wait_seconds").record(since.elapsed().as_secs_f64());
+                place
+                    .map_err(|_| Code::SlowDown)?
+                    .expect("the semaphore is never closed")
+            }
+        };
+        let done = tokio::task::spawn_blocking(move || {
+            let _place = place;
+            job()
+        });
+        done.await.unwrap_or_else(|_| Err(Code::InternalError.into()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn pool(waiting: usize, patience: Duration) -> Pool {
+        Pool::new(PoolOptions {
+            jobs: 1,
+            waiting,
+            patience,
+        })
+    }
+
+    /// Goal: a job beyond the bounds is answered at once, one within them when its turn comes.
+    #[tokio::test]
+    async fn a_full_pool_answers_slow_down() {
+        let pool = pool(1, Duration::from_secs(60));
+        let (release, released) = std::sync::mpsc::channel::<()>();
+        let (begun, began) = tokio::sync::oneshot::channel();
+        let first = tokio::spawn({
+            let pool = pool.clone();
+            async move {
+                let job = move || {
+                    let _ = begun.send(());
+                    let _ = released.recv();
+                    Ok(1)
+                };
+                pool.run(job).await
+            }
+        });
+        began.await.unwrap();
+        let mut second = Box::pin(pool.run(|| Ok(2)));
+        // Once polled it waits.
+        assert!(futures_now(second.as_mut()).is_none());
+        assert_eq!(pool.run(|| Ok(3)).await.unwrap_err().code, Code::SlowDown);
+        release.send(()).unwrap();
+        assert_eq!(second.await.unwrap(), 2);
+        assert_eq!(first.await.unwrap().unwrap(), 1);
+    }
+
+    #[tokio::test]
+    async fn who_waits_too_long_is_told_to_slow_down() {
+        let pool = pool(1, Duration::ZERO);
+        let _held = Arc::clone(&pool.jobs).try_acquire_owned().unwrap();
+        assert_eq!(pool.run(|| Ok(())).await.unwrap_err().code, Code::SlowDown);
+    }
+
+    #[tokio::test]
+    async fn a_job_that_panics_is_an_error_and_gives_its_place_back() {
+        let pool = pool(0, Duration::ZERO);
+        let result: S3Result<()> = pool.run(|| panic!("on purpose")).await;
+        assert_eq!(result.unwrap_err().code, Code::InternalError);
+        assert_eq!(pool.run(|| Ok(1)).await.unwrap(), 1);
+    }
+
+    /// What a future has now, without waiting.
+    fn futures_now<F: Future>(future: std::pin::Pin<&mut F>) -> Option<F::Output> {
+        let mut context = std::task::Context::from_waker(std::task::Waker::noop());
+        match future.poll(&mut context) {
+            std::task::Poll::Ready(output) => Some(output),
+            std::task::Poll::Pending => None,
+        }
+    }
+}
