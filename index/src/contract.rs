@@ -194,6 +194,38 @@ fn counters_add_up() {
     });
 }
 
+/// Goal: rows are numbered without gap or repeat by whatever many threads append, and a batch that fails uses up no number.
+#[test]
+fn appended_rows_are_numbered_in_the_order_of_commits() {
+    each(|kv| {
+        let append = |text: String| {
+            let mut batch = Batch::new();
+            batch.append("end", "log ", text);
+            done(kv.commit(batch).unwrap())
+        };
+        std::thread::scope(|scope| {
+            for thread in 0..4 {
+                scope.spawn(move || (0..25).for_each(|n| _ = append(format!("{thread} {n}"))));
+            }
+        });
+        let mut failing = Batch::new();
+        failing.append("end", "log ", "no").check("end", Check::Absent);
+        assert!(matches!(kv.commit(failing).unwrap(), Commit::Conflict(_)));
+        let page = kv.scan(&KeyRange::prefix(b"log "), Order::Forward, 1000).unwrap();
+        let numbers: Vec<u64> = page
+            .rows
+            .iter()
+            .map(|(key, _)| u64::from_be_bytes(key[4..].try_into().unwrap()))
+            .collect();
+        assert_eq!(numbers, (1..=100).collect::<Vec<u64>>());
+        assert!(page.rows.windows(2).all(|pair| pair[0].1.version < pair[1].1.version));
+        assert_eq!(kv.get("end").unwrap().unwrap().counter(), Some(100));
+        let mut long = Batch::new();
+        long.append("end", vec![0; KEY_LEN_MAX], "");
+        assert!(matches!(kv.commit(long), Err(Error::TooLarge { what: "key", .. })));
+    });
+}
+
 #[test]
 fn limits_are_held() {
     each(|kv| {
@@ -439,7 +471,7 @@ fn a_schema_is_written_once_and_a_newer_one_refused() {
     };
     assert_eq!(
         set((SCHEMA + 1).to_be_bytes().to_vec()),
-        "the index in here has schema 2 and this release knows schemas up to 1: use the newer release"
+        "the index in here has schema 3 and this release knows schemas up to 2: use the newer release"
     );
     assert_eq!(set(vec![1]), "schema row: it is no number");
 }

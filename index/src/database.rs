@@ -16,7 +16,7 @@ use bytes::Bytes;
 use cairn_store::{PackEngine, Watermark};
 
 use crate::error::BoxError;
-use crate::kv::{BATCH_LEN_MAX, Batch, Commit, Conflict, Kv, Order, Page, Row, Version, View, Write};
+use crate::kv::{BATCH_LEN_MAX, Batch, Commit, Conflict, Kv, Order, Page, Row, Version, View};
 use crate::record::{Change, CommitRecord};
 use crate::{Error, KeyRange, Result};
 
@@ -302,11 +302,14 @@ impl Plan {
             if batch.is_empty() {
                 return Ok(Commit::Done(Version(record.first.0 + record.commits.len() as u64 - 1)));
             }
-            let resolve = |(key, write): &(Bytes, Write)| {
+            let mut changes: Vec<Change> = Vec::with_capacity(batch.writes.len());
+            for (key, write) in &batch.writes {
                 let now = rows.get(key).map(|row| &row.value);
-                Ok((key.clone(), write.resolve(key, now)?))
-            };
-            let changes: Vec<Change> = batch.writes.iter().map(resolve).collect::<Result<_>>()?;
+                let value = write.resolve(key, now)?;
+                let appended = write.appended(value.as_ref());
+                changes.push((key.clone(), value));
+                changes.extend(appended.map(|(key, value)| (key, Some(value))));
+            }
             let version = Version(record.first.0 + record.commits.len() as u64);
             for (key, value) in &changes {
                 match value.clone() {
@@ -327,7 +330,7 @@ fn read_what_matters(engine: &impl Engine, group: &Group) -> Result<BTreeMap<Byt
     let mut keys: Vec<&Bytes> = Vec::new();
     for (_, batch) in group {
         keys.extend(batch.checks.iter().map(|(key, _)| key));
-        let added = batch.writes.iter().filter(|(_, write)| matches!(write, Write::Add(_)));
+        let added = batch.writes.iter().filter(|(_, write)| write.reads());
         keys.extend(added.map(|(key, _)| key));
     }
     keys.sort_unstable();

@@ -88,6 +88,22 @@ pub enum Error {
         /// The newest schema this release knows.
         known: u32,
     },
+    /// The schema has rows that an older one has no place for. Nothing was changed.
+    #[error("the index cannot go back to schema {to}: {because}")]
+    CannotGoBack {
+        /// The schema that was asked for.
+        to: u32,
+        /// Why not, and what to do.
+        because: &'static str,
+    },
+    /// Events behind the place asked for have left the outbox: they are where its sink put them.
+    #[error("events of shard {shard} up to {sealed} have left the outbox")]
+    EventsGone {
+        /// The shard.
+        shard: u8,
+        /// Position of the last one that has left.
+        sealed: u64,
+    },
     /// The engine's own files are damaged or of something else. The index can be rebuilt from the packs.
     #[error("the index in {} is damaged: move the folder away and have it rebuilt from the packs", place.display())]
     Damaged {
@@ -124,6 +140,92 @@ pub enum Error {
     /// It was asked to stop.
     #[error("the collection was stopped: run it again to go on")]
     Stopped,
+    /// There is no such bucket of this tenant.
+    #[error("there is no bucket {name}")]
+    NoBucket {
+        /// Its name.
+        name: String,
+    },
+    /// The tenant has a bucket of this name already; its row tells whose.
+    #[error("bucket {name} is there already")]
+    BucketExists {
+        /// Its name.
+        name: String,
+    },
+    /// Another tenant has a bucket of this name: they are one for the whole server.
+    #[error("the name {name} is taken")]
+    BucketTaken {
+        /// The name.
+        name: String,
+    },
+    /// A bucket with versions or delete markers in it is not deleted.
+    #[error("bucket {name} is not empty")]
+    BucketNotEmpty {
+        /// Its name.
+        name: String,
+    },
+    /// The key has no current version that is an object.
+    #[error("there is no object {key:?} in {bucket}")]
+    NoObject {
+        /// The bucket.
+        bucket: String,
+        /// The key.
+        key: String,
+    },
+    /// The key has no version of this id.
+    #[error("there is no version {version} of {key:?} in {bucket}")]
+    NoVersion {
+        /// The bucket.
+        bucket: String,
+        /// The key.
+        key: String,
+        /// The version's id.
+        version: String,
+    },
+    /// There is no such upload, or no more.
+    #[error("there is no upload {upload} of {key:?} in {bucket}")]
+    NoUpload {
+        /// The bucket.
+        bucket: String,
+        /// The key.
+        key: String,
+        /// The upload's id.
+        upload: String,
+    },
+    /// The upload was completed or given up meanwhile.
+    #[error("the upload has ended")]
+    UploadEnded,
+    /// What the caller asked to be true of the current version is not. Nothing was done.
+    #[error("the condition on {key:?} does not hold")]
+    Precondition {
+        /// The key.
+        key: String,
+    },
+    /// Chunks have been condemned or swept since the fence: take a new one, look all chunks up again, and commit again.
+    #[error("chunks have been collected meanwhile: look them up again")]
+    FenceMoved,
+    /// Others changed the same rows each time it was tried. Nothing was done; it may be tried later.
+    #[error("too many others change {what} at this moment")]
+    Contended {
+        /// What they change.
+        what: &'static str,
+    },
+    /// It would take the bucket over its quota. Nothing was done.
+    #[error("bucket {name} is at its quota of {quota} {what}")]
+    OverQuota {
+        /// The bucket.
+        name: String,
+        /// What is counted: bytes, objects.
+        what: &'static str,
+        /// How many of them.
+        quota: u64,
+    },
+    /// A place in a listing or a search that was not given out for it.
+    #[error("the place to go on from is not one of this {what}")]
+    BadPlace {
+        /// What should be gone on with.
+        what: &'static str,
+    },
     /// An earlier commit failed half-way, so it is not known what is durable. Commits are refused until the index is opened
     /// again, which replays the log; reads go on.
     #[error("the index takes no commits since one failed half-way: restart the server")]

@@ -73,6 +73,48 @@ pub enum Table {
     ManifestPages = 7,
     /// Manifests whose pages are there and do not count, or no more.
     ManifestsPending = 8,
+    /// Buckets by name. This and all that follow: `names/`.
+    Buckets = 9,
+    /// Whose each bucket's name is; of the index itself.
+    BucketNames = 10,
+    /// Buckets that are gone and have rows left.
+    BucketsGone = 11,
+    /// The version of each key that is read when none is named.
+    Objects = 12,
+    /// Delete markers that are the newest version of their key.
+    Markers = 13,
+    /// Versions that are not the newest of their key.
+    Versions = 14,
+    /// Which of a key's older versions is the one named null.
+    NullVersions = 15,
+    /// Which objects hold a chunk within their row.
+    InlineChunks = 16,
+    /// Parts that objects were made of, in pages.
+    PartLists = 17,
+    /// Uploads that go on.
+    Uploads = 18,
+    /// Parts of uploads.
+    Parts = 19,
+    /// Uploads that have ended and may have parts left.
+    UploadsEnded = 20,
+    /// What uploads became that were completed lately.
+    UploadsDone = 21,
+    /// Access keys; of the index itself.
+    AccessKeys = 22,
+    /// Which access keys a tenant has.
+    TenantKeys = 23,
+    /// Events, by shard and position.
+    Outbox = 24,
+    /// The last position of each shard of events.
+    OutboxEnds = 25,
+    /// How far each shard of events has been sealed, and how far each consumer has come.
+    OutboxCursors = 26,
+    /// Objects by what people look for.
+    Search = 27,
+    /// Counters of objects and bytes.
+    Usage = 28,
+    /// Dedup domains: the last number given, and those of tenants.
+    Domains = 29,
 }
 
 impl Table {
@@ -85,6 +127,27 @@ impl Table {
             Self::Collector,
             Self::ManifestPages,
             Self::ManifestsPending,
+            Self::Buckets,
+            Self::BucketNames,
+            Self::BucketsGone,
+            Self::Objects,
+            Self::Markers,
+            Self::Versions,
+            Self::NullVersions,
+            Self::InlineChunks,
+            Self::PartLists,
+            Self::Uploads,
+            Self::Parts,
+            Self::UploadsEnded,
+            Self::UploadsDone,
+            Self::AccessKeys,
+            Self::TenantKeys,
+            Self::Outbox,
+            Self::OutboxEnds,
+            Self::OutboxCursors,
+            Self::Search,
+            Self::Usage,
+            Self::Domains,
         ]
         .into_iter()
         .find(|table| *table as u8 == number)

@@ -179,6 +179,11 @@ pub(crate) enum Write {
     Put(Bytes),
     Delete,
     Add(i64),
+    /// The key is that of a counter. It goes up by one, and a row gets this value under `start` and the counter's number.
+    Append {
+        start: Bytes,
+        value: Bytes,
+    },
 }
 
 /// Checks and writes that go together. Each key is written at most once.
@@ -215,6 +220,14 @@ impl Batch {
         self.write(key, Write::Add(difference))
     }
 
+    /// Counts a counter up by one and writes a new row whose key is `start` and the counter as it is then (`u64`, big-endian): rows
+    /// numbered in the order of their commits, without a gap, from 1 on, for which commits do not conflict.
+    pub fn append(&mut self, counter: impl AsRef<[u8]>, start: impl AsRef<[u8]>, value: impl Into<Bytes>) -> &mut Self {
+        let start = Bytes::copy_from_slice(start.as_ref());
+        let value = value.into();
+        self.write(counter, Write::Append { start, value })
+    }
+
     fn write(&mut self, key: impl AsRef<[u8]>, write: Write) -> &mut Self {
         self.writes.push((Bytes::copy_from_slice(key.as_ref()), write));
         self
@@ -240,7 +253,10 @@ impl Batch {
             within("key", key.len(), KEY_LEN_MAX)?;
         }
         for (_, write) in &self.writes {
-            within("value", write.len(), VALUE_LEN_MAX)?;
+            if let Write::Append { start, .. } = write {
+                within("key", start.len() + size_of::<u64>(), KEY_LEN_MAX)?;
+            }
+            within("value", write.value_len(), VALUE_LEN_MAX)?;
         }
         let mut written: Vec<&Bytes> = self.writes.iter().map(|(key, _)| key).collect();
         written.sort_unstable();
@@ -254,20 +270,44 @@ impl Batch {
 impl Write {
     fn len(&self) -> usize {
         match self {
-            Self::Put(value) => value.len(),
+            Self::Append { start, .. } => start.len() + 2 * size_of::<u64>() + self.value_len(),
+            _ => self.value_len(),
+        }
+    }
+
+    fn value_len(&self) -> usize {
+        match self {
+            Self::Put(value) | Self::Append { value, .. } => value.len(),
             Self::Delete => 0,
             Self::Add(_) => size_of::<i64>(),
         }
     }
 
+    /// Whether what it does depends on what the row holds.
+    pub(crate) fn reads(&self) -> bool {
+        matches!(self, Self::Add(_) | Self::Append { .. })
+    }
+
+    /// The row that is written besides, once the counter holds this.
+    pub(crate) fn appended(&self, counter: Option<&Bytes>) -> Option<(Bytes, Bytes)> {
+        match self {
+            Self::Append { start, value } => {
+                let number = counter.map(AsRef::as_ref).unwrap_or_default();
+                Some((Bytes::from([start, number].concat()), value.clone()))
+            }
+            _ => None,
+        }
+    }
+
     /// What the row holds afterwards; `None`: it is gone.
     ///
-    /// - `now`: what it holds, needed for [`Write::Add`] alone.
+    /// - `now`: what it holds, needed where [`Write::reads`] says so.
     pub(crate) fn resolve(&self, key: &[u8], now: Option<&Bytes>) -> Result<Option<Bytes>> {
         let difference = match self {
             Self::Put(value) => return Ok(Some(value.clone())),
             Self::Delete => return Ok(None),
             Self::Add(difference) => difference,
+            Self::Append { .. } => &1,
         };
         let counter = match now {
             None => 0,

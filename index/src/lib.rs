@@ -12,6 +12,7 @@ mod key;
 mod kv;
 mod liveness;
 mod memory;
+pub mod names;
 mod record;
 mod rocks;
 mod schema;
@@ -40,5 +41,5 @@ pub use liveness::{
 pub use memory::MemoryEngine;
 pub use record::CommitRecord;
 pub use rocks::{BlockReads, PlacesMemory, RocksEngine, RocksLog, RocksOptions};
-pub use schema::{SCHEMA, check_schema, open_schema};
+pub use schema::{SCHEMA, SchemaRun, SchemaStep, check_schema, migrate_schema, open_schema, schema as schema_of};
 pub use sealed::{SnapshotPolicy, SnapshotReport, write_snapshot};

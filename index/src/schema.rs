@@ -1,61 +1,237 @@
-//! The schema of the rows: one number in one row, the same on every engine.
+//! The schema of the rows: one number in one row, the same on every engine, and the steps from one to the next and back.
 //!
-//! A release opens rows of its own schema and of older ones, which it changes in place, a step a schema; rows of a newer schema
-//! are refused. | schema | since | what it is | 1 | 0.1 | the tables of `key.rs` |
+//! A release opens rows of its own schema and of older ones, which it brings up to its own, a step a schema; rows of a newer one are
+//! refused. A step is one or more commits and may be run again after a crash: the number moves with its last one.
+//!
+//! | schema | since | what it is |
+//! |---|---|---|
+//! | 1 | 0.1 | manifests, leases, condemned chunks |
+//! | 2 | 0.2 | names (`names/`): releases of schema 1 would collect the chunks that only these keep |
 
-use crate::kv::{Batch, Check, Commit, Kv, View, ViewExt as _};
+use crate::kv::{Batch, Check, Commit, Kv, Row, View, ViewExt as _};
+use crate::names::any_names;
 use crate::{Error, Key, Result, Table};
 
 /// The schema that this release writes.
-pub const SCHEMA: u32 = 1;
+pub const SCHEMA: u32 = 2;
+
+/// Leaves rows of the schema below.
+type Down = fn(&dyn Kv) -> Result<()>;
+
+/// A step: what it brings, and how it is gone back. Nothing has to be done for the way up so far.
+struct Step {
+    to: u32,
+    what: &'static str,
+    down: Down,
+}
+
+const STEPS: [Step; 1] = [Step {
+    to: 2,
+    what: "names: buckets, objects, versions, uploads, access keys, events",
+    down: leave_names,
+}];
+
+/// Names are not thrown away: who goes back has deleted them before.
+fn leave_names(kv: &dyn Kv) -> Result<()> {
+    if any_names(kv)? {
+        return Err(Error::CannotGoBack {
+            to: 1,
+            because: "there are buckets: delete them first",
+        });
+    }
+    Ok(())
+}
+
+/// A step that was taken, or would be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SchemaStep {
+    /// The schema before it.
+    pub from: u32,
+    /// The schema behind it.
+    pub to: u32,
+    /// What the greater of the two brought.
+    pub what: &'static str,
+}
+
+/// Whether steps are taken or only told.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SchemaRun {
+    /// Taken.
+    Real,
+    /// Only told; whether a step back is possible is looked at.
+    Dry,
+}
 
 fn key() -> Key {
     Key::of_index(Table::Meta).bytes(b"schema")
 }
 
-/// Makes sure that the rows are of a schema that we can work with; empty ones become ours.
+/// Makes sure that the rows are of our schema: empty ones become so, older ones are brought up.
 ///
 /// - `place`: what people call the index, for the error.
 /// - Errors: [`Error::NewerSchema`]; those of the engine.
 pub fn open_schema(kv: &impl Kv, place: &str) -> Result<()> {
     loop {
-        let known = check_schema(kv, place)?;
-        if !known {
-            let mut batch = Batch::new();
-            batch
-                .check(key(), Check::Absent)
-                .put(key(), SCHEMA.to_be_bytes().to_vec());
-            match kv.commit(batch)? {
-                Commit::Done(_) => return Ok(()),
-                Commit::Conflict(_) => continue,
-            }
+        if check_schema(kv, place)? {
+            return migrate_schema(kv, SCHEMA, SchemaRun::Real, place).map(drop);
         }
-        return Ok(());
+        let mut batch = Batch::new();
+        batch
+            .check(key(), Check::Absent)
+            .put(key(), SCHEMA.to_be_bytes().to_vec());
+        if let Commit::Done(_) = kv.commit(batch)? {
+            return Ok(());
+        }
     }
 }
 
-/// Whether rows are of a schema that we can work with; `false`: there are none yet.
+/// Whether rows are of a schema that we can work with, or bring up to ours; `false`: there are none yet.
 ///
 /// Errors: as [`open_schema`].
 pub fn check_schema(view: &(impl View + ?Sized), place: &str) -> Result<bool> {
-    let Some(row) = view.get(key())? else {
-        return Ok(false);
-    };
-    let found = row
-        .value
-        .as_ref()
-        .try_into()
-        .map(u32::from_be_bytes)
-        .map_err(|_| Error::Malformed {
-            what: "schema row",
-            reason: "it is no number",
-        })?;
-    if found > SCHEMA {
-        return Err(Error::NewerSchema {
-            place: place.to_owned(),
-            found,
-            known: SCHEMA,
+    match found(view)? {
+        Some((found, _)) if found > SCHEMA => Err(newer(place, found)),
+        found => Ok(found.is_some()),
+    }
+}
+
+/// The schema of the rows, which may be newer than ours; `None`: there are none yet.
+pub fn schema(view: &(impl View + ?Sized)) -> Result<Option<u32>> {
+    Ok(found(view)?.map(|(found, _)| found))
+}
+
+/// Goes from the schema of the rows to another, step by step. Nobody else may use the rows on the way back.
+///
+/// - `to`: 1 to [`SCHEMA`].
+/// - Errors: [`Error::NewerSchema`], also when the rows have no schema to go from or `to` is none that we know;
+///   [`Error::CannotGoBack`].
+pub fn migrate_schema(kv: &dyn Kv, to: u32, run: SchemaRun, place: &str) -> Result<Vec<SchemaStep>> {
+    if to == 0 || to > SCHEMA {
+        return Err(newer(place, to));
+    }
+    let mut taken = Vec::new();
+    let mut dry = None;
+    loop {
+        let Some((at, row)) = found(kv)? else {
+            return Ok(taken);
+        };
+        let from = dry.unwrap_or(at);
+        if from > SCHEMA {
+            return Err(newer(place, from));
+        }
+        if from == to {
+            return Ok(taken);
+        }
+        let next = if from < to { from + 1 } else { from - 1 };
+        let step = STEPS.iter().find(|step| step.to == from.max(next));
+        let step = step.expect("each schema but the first has its step");
+        if next < from {
+            (step.down)(kv)?;
+        }
+        if run == SchemaRun::Real {
+            let mut batch = Batch::new();
+            batch
+                .check(key(), Check::Version(row.version))
+                .put(key(), next.to_be_bytes().to_vec());
+            if let Commit::Conflict(_) = kv.commit(batch)? {
+                continue;
+            }
+        } else {
+            dry = Some(next);
+        }
+        taken.push(SchemaStep {
+            from,
+            to: next,
+            what: step.what,
         });
     }
-    Ok(true)
+}
+
+fn found(view: &(impl View + ?Sized)) -> Result<Option<(u32, Row)>> {
+    let Some(row) = view.get(key())? else {
+        return Ok(None);
+    };
+    let number = row.value.as_ref().try_into().map(u32::from_be_bytes);
+    let number = number.map_err(|_| Error::Malformed {
+        what: "schema row",
+        reason: "it is no number",
+    })?;
+    Ok(Some((number, row)))
+}
+
+fn newer(place: &str, found: u32) -> Error {
+    Error::NewerSchema {
+        place: place.to_owned(),
+        found,
+        known: SCHEMA,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::names::{BucketName, Names, NewBucket, Owner};
+    use crate::{Database, MemoryEngine, Tenant};
+
+    fn empty() -> Arc<Database<MemoryEngine>> {
+        Arc::new(Database::new(Arc::new(MemoryEngine::new())))
+    }
+
+    fn set(kv: &dyn Kv, schema: u32) {
+        let mut batch = Batch::new();
+        batch.put(key(), schema.to_be_bytes().to_vec());
+        assert!(matches!(kv.commit(batch).unwrap(), Commit::Done(_)));
+    }
+
+    #[test]
+    fn older_rows_are_brought_up_and_newer_ones_refused() {
+        let kv = empty();
+        assert_eq!(schema(kv.as_ref()).unwrap(), None);
+        open_schema(kv.as_ref(), "here").unwrap();
+        assert_eq!(schema(kv.as_ref()).unwrap(), Some(SCHEMA));
+        set(kv.as_ref(), 1);
+        open_schema(kv.as_ref(), "here").unwrap();
+        assert_eq!(schema(kv.as_ref()).unwrap(), Some(SCHEMA));
+        set(kv.as_ref(), SCHEMA + 1);
+        for failed in [
+            open_schema(kv.as_ref(), "here"),
+            migrate_schema(kv.as_ref(), 1, SchemaRun::Real, "here").map(drop),
+        ] {
+            assert!(
+                matches!(failed, Err(Error::NewerSchema { found: 3, known: 2, .. })),
+                "{failed:?}"
+            );
+        }
+        assert_eq!(schema(kv.as_ref()).unwrap(), Some(3), "as it was");
+    }
+
+    #[test]
+    fn a_schema_is_left_only_when_nothing_of_it_is_there() {
+        let kv = empty();
+        open_schema(kv.as_ref(), "here").unwrap();
+        let names = Names::new(kv.clone());
+        let (tenant, name) = (Tenant::default(), BucketName::new("bucket").unwrap());
+        let new = NewBucket::of(Owner::new("me").unwrap());
+        names.buckets(&tenant).create(&name, new).unwrap();
+        for run in [SchemaRun::Dry, SchemaRun::Real] {
+            let failed = migrate_schema(kv.as_ref(), 1, run, "here");
+            assert!(matches!(failed, Err(Error::CannotGoBack { to: 1, .. })), "{failed:?}");
+        }
+        names.buckets(&tenant).delete(&name).unwrap();
+        let step = SchemaStep {
+            from: 2,
+            to: 1,
+            what: STEPS[0].what,
+        };
+        assert_eq!(migrate_schema(kv.as_ref(), 1, SchemaRun::Dry, "here").unwrap(), [step]);
+        assert_eq!(schema(kv.as_ref()).unwrap(), Some(2), "only told");
+        assert_eq!(migrate_schema(kv.as_ref(), 1, SchemaRun::Real, "here").unwrap(), [step]);
+        assert_eq!(
+            migrate_schema(kv.as_ref(), 2, SchemaRun::Real, "here").unwrap().len(),
+            1
+        );
+        assert_eq!(migrate_schema(kv.as_ref(), 2, SchemaRun::Real, "here").unwrap(), []);
+    }
 }

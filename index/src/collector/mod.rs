@@ -1,6 +1,6 @@
 //! The collector: takes away the chunks that nothing names, while writers go on.
 //!
-//! One collection: *mark* what the manifests of a snapshot name; *condemn* every other record that is not pinned, was not put
+//! One collection: *mark* what the manifests, versions and uploads of a snapshot name; *condemn* every other record that is not pinned, was not put
 //! since the oldest lease began, and was not asked for lately; *re-mark* from a later snapshot and pardon what has been named
 //! since; wait the grace time; *sweep* what is still condemned, at its place and no other; *compact* packs that are mostly dead.
 //! `liveness/` says why no order of writers and collector loses a chunk.
@@ -26,11 +26,12 @@ use crate::bug::{Bug, is_planted};
 use crate::database::{Database, Engine};
 use crate::kv::{Kv as _, Version, View};
 use crate::liveness::{
-    ChunkAt, MARKS_MAX, any_condemned, condemn, for_each_condemned, for_each_manifest, leases, manifest_page, pardon,
-    sweep_all_manifests, swept,
+    ChunkAt, MARKS_MAX, Manifest, ManifestChunk, any_condemned, condemn, for_each_condemned, for_each_manifest, leases,
+    manifest_page, pardon, sweep_all_manifests, swept,
 };
+use crate::names::{Root, for_each_root, sweep_names};
 use crate::sealed::{SnapshotPolicy, SnapshotReport, write_snapshot};
-use crate::{Error, Result};
+use crate::{Error, Result, Tenant};
 
 pub use control::CollectControl;
 use marks::{Marks, NamedSet, chunk_at};
@@ -120,7 +121,7 @@ impl Amount {
 /// What a collection did; of a dry run, what it would have condemned.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct CollectReport {
-    /// Manifests that were read for the mark, and chunks in them, repeats included.
+    /// Manifests, versions and parts of uploads that were read for the mark, and chunks in them, repeats included.
     pub manifests: u64,
     /// See above.
     pub references: u64,
@@ -295,22 +296,40 @@ impl<'a, E: Engine + 'static> Run<'a, E> {
             references += manifest.chunks;
             Ok::<_, Error>(())
         })?;
+        for_each_root(view, since, |_, root| {
+            manifests += 1;
+            references += root.count();
+            self.control.step()
+        })?;
         let mut named = NamedSet::new(references + also.len() as u64, self.options.mark_memory);
         also.iter().for_each(|key| named.insert(key));
         for_each_manifest(view, since, |tenant, _, manifest| {
-            for page in 0..manifest.pages() {
-                let chunks = manifest_page(view, tenant, &manifest, page)?;
+            self.name_pages(view, tenant, &manifest, &mut named)
+        })?;
+        for_each_root(view, since, |tenant, root| match root {
+            Root::Chunks(domain, chunks) => {
                 self.pace(36 * chunks.len() as u64)?;
-                for chunk in chunks {
-                    named.insert(&ChunkKey {
-                        domain: manifest.domain,
-                        id: chunk.id,
-                    });
-                }
+                name_all(&mut named, domain, &chunks);
+                self.control.step()
             }
-            self.control.step()
+            Root::Manifest(manifest) => self.name_pages(view, tenant, &manifest, &mut named),
         })?;
         Ok((named, manifests, references))
+    }
+
+    fn name_pages(
+        &self,
+        view: &(impl View + ?Sized),
+        tenant: &Tenant,
+        manifest: &Manifest,
+        named: &mut NamedSet,
+    ) -> Result<()> {
+        for page in 0..manifest.pages() {
+            let chunks = manifest_page(view, tenant, manifest, page)?;
+            self.pace(36 * chunks.len() as u64)?;
+            name_all(named, manifest.domain, &chunks);
+        }
+        self.control.step()
     }
 
     /// Takes back the marks on what is named. Returns how many.
@@ -411,6 +430,8 @@ impl<'a, E: Engine + 'static> Run<'a, E> {
         self.report.swept = gone;
         outcome?;
         marks.set_any(false);
+        let now_ms = self.options.now.saturating_mul(1000);
+        self.with_room(|| sweep_names(kv.as_ref(), now_ms))?;
         self.report.manifests_swept += self.with_room(|| sweep_all_manifests(kv.as_ref(), self.options.now))? as u64;
         Ok(())
     }
@@ -480,6 +501,12 @@ impl<'a, E: Engine + 'static> Run<'a, E> {
         let released = self.collector.packs.release_reserve()?;
         self.used_reserve.set(self.used_reserve.get() || released);
         Ok(released)
+    }
+}
+
+fn name_all(named: &mut NamedSet, domain: DomainId, chunks: &[ManifestChunk]) {
+    for chunk in chunks {
+        named.insert(&ChunkKey { domain, id: chunk.id });
     }
 }
 

@@ -178,6 +178,11 @@ impl<'a, K: Kv + ?Sized> NewManifest<'a, K> {
         self.write_pages()
     }
 
+    /// Its head, for a row other than a manifest's, and what that row's commit has to check and take away ([`join`]).
+    pub(crate) fn finished(&self) -> (Manifest, Check) {
+        (self.head, self.pending)
+    }
+
     /// Makes it count under a name, in place of what is there.
     ///
     /// - `fence`: taken before all of its chunks were found to be there, and not condemned.
@@ -246,7 +251,22 @@ impl<K: Kv + ?Sized> NewManifest<'_, K> {
     }
 }
 
-fn given_up() -> Error {
+/// Has a batch make the pages of a finished manifest count, for a row in the batch that names its id. Adds one check.
+///
+/// - `pending`: as [`NewManifest::finished`] says.
+pub(crate) fn join(batch: &mut Batch, tenant: &Tenant, id: &ManifestId, pending: Check) {
+    let key = pending_key(tenant, id);
+    batch.check(&key, pending).delete(key);
+}
+
+/// Has a batch give the pages of a manifest up: no row names its id any more.
+///
+/// - `until`: seconds since 1970 UTC before which they are still read by who found the id.
+pub(crate) fn retire(batch: &mut Batch, tenant: &Tenant, id: &ManifestId, until: u64) {
+    batch.put(pending_key(tenant, id), until.to_be_bytes().to_vec());
+}
+
+pub(crate) fn given_up() -> Error {
     malformed("it was not published in time, and its pages are gone")
 }
 
@@ -311,10 +331,8 @@ pub fn for_each_manifest<E: From<Error>>(
     since: Version,
     mut visit: impl FnMut(&Tenant, &[u8], Manifest) -> std::result::Result<(), E>,
 ) -> std::result::Result<(), E> {
-    // Tenants are found by leaping from one to the next behind its last key.
-    let mut rest = KeyRange::of_tenants();
-    while let Some(tenant) = next_tenant(view, &rest)? {
-        let table = Key::of(&tenant, Table::Manifests);
+    for_each_tenant(view, |tenant| {
+        let table = Key::of(tenant, Table::Manifests);
         view.for_each(table.range(), |key, row| {
             if row.version <= since {
                 return Ok(());
@@ -322,8 +340,20 @@ pub fn for_each_manifest<E: From<Error>>(
             let mut reader = KeyReader::new(&key[table.as_bytes().len()..]);
             let name = reader.bytes()?;
             reader.end()?;
-            visit(&tenant, &name, decode(&row.value, row.version)?)
-        })?;
+            visit(tenant, &name, decode(&row.value, row.version)?)
+        })
+    })
+}
+
+/// Visits all tenants that have rows, until an error, which is returned.
+pub(crate) fn for_each_tenant<E: From<Error>>(
+    view: &(impl View + ?Sized),
+    mut visit: impl FnMut(&Tenant) -> std::result::Result<(), E>,
+) -> std::result::Result<(), E> {
+    // They are found by leaping from one to the next behind its last key.
+    let mut rest = KeyRange::of_tenants();
+    while let Some(tenant) = next_tenant(view, &rest)? {
+        visit(&tenant)?;
         let all = Key::of_tenant(&tenant).range();
         rest.start = all.end.ok_or(malformed("its tenant has no end"))?;
     }
@@ -333,12 +363,10 @@ pub fn for_each_manifest<E: From<Error>>(
 /// [`sweep_manifests`] of every tenant.
 pub fn sweep_all_manifests(kv: &(impl Kv + ?Sized), now: u64) -> Result<usize> {
     let mut swept = 0;
-    let mut rest = KeyRange::of_tenants();
-    while let Some(tenant) = next_tenant(kv, &rest)? {
-        swept += sweep_manifests(kv, &tenant, now)?;
-        let all = Key::of_tenant(&tenant).range();
-        rest.start = all.end.ok_or(malformed("its tenant has no end"))?;
-    }
+    for_each_tenant(kv, |tenant| {
+        swept += sweep_manifests(kv, tenant, now)?;
+        Ok::<_, Error>(())
+    })?;
     Ok(swept)
 }
 

@@ -23,6 +23,7 @@ pub use manifests::{
     MANIFEST_PAGE_CHUNKS, Manifest, ManifestChunk, ManifestId, NewManifest, Published, Settled, drop_manifest,
     for_each_manifest, manifest, manifest_page, manifests_named, sweep_all_manifests, sweep_manifests,
 };
+pub(crate) use manifests::{for_each_tenant, given_up, join, retire};
 
 /// Chunks condemned, pardoned or swept in one commit, at most: their keys fill most of a batch.
 pub const MARKS_MAX: usize = 50_000;
