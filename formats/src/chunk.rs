@@ -4,7 +4,8 @@ use bytes::Bytes;
 
 use crate::frame::is_one_frame;
 use crate::{
-    CHUNK_LEN_MAX, ChunkId, DigestAlgorithm, FrameError, Level, compress_frame, decompress_frame, decompress_frame_into,
+    CHUNK_LEN_MAX, ChunkId, DigestAlgorithm, FrameError, Level, compress_frame, decompress_frame,
+    decompress_frame_into, raw_frame,
 };
 
 /// Plain bytes known to hash to `id`. Only [`EncodedChunk::open`] and [`Chunk::from_plain`] build one: holding it is the proof.
@@ -145,6 +146,28 @@ impl Chunk {
                 id: self.id,
                 form,
                 bytes,
+            },
+            plain_len: self.plain.len(),
+        }
+    }
+}
+
+impl Chunk {
+    /// The chunk as it is, in raw blocks, for whoever has no time to compress it now; one of a single byte value still becomes a
+    /// few bytes.
+    pub fn encode_raw(&self) -> StorableChunk {
+        let is_run = self
+            .plain
+            .first()
+            .is_some_and(|first| self.plain.iter().all(|byte| byte == first));
+        if is_run {
+            return self.encode(ChunkForm::Compressed, Level::DEFAULT);
+        }
+        StorableChunk {
+            encoded: EncodedChunk {
+                id: self.id,
+                form: ChunkForm::Compressed,
+                bytes: Bytes::from(raw_frame(&self.plain)),
             },
             plain_len: self.plain.len(),
         }

@@ -4,6 +4,8 @@ use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use cairn_formats::ChunkId;
+
 /// Any error, as a source.
 pub type BoxError = Box<dyn std::error::Error + Send + Sync>;
 
@@ -209,6 +211,37 @@ pub enum Error {
     Contended {
         /// What they change.
         what: &'static str,
+    },
+    /// Chunks are not in the store, or were collected: send them, or the whole, again.
+    #[error("{} chunks are not there, the first is {}", ids.len(), ids[0])]
+    ChunksMissing {
+        /// Which, each once; at least one.
+        ids: Vec<ChunkId>,
+    },
+    /// As many as a named limit allows are at work. It may be tried later.
+    #[error("too many {what} at a time")]
+    Busy {
+        /// What there are too many of.
+        what: &'static str,
+    },
+    /// Parts of an upload are not listed in ascending order, or none is.
+    #[error("the parts of an upload have to be listed in ascending order")]
+    PartOrder,
+    /// An upload has no part of this number, tag and check sum.
+    #[error("there is no such part {number}")]
+    NoPart {
+        /// Its number.
+        number: u16,
+    },
+    /// A part that is not the last is too small.
+    #[error("part {number} has {size} bytes, and only the last may have less than {least}")]
+    PartTooSmall {
+        /// Its number.
+        number: u16,
+        /// Its bytes.
+        size: u64,
+        /// Bytes of a part, at least.
+        least: u64,
     },
     /// It would take the bucket over its quota. Nothing was done.
     #[error("bucket {name} is at its quota of {quota} {what}")]

@@ -13,6 +13,7 @@ mod kv;
 mod liveness;
 mod memory;
 pub mod names;
+mod objects;
 mod record;
 mod rocks;
 mod schema;
@@ -34,11 +35,16 @@ pub use database::{CommitLog, Database, Engine, Frozen, GROUP_LEN};
 pub use error::{BoxError, Error, Result};
 pub use key::{Key, KeyRange, KeyReader, TENANT_LEN_MAX, Table, Tenant, show_key};
 pub use liveness::{
-    ChunkAt, Fence, Lease, MANIFEST_PAGE_CHUNKS, MARKS_MAX, Manifest, ManifestChunk, ManifestId, NewManifest,
-    Published, Settled, condemn, condemned, drop_manifest, end_lease, for_each_condemned, for_each_manifest,
-    hold_lease, leases, manifest, manifest_page, manifests_named, pardon, sweep_all_manifests, sweep_manifests, swept,
+    COMMIT_CHUNKS_MAX, ChunkAt, Fence, Lease, MANIFEST_PAGE_CHUNKS, MANIFEST_STARTS_EVERY, MARKS_MAX, Manifest,
+    ManifestChunk, ManifestId, NewManifest, Published, Settled, condemn, condemned, drop_manifest, end_lease,
+    for_each_condemned, for_each_manifest, hold_lease, leases, manifest, manifest_page, manifest_starts,
+    manifests_named, pardon, sweep_all_manifests, sweep_manifests, swept,
 };
 pub use memory::MemoryEngine;
+pub use objects::{
+    Body, Completed, Compression, Digested, DigestsWanted, IngestCounts, ListedPart, ObjectOptions, ObjectReader,
+    ObjectWriter, Objects,
+};
 pub use record::CommitRecord;
 pub use rocks::{BlockReads, PlacesMemory, RocksEngine, RocksLog, RocksOptions};
 pub use schema::{SCHEMA, SchemaRun, SchemaStep, check_schema, migrate_schema, open_schema, schema as schema_of};

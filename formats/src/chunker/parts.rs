@@ -106,6 +106,11 @@ impl PartCutter {
         self.chunker.open_len()
     }
 
+    /// [`PartCuts::certified`], if it was found yet. Cuts up to it have been answered.
+    pub fn certified(&self) -> Option<u64> {
+        self.search.found().filter(|cut| *cut <= self.len)
+    }
+
     /// The part ends here, and with it its open chunk.
     pub fn finish(mut self) -> PartCuts {
         let is_closed = self.chunker.open_len() == 0;

@@ -5,7 +5,9 @@
 //! a row says that the id is *pending*; the head's commit takes it away, and puts the id of a manifest it replaces in its place.
 //! So what a crash or a replacement leaves behind is always named by such a row, and [`sweep_manifests`] removes it.
 //!
-//! Values, big-endian: head: id, domain u32, chunks u64, bytes u64; page: a digest of 32 bytes and a length u32 each.
+//! Values, big-endian: head: id, domain u32, chunks u64, bytes u64; page: a digest of 32 bytes and a length u32 each. Manifests of
+//! more than [`MANIFEST_STARTS_EVERY`] chunks also have rows of starts, under the highest page numbers, downwards: the offset u64 of
+//! every so many-th chunk, so that a place in a long object is found without reading all before it.
 
 use cairn_formats::{ChunkId, DomainId};
 use cairn_store::{ChunkStore, ChunkStoreExt as _};
@@ -18,6 +20,15 @@ use crate::{Error, Key, KeyRange, KeyReader, Result, Table, Tenant};
 pub const MANIFEST_PAGE_CHUNKS: usize = 1024;
 
 const CHUNK_LEN: usize = 32 + 4;
+
+/// Chunks from one start that is kept to the next.
+pub const MANIFEST_STARTS_EVERY: usize = 256;
+
+/// Starts in a row: 62.5 KiB of value.
+const STARTS_OF_ROW: usize = 8000;
+
+/// Chunks of a manifest whose pages go into one commit with the row that names it, at most: some 600 KiB.
+pub const COMMIT_CHUNKS_MAX: usize = 16 << 10;
 
 /// Names a manifest's pages. Chosen at random by who writes it; never used twice.
 pub type ManifestId = [u8; 16];
@@ -104,6 +115,7 @@ pub struct NewManifest<'a, K: ?Sized> {
     pending: Check,
     /// Chunks not yet in a page row, and pages not yet committed.
     open: Vec<u8>,
+    starts: Vec<u8>,
     batch: Batch,
     pages: u32,
 }
@@ -132,6 +144,7 @@ impl<'a, K: Kv + ?Sized> NewManifest<'a, K> {
             },
             pending: Check::Version(pending),
             open: Vec::new(),
+            starts: Vec::new(),
             batch: Batch::new(),
             pages: 0,
         })
@@ -140,6 +153,9 @@ impl<'a, K: Kv + ?Sized> NewManifest<'a, K> {
     /// Appends chunks.
     pub fn push(&mut self, chunks: &[ManifestChunk]) -> Result<()> {
         for chunk in chunks {
+            if self.head.chunks.is_multiple_of(MANIFEST_STARTS_EVERY as u64) {
+                self.starts.extend_from_slice(&self.head.len.to_be_bytes());
+            }
             self.open.extend_from_slice(chunk.id.as_bytes());
             self.open.extend_from_slice(&chunk.len.to_be_bytes());
             self.head.chunks += 1;
@@ -174,6 +190,13 @@ impl<'a, K: Kv + ?Sized> NewManifest<'a, K> {
     pub fn finish(&mut self) -> Result<()> {
         if !self.open.is_empty() {
             self.end_page()?;
+        }
+        let starts = std::mem::take(&mut self.starts);
+        for (row, starts) in starts_rows(self.tenant, self.head.id, &starts) {
+            self.batch.put(row, starts);
+            if self.batch.byte_len() > BATCH_LEN_MAX / 2 {
+                self.write_pages()?;
+            }
         }
         self.write_pages()
     }
@@ -312,6 +335,98 @@ pub fn manifest_page(
     }
     reader.end()?;
     Ok(chunks)
+}
+
+/// Rows with their keys.
+pub(crate) type Rows = Vec<(Key, Vec<u8>)>;
+
+/// Rows of starts; none where there is one only.
+fn starts_rows<'a>(tenant: &'a Tenant, id: ManifestId, starts: &'a [u8]) -> impl Iterator<Item = (Key, Vec<u8>)> + 'a {
+    let rows = if starts.len() > size_of::<u64>() { starts } else { &[] };
+    let row = move |(n, starts): (u32, &[u8])| (page_key(tenant, &id, u32::MAX - n), starts.to_vec());
+    (0..).zip(rows.chunks(STARTS_OF_ROW * size_of::<u64>())).map(row)
+}
+
+/// Where in the object every [`MANIFEST_STARTS_EVERY`]-th chunk of a manifest begins, from its first on.
+///
+/// Errors: as [`manifest_page`].
+pub fn manifest_starts(view: &(impl View + ?Sized), tenant: &Tenant, manifest: &Manifest) -> Result<Vec<u64>> {
+    let count = usize::try_from(manifest.chunks).map_err(|_| malformed("it has too many chunks"))?;
+    let count = count.div_ceil(MANIFEST_STARTS_EVERY);
+    if count <= 1 {
+        return Ok(vec![0; count]);
+    }
+    let mut starts = Vec::with_capacity(count);
+    for n in 0..u32::try_from(count.div_ceil(STARTS_OF_ROW)).unwrap_or(u32::MAX) {
+        let Some(row) = view.get(page_key(tenant, &manifest.id, u32::MAX - n))? else {
+            return all_starts(view, tenant, manifest);
+        };
+        let mut reader = KeyReader::new(&row.value);
+        for _ in 0..row.value.len() / size_of::<u64>() {
+            starts.push(reader.u64()?);
+        }
+    }
+    let ascends = starts.windows(2).all(|pair| pair[0] < pair[1]);
+    if starts.len() != count || starts.first() != Some(&0) || !ascends {
+        return Err(malformed("its starts are not those of its chunks"));
+    }
+    Ok(starts)
+}
+
+/// [`manifest_starts`] of a manifest that has no rows of them: written before there were any.
+fn all_starts(view: &(impl View + ?Sized), tenant: &Tenant, manifest: &Manifest) -> Result<Vec<u64>> {
+    let (mut starts, mut at, mut start) = (Vec::new(), 0_usize, 0);
+    for page in 0..manifest.pages() {
+        for chunk in manifest_page(view, tenant, manifest, page)? {
+            if at.is_multiple_of(MANIFEST_STARTS_EVERY) {
+                starts.push(start);
+            }
+            at += 1;
+            start += u64::from(chunk.len);
+        }
+    }
+    Ok(starts)
+}
+
+/// The pages of a manifest that is committed together with the row that names it, so that nothing is left behind by a crash
+/// between the two.
+///
+/// - `chunks`: at most [`COMMIT_CHUNKS_MAX`].
+pub(crate) fn pages_in_commit(
+    tenant: &Tenant,
+    id: ManifestId,
+    domain: DomainId,
+    chunks: &[ManifestChunk],
+) -> Result<(Manifest, Rows)> {
+    if chunks.len() > COMMIT_CHUNKS_MAX {
+        return Err(Error::TooLarge {
+            what: "list of chunks",
+            len: chunks.len(),
+            max: COMMIT_CHUNKS_MAX,
+        });
+    }
+    let (mut rows, mut starts, mut len) = (Vec::new(), Vec::new(), 0);
+    for (page, chunks) in (0..).zip(chunks.chunks(MANIFEST_PAGE_CHUNKS)) {
+        let mut value = Vec::with_capacity(chunks.len() * CHUNK_LEN);
+        for (at, chunk) in chunks.iter().enumerate() {
+            if at.is_multiple_of(MANIFEST_STARTS_EVERY) {
+                starts.extend_from_slice(&u64::to_be_bytes(len));
+            }
+            value.extend_from_slice(chunk.id.as_bytes());
+            value.extend_from_slice(&chunk.len.to_be_bytes());
+            len += u64::from(chunk.len);
+        }
+        rows.push((page_key(tenant, &id, page), value));
+    }
+    rows.extend(starts_rows(tenant, id, &starts));
+    let manifest = Manifest {
+        id,
+        domain,
+        chunks: chunks.len() as u64,
+        len,
+        version: Version::default(),
+    };
+    Ok((manifest, rows))
 }
 
 /// Takes a name's manifest away; its chunks may then be collected. Returns whether the name still had this one.

@@ -20,10 +20,11 @@ use crate::{Error, Key, KeyReader, Result, Table};
 
 pub use leases::{Lease, end_lease, hold_lease, leases};
 pub use manifests::{
-    MANIFEST_PAGE_CHUNKS, Manifest, ManifestChunk, ManifestId, NewManifest, Published, Settled, drop_manifest,
-    for_each_manifest, manifest, manifest_page, manifests_named, sweep_all_manifests, sweep_manifests,
+    COMMIT_CHUNKS_MAX, MANIFEST_PAGE_CHUNKS, MANIFEST_STARTS_EVERY, Manifest, ManifestChunk, ManifestId, NewManifest,
+    Published, Settled, drop_manifest, for_each_manifest, manifest, manifest_page, manifest_starts, manifests_named,
+    sweep_all_manifests, sweep_manifests,
 };
-pub(crate) use manifests::{for_each_tenant, given_up, join, retire};
+pub(crate) use manifests::{Rows, for_each_tenant, given_up, join, pages_in_commit, retire};
 
 /// Chunks condemned, pardoned or swept in one commit, at most: their keys fill most of a batch.
 pub const MARKS_MAX: usize = 50_000;

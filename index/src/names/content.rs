@@ -5,8 +5,8 @@ use cairn_formats::{ChunkId, ChunkSizes, Dialect, DomainId};
 
 use super::fields::{Field, Fields, malformed, read};
 use crate::kv::{Check, Kv, Version};
-use crate::liveness::{Fence, Manifest, ManifestChunk, NewManifest};
-use crate::{Error, KeyReader, Result};
+use crate::liveness::{Fence, Manifest, ManifestChunk, ManifestId, NewManifest, Rows, pages_in_commit};
+use crate::{Error, KeyReader, Result, Tenant};
 
 /// Bytes that a row holds itself, at most.
 pub const INLINE_LEN_MAX: usize = 4 << 10;
@@ -152,6 +152,8 @@ pub struct NewContent {
     pub(super) fence: Option<Fence>,
     /// The row that keeps a manifest's pages until then.
     pub(super) pending: Option<Check>,
+    /// Rows that go into the same commit: pages of a manifest.
+    pub(super) rows: Rows,
 }
 
 impl NewContent {
@@ -166,6 +168,7 @@ impl NewContent {
             content: Content::Inline { domain, id, bytes },
             fence: None,
             pending: None,
+            rows: Vec::new(),
         })
     }
 
@@ -179,6 +182,7 @@ impl NewContent {
             content: Content::Chunks { domain, chunks },
             fence: Some(fence),
             pending: None,
+            rows: Vec::new(),
         })
     }
 
@@ -191,7 +195,29 @@ impl NewContent {
             content: Content::Manifest(manifest),
             fence: Some(fence),
             pending: Some(pending),
+            rows: Vec::new(),
         }
+    }
+
+    /// The chunks of a manifest, which are all there; its pages are written by the commit itself.
+    ///
+    /// - `chunks`: at most [`crate::COMMIT_CHUNKS_MAX`]. `id`: at random.
+    /// - `fence`: as in [`NewContent::chunks`].
+    /// - Errors: [`Error::TooLarge`].
+    pub fn pages(
+        tenant: &Tenant,
+        domain: DomainId,
+        id: ManifestId,
+        chunks: &[ManifestChunk],
+        fence: Fence,
+    ) -> Result<Self> {
+        let (manifest, rows) = pages_in_commit(tenant, id, domain, chunks)?;
+        Ok(Self {
+            content: Content::Manifest(manifest),
+            fence: Some(fence),
+            pending: None,
+            rows,
+        })
     }
 
     /// What it is.

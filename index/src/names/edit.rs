@@ -81,6 +81,9 @@ impl<'a> Edit<'a> {
         if let Some(fence) = &new.fence {
             self.fence(fence);
         }
+        for (row, value) in &new.rows {
+            self.batch.put(row, value.clone());
+        }
         if let (Content::Manifest(manifest), Some(pending)) = (&new.content, new.pending) {
             join(&mut self.batch, &self.bucket.tenant, &manifest.id, pending);
             self.guards.push(Guard::Pending);

@@ -99,12 +99,12 @@ impl Names {
     }
 
     /// Milliseconds since 1970 UTC.
-    fn now_ms(&self) -> u64 {
+    pub(crate) fn now_ms(&self) -> u64 {
         self.surroundings.now_ms()
     }
 
     /// Bytes that nobody can guess.
-    fn chance<const N: usize>(&self) -> Result<[u8; N]> {
+    pub(crate) fn chance<const N: usize>(&self) -> Result<[u8; N]> {
         let mut bytes = [0; N];
         self.surroundings.fill(&mut bytes)?;
         Ok(bytes)

@@ -1,0 +1,339 @@
+//! Digests of whole objects, off the path of their bytes: a thread takes the next bytes of all uploads that have some together.
+//!
+//! MD5 is slower than all else that happens to an upload, and serial within it; across uploads it goes 8 or 16 at a time
+//! ([`Md5Kernel`]). The thread works on what is there the moment it looks, without a timer: an upload alone has it to itself and
+//! loses nothing. Each upload may be so many bytes ahead, then it waits. Not here: which digests are wanted, what they are compared with.
+
+use std::collections::{HashMap, VecDeque};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::thread::JoinHandle;
+
+use bytes::Bytes;
+use cairn_formats::{Checksum, ChecksumAlgorithm, ChecksumStream, Md5Kernel, Md5Stream};
+
+/// Bytes of one upload that are taken in one go: lanes of one length run full, and nobody waits long.
+const PIECE_LEN: usize = 128 << 10;
+
+/// Which digests of the whole are wanted.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct DigestsWanted {
+    /// MD5: the entity tag.
+    pub md5: bool,
+    /// Check sums, each kind once.
+    pub checksums: Vec<ChecksumAlgorithm>,
+}
+
+/// Digests of all bytes.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Digested {
+    /// If it was wanted.
+    pub md5: Option<[u8; 16]>,
+    /// In the order in which they were wanted.
+    pub checksums: Vec<Checksum>,
+}
+
+impl Digested {
+    /// The sum of a kind, if it was wanted.
+    pub fn checksum(&self, algorithm: ChecksumAlgorithm) -> Option<&Checksum> {
+        self.checksums.iter().find(|sum| sum.algorithm() == algorithm)
+    }
+}
+
+/// Digests as far as they have come.
+#[derive(Clone, Debug)]
+pub(super) struct Sums {
+    md5: Option<Md5Stream>,
+    checksums: Vec<ChecksumStream>,
+}
+
+impl Sums {
+    pub(super) fn new(wanted: &DigestsWanted) -> Self {
+        Self {
+            md5: wanted.md5.then(Md5Stream::default),
+            checksums: wanted.checksums.iter().map(|&kind| ChecksumStream::new(kind)).collect(),
+        }
+    }
+
+    fn is_empty(&self) -> bool {
+        self.md5.is_none() && self.checksums.is_empty()
+    }
+
+    /// Takes the next bytes, here and now.
+    pub(super) fn update(&mut self, bytes: &[u8]) {
+        if let Some(md5) = &mut self.md5 {
+            md5.update(bytes);
+        }
+        self.checksums.iter_mut().for_each(|sum| sum.update(bytes));
+    }
+
+    pub(super) fn finish(self) -> Digested {
+        Digested {
+            md5: self.md5.map(Md5Stream::finish),
+            checksums: self.checksums.into_iter().map(ChecksumStream::finish).collect(),
+        }
+    }
+}
+
+/// The threads that work out digests.
+#[derive(Debug)]
+pub(super) struct Digests {
+    shared: Arc<Shared>,
+    threads: Vec<JoinHandle<()>>,
+}
+
+#[derive(Debug, Default)]
+struct Shared {
+    state: Mutex<State>,
+    /// Somebody has bytes, or it is over.
+    work: Condvar,
+    /// Bytes have been taken.
+    taken: Condvar,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    uploads: HashMap<u64, Upload>,
+    /// Those that have bytes and whose sums are here.
+    ready: VecDeque<u64>,
+    next: u64,
+    closing: bool,
+}
+
+#[derive(Debug)]
+struct Upload {
+    /// `None` while a thread has them.
+    sums: Option<Sums>,
+    queue: VecDeque<Bytes>,
+    queued: usize,
+}
+
+impl Shared {
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn wait<'a>(&self, on: &Condvar, state: MutexGuard<'a, State>) -> MutexGuard<'a, State> {
+        on.wait(state).unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Until it is over.
+    fn work(&self) {
+        let kernel = Md5Kernel::best();
+        let mut state = self.state();
+        loop {
+            if state.ready.is_empty() {
+                if state.closing {
+                    return;
+                }
+                state = self.wait(&self.work, state);
+                continue;
+            }
+            let batch = state.take_batch(kernel.lanes());
+            drop(state);
+            let done = compute(kernel, batch);
+            state = self.state();
+            for (ticket, sums, len) in done {
+                state.put_back(ticket, sums, len);
+            }
+            self.taken.notify_all();
+        }
+    }
+}
+
+type Piece = (u64, Sums, Bytes);
+
+/// Takes the pieces into their sums. Returns them with the bytes taken.
+fn compute(kernel: Md5Kernel, mut batch: Vec<Piece>) -> Vec<(u64, Sums, usize)> {
+    let mut streams: Vec<(Md5Stream, &[u8])> = Vec::with_capacity(batch.len());
+    let mut whose = Vec::with_capacity(batch.len());
+    for (at, (_, sums, bytes)) in batch.iter_mut().enumerate() {
+        if let Some(md5) = sums.md5.take() {
+            streams.push((md5, &bytes[..]));
+            whose.push(at);
+        }
+        sums.checksums.iter_mut().for_each(|sum| sum.update(bytes));
+    }
+    kernel.update(&mut streams);
+    let streams: Vec<Md5Stream> = streams.into_iter().map(|(stream, _)| stream).collect();
+    for (at, stream) in whose.into_iter().zip(streams) {
+        batch[at].1.md5 = Some(stream);
+    }
+    let done = |(ticket, sums, bytes): Piece| (ticket, sums, bytes.len());
+    batch.into_iter().map(done).collect()
+}
+
+impl State {
+    fn take_batch(&mut self, count: usize) -> Vec<Piece> {
+        let mut batch = Vec::with_capacity(count);
+        while batch.len() < count
+            && let Some(ticket) = self.ready.pop_front()
+        {
+            let Some(upload) = self.uploads.get_mut(&ticket) else {
+                continue;
+            };
+            let Some(front) = upload.queue.front_mut() else {
+                continue;
+            };
+            let piece = front.split_to(front.len().min(PIECE_LEN));
+            if front.is_empty() {
+                upload.queue.pop_front();
+            }
+            if let Some(sums) = upload.sums.take() {
+                batch.push((ticket, sums, piece));
+            }
+        }
+        batch
+    }
+
+    fn put_back(&mut self, ticket: u64, sums: Sums, len: usize) {
+        // It may have been given up meanwhile.
+        if let Some(upload) = self.uploads.get_mut(&ticket) {
+            upload.sums = Some(sums);
+            upload.queued -= len;
+            if !upload.queue.is_empty() {
+                self.ready.push_back(ticket);
+            }
+        }
+    }
+}
+
+impl Digests {
+    /// - `threads`: as many cores as digests may take; at least one.
+    pub(super) fn new(threads: usize) -> Self {
+        let shared = Arc::<Shared>::default();
+        let work = |_| {
+            let shared = Arc::clone(&shared);
+            std::thread::spawn(move || shared.work())
+        };
+        let threads = (0..threads.max(1)).map(work).collect();
+        Self { shared, threads }
+    }
+
+    /// Begins the digests of an upload.
+    ///
+    /// - `ahead_max`: bytes that wait, unless one push has more, before who pushes has to.
+    pub(super) fn begin(&self, wanted: &DigestsWanted, ahead_max: usize) -> DigestHandle {
+        let mut state = self.shared.state();
+        let ticket = state.next;
+        state.next += 1;
+        let sums = Sums::new(wanted);
+        let is_idle = sums.is_empty();
+        let upload = Upload {
+            sums: Some(sums),
+            queue: VecDeque::new(),
+            queued: 0,
+        };
+        state.uploads.insert(ticket, upload);
+        DigestHandle {
+            shared: Arc::clone(&self.shared),
+            ticket,
+            ahead_max,
+            is_idle,
+        }
+    }
+}
+
+impl Drop for Digests {
+    fn drop(&mut self) {
+        self.shared.state().closing = true;
+        self.shared.work.notify_all();
+        for thread in self.threads.drain(..) {
+            let _ = thread.join();
+        }
+    }
+}
+
+/// The digests of one upload; given up when it is dropped.
+#[derive(Debug)]
+pub(super) struct DigestHandle {
+    shared: Arc<Shared>,
+    ticket: u64,
+    ahead_max: usize,
+    /// None are wanted.
+    is_idle: bool,
+}
+
+impl DigestHandle {
+    /// Takes the next bytes, and waits while too many do.
+    pub(super) fn push(&self, bytes: Bytes) {
+        if self.is_idle || bytes.is_empty() {
+            return;
+        }
+        let mut state = self.shared.state();
+        while state.uploads[&self.ticket].queued > 0
+            && state.uploads[&self.ticket].queued + bytes.len() > self.ahead_max
+        {
+            state = self.shared.wait(&self.shared.taken, state);
+        }
+        let upload = state
+            .uploads
+            .get_mut(&self.ticket)
+            .expect("it is there until this is dropped");
+        upload.queued += bytes.len();
+        upload.queue.push_back(bytes);
+        if upload.sums.is_some() && upload.queue.len() == 1 {
+            state.ready.push_back(self.ticket);
+            drop(state);
+            self.shared.work.notify_one();
+        }
+    }
+
+    /// Waits for the rest.
+    pub(super) fn finish(self) -> Digested {
+        let mut state = self.shared.state();
+        loop {
+            let upload = state
+                .uploads
+                .get_mut(&self.ticket)
+                .expect("it is there until this is dropped");
+            if upload.queued == 0
+                && let Some(sums) = upload.sums.take()
+            {
+                drop(state);
+                return sums.finish();
+            }
+            state = self.shared.wait(&self.shared.taken, state);
+        }
+    }
+}
+
+impl Drop for DigestHandle {
+    fn drop(&mut self) {
+        self.shared.state().uploads.remove(&self.ticket);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Goal: uploads that share lanes get each its own digests, whatever they push and whoever gives up.
+    #[test]
+    fn uploads_of_many_threads_get_their_own_digests() {
+        let digests = Digests::new(2);
+        std::thread::scope(|scope| {
+            for seed in 0..24 {
+                let digests = &digests;
+                scope.spawn(move || {
+                    let mut random = fastrand::Rng::with_seed(seed);
+                    let wanted = DigestsWanted {
+                        md5: seed % 5 != 1,
+                        checksums: ChecksumAlgorithm::ALL[..random.usize(..=5)].to_vec(),
+                    };
+                    let handle = digests.begin(&wanted, 300_000);
+                    let mut sums = Sums::new(&wanted);
+                    for _ in 0..random.usize(..12) {
+                        let mut bytes = vec![0; random.usize(..400_000)];
+                        random.fill(&mut bytes);
+                        sums.update(&bytes);
+                        handle.push(bytes.into());
+                    }
+                    if seed % 7 != 3 {
+                        assert_eq!(handle.finish(), sums.finish());
+                    }
+                });
+            }
+        });
+        assert!(digests.shared.state().uploads.is_empty(), "all have ended");
+    }
+}

@@ -1,0 +1,592 @@
+//! The object path over real packs and RocksDB: what is put reads back, whatever way it came.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use cairn_formats::{ChunkIndex, ChunkSizes, Chunker, DigestAlgorithm, FeatureFlags, IndexEncoder, Md5Stream};
+use cairn_store::{ChunkStore as _, PackEngine, PackOptions};
+use tempfile::TempDir;
+
+use super::*;
+use crate::collector::{CollectControl, CollectOptions, Collector, Roots};
+use crate::names::{
+    BucketName, Cause, Checksum, ChecksumKind, ChunkerKind, Condition, NewBucket, ObjectKey, ObjectVersion, Owner,
+    PartNumber, Upload, UploadRecord,
+};
+use crate::{Database, RocksEngine, RocksOptions};
+
+/// A server's folder, and what is open of it.
+struct World {
+    folder: TempDir,
+    objects: Arc<Objects>,
+    collector: Collector<RocksEngine>,
+    packs: Arc<PackEngine>,
+}
+
+fn small() -> ChunkSizes {
+    ChunkSizes::new(1 << 10, 4 << 10, 16 << 10).unwrap()
+}
+
+fn options() -> ObjectOptions {
+    ObjectOptions {
+        block_len: (64 << 10, 64 << 10),
+        digest_here_len: 8 << 10,
+        part_len_min: 20_000,
+        ..ObjectOptions::default()
+    }
+}
+
+fn open(folder: TempDir, options: ObjectOptions) -> World {
+    let engine = RocksEngine::open(&folder.path().join("index"), &RocksOptions::default()).unwrap();
+    let engine = Arc::new(engine);
+    let packs = folder.path().join("packs");
+    let (packs, _) = PackEngine::open_folder(&packs, PackOptions::default(), engine.clone()).unwrap();
+    let packs = Arc::new(packs);
+    let kv = Arc::new(Database::logged(engine, packs.clone()));
+    crate::open_schema(kv.as_ref(), "the test").unwrap();
+    let collector = Collector::new(kv.clone(), packs.clone(), Duration::ZERO).unwrap();
+    World {
+        folder,
+        objects: Objects::new(Names::new(kv), packs.clone(), options),
+        collector,
+        packs,
+    }
+}
+
+impl World {
+    fn new() -> Self {
+        open(TempDir::new().unwrap(), options())
+    }
+
+    fn bucket(&self, name: &str, change: impl FnOnce(&mut crate::names::BucketSettings)) -> Bucket {
+        let mut new = NewBucket::of(owner());
+        new.settings.chunk_sizes = small();
+        change(&mut new.settings);
+        let name = BucketName::new(name).unwrap();
+        self.objects
+            .names()
+            .buckets(&Tenant::default())
+            .create(&name, new)
+            .unwrap()
+    }
+
+    fn put(&self, bucket: &Bucket, key: &str, bytes: &[u8]) -> ObjectVersion {
+        let body = self.body(bucket, bytes);
+        let describe = |_: &mut crate::names::NewVersion| {};
+        let written = body.put(
+            &self::key(key),
+            &owner(),
+            describe,
+            &Condition::Always,
+            &Cause::default(),
+        );
+        written.unwrap().version
+    }
+
+    fn body(&self, bucket: &Bucket, bytes: &[u8]) -> Body {
+        let wanted = DigestsWanted {
+            md5: true,
+            checksums: vec![cairn_formats::ChecksumAlgorithm::Crc64Nvme],
+        };
+        let mut writer = self.objects.writer(bucket, &wanted).unwrap();
+        bytes.chunks(7001).for_each(|piece| writer.push(piece).unwrap());
+        writer.finish().unwrap()
+    }
+
+    fn get(&self, bucket: &Bucket, key: &str) -> Vec<u8> {
+        let version = self.objects.names().objects(bucket).current(&self::key(key)).unwrap();
+        self.read(bucket, &version, 0..u64::MAX)
+    }
+
+    fn read(&self, bucket: &Bucket, version: &ObjectVersion, range: std::ops::Range<u64>) -> Vec<u8> {
+        let content = &version.object().unwrap().content;
+        let reader = self.objects.read(bucket.tenant(), content, range).unwrap();
+        reader.flat_map(|piece| piece.unwrap()).collect()
+    }
+
+    fn part(&self, bucket: &Bucket, upload: &Upload, number: u64, bytes: &[u8]) {
+        let wanted = DigestsWanted {
+            md5: true,
+            checksums: vec![cairn_formats::ChecksumAlgorithm::Crc32],
+        };
+        let mut writer = self.objects.part_writer(bucket, &wanted).unwrap();
+        bytes.chunks(9001).for_each(|piece| writer.push(piece).unwrap());
+        let body = writer.finish().unwrap();
+        let sum = body.digested().checksums[0];
+        let sum = Checksum::new(sum.algorithm().into(), ChecksumKind::FullObject, sum.as_bytes());
+        body.put_part(upload, PartNumber::new(number).unwrap(), sum).unwrap();
+    }
+
+    fn upload(&self, bucket: &Bucket, key: &str) -> Upload {
+        let mut record = UploadRecord::of(owner());
+        record.checksum = Some((ChecksumAlgorithm::Crc32, ChecksumKind::FullObject));
+        self.objects
+            .names()
+            .uploads(bucket)
+            .begin(&self::key(key), record)
+            .unwrap()
+    }
+
+    fn complete(&self, bucket: &Bucket, upload: &Upload, numbers: &[u64]) -> Completed {
+        let listed: Vec<ListedPart> = numbers.iter().map(|&number| listed(number)).collect();
+        let done = self
+            .objects
+            .complete(bucket, upload, &listed, |_| {}, &Condition::Always, &Cause::default());
+        done.unwrap()
+    }
+
+    fn collect(&self) -> crate::CollectReport {
+        let options = CollectOptions {
+            roots: Roots::Rooted,
+            // All leases have run out.
+            now: u64::MAX >> 1,
+            grace: Duration::ZERO,
+            reserve: false,
+            ..CollectOptions::default()
+        };
+        self.collector.collect(&options, &CollectControl::new()).unwrap()
+    }
+
+    fn chunk_count(&self) -> usize {
+        let mut count = 0;
+        self.packs
+            .for_each_in_order(&mut |_, _| {
+                count += 1;
+                Ok(())
+            })
+            .unwrap();
+        count
+    }
+
+    fn reopen(self) -> Self {
+        let Self {
+            folder,
+            objects,
+            collector,
+            packs,
+        } = self;
+        drop((objects, collector, packs));
+        open(folder, options())
+    }
+}
+
+fn listed(number: u64) -> ListedPart {
+    ListedPart {
+        number: PartNumber::new(number).unwrap(),
+        etag: None,
+        checksum: None,
+    }
+}
+
+fn owner() -> Owner {
+    Owner::new("me").unwrap()
+}
+
+fn key(text: &str) -> ObjectKey {
+    ObjectKey::new(text).unwrap()
+}
+
+fn noise(seed: u64, len: usize) -> Vec<u8> {
+    let mut bytes = vec![0; len];
+    fastrand::Rng::with_seed(seed).fill(&mut bytes);
+    bytes
+}
+
+fn md5(bytes: &[u8]) -> [u8; 16] {
+    let mut stream = Md5Stream::default();
+    stream.update(bytes);
+    stream.finish()
+}
+
+/// The index that casync makes of these bytes.
+fn index_of(bytes: &[u8], sizes: ChunkSizes) -> Vec<u8> {
+    let mut file = Vec::new();
+    let algorithm = DigestAlgorithm::default();
+    let mut encoder = IndexEncoder::start(FeatureFlags::blob(algorithm), sizes, &mut file);
+    let mut chunker = Chunker::new(sizes, Default::default());
+    let mut rest = bytes;
+    while !rest.is_empty() {
+        let (chunk, behind) = rest.split_at(chunker.cut(rest).unwrap_or(rest.len()));
+        encoder.push(algorithm.id(chunk), chunk.len(), &mut file);
+        rest = behind;
+    }
+    encoder.finish(&mut file);
+    file
+}
+
+/// Goal: every size on each side of every bound reads back, whole and in ranges, with its digests and casync's index.
+#[test]
+fn objects_of_all_sizes_read_back() {
+    let world = World::new();
+    let bucket = world.bucket("bucket", |settings| settings.inline_len = 1 << 10);
+    // Inlined; one chunk; few chunks; a page and more; several pages.
+    let lens = [
+        0,
+        1,
+        1000,
+        1024,
+        1025,
+        4096,
+        60_000,
+        64 << 10,
+        200_000,
+        3_000_000,
+        12_000_000,
+    ];
+    for (seed, len) in lens.into_iter().enumerate() {
+        let bytes = noise(seed as u64, len);
+        let version = world.put(&bucket, "a/key", &bytes);
+        let record = version.object().unwrap();
+        assert_eq!(
+            (record.size, record.etag.md5()),
+            (len as u64, Some(md5(&bytes))),
+            "{len} bytes"
+        );
+        assert_eq!(record.checksums.len(), 1);
+        assert!(world.get(&bucket, "a/key") == bytes, "{len} bytes");
+        let mut random = fastrand::Rng::with_seed(len as u64);
+        for _ in 0..20 {
+            let from = random.usize(..=len);
+            let to = random.usize(from..=len + 10);
+            let found = world.read(&bucket, &version, from as u64..to as u64);
+            assert!(found == bytes[from..to.min(len)], "{from}..{to} of {len} bytes");
+        }
+        let index = world.objects.index_file(bucket.tenant(), record, None).unwrap();
+        assert!(index == index_of(&bytes, small()), "index of {len} bytes");
+    }
+    assert_eq!(world.objects.uploads(), 0);
+}
+
+/// Goal: equal content costs rows only, in the same object, another and a copy; what nobody names any more goes.
+#[test]
+fn equal_content_is_stored_once_and_goes_when_nobody_names_it() {
+    let world = World::new();
+    let bucket = world.bucket("bucket", |_| {});
+    let bytes = noise(1, 500_000);
+    let one = world.put(&bucket, "one", &bytes);
+    let chunks = world.chunk_count();
+    assert_eq!(world.body(&bucket, &bytes).counts().new_chunks, 0);
+    world.put(&bucket, "two", &bytes);
+    let copy = world.objects.copy(&bucket, &one, &bucket).unwrap();
+    assert_eq!(copy.digested().md5, Some(md5(&bytes)));
+    let describe = |_: &mut crate::names::NewVersion| {};
+    copy.put(&key("three"), &owner(), describe, &Condition::Always, &Cause::default())
+        .unwrap();
+    assert_eq!(world.chunk_count(), chunks);
+    // A body that was dropped, and the first two names.
+    drop(world.body(&bucket, &noise(2, 100_000)));
+    let objects = world.objects.names().objects(&bucket);
+    for name in ["one", "two"] {
+        objects
+            .delete(&key(name), None, &owner(), &Condition::Always, &Cause::default())
+            .unwrap();
+    }
+    world.collect();
+    assert_eq!(world.chunk_count(), chunks);
+    assert!(world.get(&bucket, "three") == bytes);
+    objects
+        .delete(&key("three"), None, &owner(), &Condition::Always, &Cause::default())
+        .unwrap();
+    world.collect();
+    assert_eq!(world.chunk_count(), 0);
+}
+
+/// Goal: an object in another dedup domain has its own chunks.
+#[test]
+fn a_copy_into_another_domain_copies_the_bytes() {
+    let world = World::new();
+    let bucket = world.bucket("bucket", |_| {});
+    let other = world.bucket("other", |settings| settings.domain = cairn_formats::DomainId(7));
+    let bytes = noise(1, 300_000);
+    let one = world.put(&bucket, "one", &bytes);
+    let copy = world.objects.copy(&bucket, &one, &other).unwrap();
+    assert_eq!(copy.counts().new_bytes, 300_000);
+    let describe = |_: &mut crate::names::NewVersion| {};
+    copy.put(&key("one"), &owner(), describe, &Condition::Always, &Cause::default())
+        .unwrap();
+    assert!(world.get(&other, "one") == bytes);
+}
+
+/// Goal: an index of chunks that are there is the object; of those that are not, the names are told.
+#[test]
+fn an_index_becomes_the_object_and_missing_chunks_are_named() {
+    let world = World::new();
+    let bucket = world.bucket("bucket", |_| {});
+    let bytes = noise(1, 400_000);
+    let file = index_of(&bytes, small());
+    let index = ChunkIndex::parse(Bytes::from(file.clone())).unwrap();
+    let missing = world.objects.body_of_index(&bucket, &index, ChunkerKind::Casync);
+    match missing {
+        Err(Error::ChunksMissing { ids }) => assert_eq!(ids.len(), index.len()),
+        other => panic!("{other:?}"),
+    }
+    world.put(&bucket, "one", &bytes);
+    let body = world
+        .objects
+        .body_of_index(&bucket, &index, ChunkerKind::Casync)
+        .unwrap();
+    let describe = |_: &mut crate::names::NewVersion| {};
+    let written = body
+        .put(&key("two"), &owner(), describe, &Condition::Always, &Cause::default())
+        .unwrap();
+    assert!(world.get(&bucket, "two") == bytes);
+    let record = written.version.object().unwrap();
+    assert!(world.objects.index_file(bucket.tenant(), record, None).unwrap() == file);
+}
+
+/// Goal: parts in any order make the object that one put makes, with casync's index; in order the end reads nothing.
+#[test]
+fn parts_in_any_order_make_the_object() {
+    let world = World::new();
+    let bucket = world.bucket("bucket", |_| {});
+    for seed in 0..40 {
+        let mut random = fastrand::Rng::with_seed(seed);
+        let count = random.u64(1..8);
+        let parts: Vec<Vec<u8>> = (1..=count)
+            .map(|number| {
+                let len = if number == count {
+                    random.usize(1..40_000)
+                } else {
+                    random.usize(20_000..120_000)
+                };
+                match random.u32(..8) {
+                    0 => vec![0; len],
+                    1 => vec![7; len],
+                    2 => noise(9, 100).into_iter().cycle().take(len).collect(),
+                    _ => noise(seed * 100 + number, len),
+                }
+            })
+            .collect();
+        let upload = world.upload(&bucket, "parts");
+        let mut order: Vec<u64> = (1..=count).collect();
+        if seed % 3 > 0 {
+            random.shuffle(&mut order);
+        }
+        for &number in &order {
+            if random.u32(..6) == 0 {
+                // To be sent again.
+                world.part(&bucket, &upload, number, &noise(number, 30_000));
+            }
+            world.part(&bucket, &upload, number, &parts[number as usize - 1]);
+        }
+        let mut numbers: Vec<u64> = (1..=count).collect();
+        if seed % 5 == 4 && count > 2 {
+            numbers.remove(1);
+        }
+        let done = world.complete(&bucket, &upload, &numbers);
+        let whole: Vec<u8> = numbers
+            .iter()
+            .flat_map(|&number| parts[number as usize - 1].clone())
+            .collect();
+        assert!(world.get(&bucket, "parts") == whole, "seed {seed}");
+        let record = done.written.version.object().unwrap().clone();
+        let index = world.objects.index_file(bucket.tenant(), &record, None).unwrap();
+        assert!(index == index_of(&whole, small()), "seed {seed}");
+        let md5s: Vec<u8> = numbers
+            .iter()
+            .flat_map(|&number| md5(&parts[number as usize - 1]))
+            .collect();
+        let etag = Etag::of_parts(&md5(&md5s), numbers.len() as u32);
+        assert_eq!(record.etag, etag);
+        let sum = cairn_formats::Checksum::of(cairn_formats::ChecksumAlgorithm::Crc32, &whole);
+        assert_eq!(record.checksums[0].value(), sum.as_bytes());
+    }
+}
+
+/// Goal: of ordinary data sent in order, or in any order, the end reads nothing.
+#[test]
+fn the_end_of_ordinary_parts_reads_nothing() {
+    let world = World::new();
+    let bucket = world.bucket("bucket", |_| {});
+    for (key, order) in [("in order", [1, 2, 3, 4, 5, 6]), ("any order", [4, 1, 6, 3, 2, 5])] {
+        let upload = world.upload(&bucket, key);
+        for number in order {
+            world.part(&bucket, &upload, number, &noise(number, 400_000));
+        }
+        let done = world.complete(&bucket, &upload, &[1, 2, 3, 4, 5, 6]);
+        assert_eq!(done.bytes_read, 0, "{key}");
+        assert_eq!(done.counts.new_chunks, 0, "{key}");
+    }
+    println!(
+        "{} bytes of 4 800 000 were read for seams while parts came",
+        world.objects.seam_bytes()
+    );
+}
+
+/// Goal: parts keep their chunks while the upload goes on, over a restart, too; an upload that was given up keeps nothing.
+#[test]
+fn parts_are_kept_until_their_upload_ends() {
+    let world = World::new();
+    let bucket = world.bucket("bucket", |_| {});
+    let upload = world.upload(&bucket, "kept");
+    for number in [3, 1, 2] {
+        world.part(&bucket, &upload, number, &noise(number, 100_000));
+    }
+    let lost = world.upload(&bucket, "lost");
+    world.part(&bucket, &lost, 1, &noise(77, 100_000));
+    world
+        .objects
+        .names()
+        .uploads(&bucket)
+        .abort(&lost.key, lost.id)
+        .unwrap();
+    let world = world.reopen();
+    world.collect();
+    let done = world.complete(&bucket, &upload, &[1, 2, 3]);
+    assert_eq!(done.bytes_read, 0);
+    let whole: Vec<u8> = (1..=3).flat_map(|number| noise(number, 100_000)).collect();
+    assert!(world.get(&bucket, "kept") == whole);
+    world.collect();
+    assert!(world.get(&bucket, "kept") == whole);
+    let chunks = index_of(&whole, small()).len() / 40 - 2;
+    assert_eq!(
+        world.chunk_count(),
+        chunks,
+        "neither heads of parts nor the other upload are kept"
+    );
+}
+
+/// Goal: parts that cannot be listed so are refused.
+#[test]
+fn parts_that_do_not_fit_are_refused() {
+    let world = World::new();
+    let bucket = world.bucket("bucket", |_| {});
+    let upload = world.upload(&bucket, "key");
+    world.part(&bucket, &upload, 1, &noise(1, 10_000));
+    world.part(&bucket, &upload, 2, &noise(2, 10_000));
+    let complete = |listed: &[ListedPart]| {
+        let done = world
+            .objects
+            .complete(&bucket, &upload, listed, |_| {}, &Condition::Always, &Cause::default());
+        done.unwrap_err()
+    };
+    assert!(matches!(complete(&[]), Error::PartOrder));
+    assert!(matches!(complete(&[listed(2), listed(1)]), Error::PartOrder));
+    assert!(matches!(
+        complete(&[listed(1), listed(3)]),
+        Error::PartTooSmall { number: 1, .. }
+    ));
+    assert!(matches!(complete(&[listed(3)]), Error::NoPart { number: 3 }));
+    let other = ListedPart {
+        etag: Some(Etag::of_md5(&[0; 16])),
+        ..listed(2)
+    };
+    assert!(matches!(complete(&[other]), Error::NoPart { number: 2 }));
+}
+
+/// Goal: buckets whose sizes have no certified cuts, and those whose sizes change on the way, are cut as casync does, too.
+#[test]
+fn buckets_beyond_the_lemma_are_cut_right() {
+    let world = World::new();
+    for (name, sizes) in [("fixed", (4096, 4096, 4096)), ("close", (3000, 3500, 4000))] {
+        let sizes = ChunkSizes::new(sizes.0, sizes.1, sizes.2).unwrap();
+        let bucket = world.bucket(name, |settings| settings.chunk_sizes = sizes);
+        let upload = world.upload(&bucket, "key");
+        for number in [2, 3, 1] {
+            world.part(&bucket, &upload, number, &noise(number, 50_001));
+        }
+        let (sizes, bucket) = if name == "close" {
+            let buckets = world.objects.names().buckets(bucket.tenant());
+            let change = |record: &mut crate::names::BucketRecord| {
+                record.settings.chunk_sizes = small();
+                Ok(())
+            };
+            (small(), buckets.update(bucket.name(), change).unwrap())
+        } else {
+            (sizes, bucket)
+        };
+        let done = world.complete(&bucket, &upload, &[1, 2, 3]);
+        let whole: Vec<u8> = (1..=3).flat_map(|number| noise(number, 50_001)).collect();
+        assert!(world.get(&bucket, "key") == whole);
+        let record = done.written.version.object().unwrap();
+        let index = world.objects.index_file(bucket.tenant(), record, None).unwrap();
+        assert!(index == index_of(&whole, sizes), "{name}");
+        println!("{name}: {} of 150 003 bytes read", done.bytes_read);
+    }
+}
+
+/// Goal: a part out of a range of another object is right, by reference and by reading.
+#[test]
+fn parts_are_copied_from_ranges() {
+    let world = World::new();
+    let bucket = world.bucket("bucket", |_| {});
+    let other = world.bucket("other", |settings| settings.domain = cairn_formats::DomainId(7));
+    let source = noise(5, 400_000);
+    let version = world.put(&bucket, "source", &source);
+    let chunks = world.chunk_count();
+    let wanted = DigestsWanted {
+        md5: true,
+        checksums: Vec::new(),
+    };
+    for (to, ranges) in [
+        (&bucket, [0..400_000, 30_001..333_333, 100_000..400_000, 77..20_077]),
+        (&other, [0..400_000, 5..300_000, 100_000..400_000, 77..20_077]),
+    ] {
+        let mut record = UploadRecord::of(owner());
+        record.checksum = None;
+        let upload = world.objects.names().uploads(to).begin(&key("copied"), record).unwrap();
+        let mut whole = Vec::new();
+        for (number, range) in (1..).zip(ranges) {
+            let bytes = &source[range.start as usize..range.end as usize];
+            let body = world.objects.copy_part(&bucket, &version, range, to, &wanted).unwrap();
+            assert_eq!(body.digested().md5, Some(md5(bytes)));
+            body.put_part(&upload, PartNumber::new(number).unwrap(), None).unwrap();
+            whole.extend_from_slice(bytes);
+        }
+        let done = world.complete(to, &upload, &[1, 2, 3, 4]);
+        assert!(world.get(to, "copied") == whole);
+        let record = done.written.version.object().unwrap();
+        let index = world.objects.index_file(to.tenant(), record, None).unwrap();
+        assert!(index == index_of(&whole, small()));
+        if to == &bucket {
+            let new = world.chunk_count() - chunks;
+            assert!(new < 60, "{new} new chunks: only edges and seams are new");
+        }
+    }
+}
+
+/// Goal: damage is an error and never other bytes.
+#[test]
+fn a_chunk_that_is_gone_is_an_error() {
+    let world = World::new();
+    let bucket = world.bucket("bucket", |_| {});
+    let version = world.put(&bucket, "one", &noise(1, 200_000));
+    let chunks = world
+        .objects
+        .chunks(bucket.tenant(), &version.object().unwrap().content)
+        .unwrap();
+    let store = world.objects.store(cairn_formats::DomainId::default());
+    let stored = store.get_many(&[chunks[3].id]).pop().unwrap().unwrap();
+    assert!(store.set_aside(&stored).unwrap());
+    let content = &version.object().unwrap().content;
+    let reader = world.objects.read(bucket.tenant(), content, 0..u64::MAX).unwrap();
+    assert!(reader.into_iter().any(|piece| piece.is_err()));
+    assert!(matches!(
+        world.objects.copy(&bucket, &version, &bucket),
+        Err(Error::ChunksMissing { .. })
+    ));
+}
+
+/// Goal: more uploads at a time than the limit are told so, and the limit counts those that ended.
+#[test]
+fn uploads_over_the_limit_are_refused() {
+    let folder = TempDir::new().unwrap();
+    let world = open(
+        folder,
+        ObjectOptions {
+            uploads_max: 2,
+            ..options()
+        },
+    );
+    let bucket = world.bucket("bucket", |_| {});
+    let wanted = DigestsWanted::default();
+    let one = world.objects.writer(&bucket, &wanted).unwrap();
+    let _two = world.objects.writer(&bucket, &wanted).unwrap();
+    assert!(matches!(
+        world.objects.writer(&bucket, &wanted),
+        Err(Error::Busy { .. })
+    ));
+    drop(one);
+    world.objects.writer(&bucket, &wanted).unwrap();
+}
