@@ -296,7 +296,8 @@ pub fn cairnd_of_kind(data: &Path, kind: &str) -> Server {
     cairnd_with(data, &settings)
 }
 
-fn cairnd_with(data: &Path, settings: &[(&str, &str)]) -> Server {
+/// `cairnd` in `data`, with settings as environment variables.
+pub fn cairnd_with(data: &Path, settings: &[(&str, &str)]) -> Server {
     let (port, internal) = (free_port(), free_port());
     let mut command = Command::new(built("cairnd"));
     command
