@@ -108,6 +108,11 @@ impl Folder {
         &self.store
     }
 
+    /// Whether chunks that no index names are deleted from it.
+    pub(crate) fn is_rooted(&self) -> bool {
+        self.opened_as.rooted
+    }
+
     /// How many chunks it has, about, where that can be told.
     pub(crate) fn chunk_count(&self) -> Option<u64> {
         self.index.as_ref()?.chunk_count().ok()

@@ -274,6 +274,11 @@ fn open_mirror(
                 if own.iter().any(|other| Arc::ptr_eq(other, &folder)) {
                     return Err(format!("mirror: {place} is named twice, or the store's own folder"));
                 }
+                if folder.is_rooted() {
+                    return Err(format!(
+                        "mirror: {place} is the folder of a rooted store, which would collect what is put there"
+                    ));
+                }
                 members.push(Arc::clone(folder.store()));
                 own.push(folder);
             }

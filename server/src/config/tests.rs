@@ -69,6 +69,15 @@ fn bad_settings_are_named() {
         "[stores.a]\npath = 'x'\nkind = 'packs'\nrooted = true\n[stores.b]\npath = 'x'\nkind = 'packs'",
         &["stores.a.rooted", "stores.b"],
     );
+    refused(
+        "[stores.a]\nrooted = true\nmirror = ['b']",
+        &["stores.a.rooted", "mirror", "not collected"],
+    );
+    refused(
+        "[stores.a]\npath = 'x'\nkind = 'packs'\nrooted = true\n[stores.b]\nmirror = ['x']",
+        &["stores.a.rooted", "stores.b.mirror"],
+    );
+    refused("[collect]\nrecompress_level = 23", &["collect.recompress_level"]);
     refused("[collect]\ndead_share = 0.0", &["collect.dead_share"]);
     refused(
         "[stores.a]\nupstream = ['http://h/']\nkind = 'flat'",
