@@ -293,7 +293,7 @@ impl Plan {
         };
         let answer = |(_, batch): &(Ticket, Batch)| {
             let broken = batch.checks.iter().enumerate().find_map(|(check, (key, expected))| {
-                let found = rows.get(key).map(|row| row.version);
+                let found = row(&rows, key).map(|row| row.version);
                 (!expected.holds(found)).then_some(Conflict { check, found })
             });
             if let Some(conflict) = broken {
@@ -304,7 +304,7 @@ impl Plan {
             }
             let mut changes: Vec<Change> = Vec::with_capacity(batch.writes.len());
             for (key, write) in &batch.writes {
-                let now = rows.get(key).map(|row| &row.value);
+                let now = row(&rows, key).map(|row| &row.value);
                 let value = write.resolve(key, now)?;
                 let appended = write.appended(value.as_ref());
                 changes.push((key.clone(), value));
@@ -312,10 +312,10 @@ impl Plan {
             }
             let version = Version(record.first.0 + record.commits.len() as u64);
             for (key, value) in &changes {
-                match value.clone() {
-                    Some(value) => rows.insert(key.clone(), Row { version, value }),
-                    None => rows.remove(key),
-                };
+                // Most are looked at by nobody.
+                if let Some(row) = rows.get_mut(key) {
+                    *row = value.clone().map(|value| Row { version, value });
+                }
             }
             record.commits.push(changes);
             Ok(Commit::Done(version))
@@ -325,8 +325,12 @@ impl Plan {
     }
 }
 
-/// The rows that the group's checks and additions look at.
-fn read_what_matters(engine: &impl Engine, group: &Group) -> Result<BTreeMap<Bytes, Row>> {
+fn row<'a>(rows: &'a BTreeMap<Bytes, Option<Row>>, key: &Bytes) -> Option<&'a Row> {
+    rows.get(key)?.as_ref()
+}
+
+/// The rows that the group's checks and additions look at, `None` where there is none.
+fn read_what_matters(engine: &impl Engine, group: &Group) -> Result<BTreeMap<Bytes, Option<Row>>> {
     let mut keys: Vec<&Bytes> = Vec::new();
     for (_, batch) in group {
         keys.extend(batch.checks.iter().map(|(key, _)| key));
@@ -337,9 +341,5 @@ fn read_what_matters(engine: &impl Engine, group: &Group) -> Result<BTreeMap<Byt
     keys.dedup();
     let wanted: Vec<&[u8]> = keys.iter().map(|key| key.as_ref()).collect();
     let rows = engine.get_many(&wanted)?;
-    let found = keys
-        .into_iter()
-        .zip(rows)
-        .filter_map(|(key, row)| Some((key.clone(), row?)));
-    Ok(found.collect())
+    Ok(keys.into_iter().cloned().zip(rows).collect())
 }

@@ -30,7 +30,9 @@ pub use kv::{
     VALUE_LEN_MAX, Version, View, ViewExt,
 };
 
-pub use collector::{Amount, CollectControl, CollectOptions, CollectReport, Collector, Roots};
+pub use collector::{
+    Amount, CollectControl, CollectOptions, CollectReport, CollectTimes, Collector, Recompress, Roots,
+};
 pub use database::{CommitLog, Database, Engine, Frozen, GROUP_LEN};
 pub use error::{BoxError, Error, Result};
 pub use key::{Key, KeyRange, KeyReader, TENANT_LEN_MAX, Table, Tenant, show_key};

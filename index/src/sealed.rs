@@ -16,8 +16,9 @@ const FORMAT: u8 = 1;
 /// Bytes in front of a row's key: the lengths of key and value, the version.
 const ROW_HEAD_LEN: usize = 2 + 4 + 8;
 
-/// Packs of which less than this share is named count as held by their commits.
-const HELD_SHARE: f64 = 0.5;
+/// Packs of which less than this share is named count as held by their commits. Of others so little is dead that it would not be
+/// worth writing them anew.
+const HELD_SHARE: f64 = 0.95;
 
 /// When a snapshot is worth its bytes.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -42,10 +43,12 @@ impl Default for SnapshotPolicy {
 
 impl SnapshotPolicy {
     /// Whether a new one is due.
-    pub fn is_due(&self, packs: &PackEngine) -> Result<bool> {
+    ///
+    /// - `also_held`: bytes that it would free besides those of mostly dead packs.
+    pub fn is_due(&self, packs: &PackEngine, also_held: u64) -> Result<bool> {
         let stat = packs.snapshot_stat(HELD_SHARE)?;
         let pays = |bytes: u64, min: u64| bytes > min && bytes as f64 > self.growth * stat.bytes as f64;
-        Ok(pays(stat.commit_bytes, self.bytes_min) || pays(stat.held_bytes, self.held_min))
+        Ok(pays(stat.commit_bytes, self.bytes_min) || pays(stat.held_bytes + also_held, self.held_min))
     }
 }
 

@@ -13,8 +13,9 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
+use cairn_formats::Level;
 use cairn_index::{
-    CollectControl, CollectOptions, CollectReport, Collector, Database, RocksEngine, Roots, open_schema,
+    CollectControl, CollectOptions, CollectReport, Collector, Database, Recompress, RocksEngine, Roots, open_schema,
 };
 use cairn_store::{ChunkStore, LogPosition, PackEngine};
 
@@ -56,6 +57,8 @@ struct State {
     keepers: BTreeMap<String, Arc<Keeper>>,
     /// The collection that runs.
     running: Option<Arc<CollectControl>>,
+    /// Another is to begin as soon as that has ended.
+    again: bool,
     /// Where the log was, and when, the oldest first.
     notes: VecDeque<(Instant, LogPosition)>,
     stopped: bool,
@@ -83,6 +86,7 @@ impl Care {
             settings: settings.clone(),
             keepers: BTreeMap::new(),
             running: None,
+            again: false,
             notes: VecDeque::from([(Instant::now(), packs.position())]),
             stopped: false,
         };
@@ -135,16 +139,24 @@ impl Care {
         keeper
     }
 
-    /// Takes new settings; a pause or its end holds at once.
+    /// Takes new settings; a pause or its end holds at once, and a collection that runs begins again with what is new otherwise.
     pub(crate) fn configure(&self, settings: &Collect) {
         let mut state = self.shared.state();
         if state.settings == *settings {
             return;
         }
-        if let Some(running) = &state.running {
+        let is_only_paused = Collect {
+            paused: settings.paused,
+            ..state.settings.clone()
+        } == *settings;
+        if let Some(running) = state.running.clone() {
             match settings.paused {
                 true => running.pause(),
                 false => running.resume(),
+            }
+            if !is_only_paused {
+                state.again = true;
+                running.stop();
             }
         }
         state.settings = settings.clone();
@@ -222,7 +234,8 @@ impl Shared {
             }
             let done = self.collect_once(&settings);
             (last, is_first) = (Instant::now(), false);
-            wait_max = Duration::MAX;
+            let again = std::mem::take(&mut self.state().again);
+            wait_max = if again { Duration::ZERO } else { Duration::MAX };
             match done {
                 Ok(report) => self.tell(&report),
                 Err(error) => {
@@ -277,6 +290,24 @@ impl Shared {
         metrics::gauge!("gc_last_seconds", "store" => store()).set(unix_seconds() as f64);
         let named = report.named.bytes + report.pinned.bytes + report.recent.bytes;
         metrics::gauge!("store_live_bytes", "store" => store()).set(named as f64);
+        metrics::gauge!("store_logical_bytes", "store" => store()).set(report.logical_bytes as f64);
+        if report.unique_bytes > 0 {
+            let ratio = report.logical_bytes as f64 / report.unique_bytes as f64;
+            metrics::gauge!("store_dedup_ratio", "store" => store()).set(ratio);
+        }
+        let recompressed = &report.recompressed;
+        metrics::counter!("store_recompressed_bytes_total", "store" => store()).increment(recompressed.bytes_before);
+        let saved = recompressed.bytes_before - recompressed.bytes_after;
+        metrics::counter!("store_recompression_saved_bytes_total", "store" => store()).increment(saved);
+        if recompressed.packs_removed > 0 {
+            tracing::info!(
+                store = self.name,
+                packs = recompressed.packs_removed,
+                bytes_before = recompressed.bytes_before,
+                bytes_after = recompressed.bytes_after,
+                "packs were compressed anew"
+            );
+        }
         tracing::info!(
             store = self.name,
             indexes = report.manifests,
@@ -289,6 +320,12 @@ impl Shared {
             packs_removed_bytes = report.compacted.bytes_removed,
             moved_bytes = report.compacted.bytes_moved,
             stopped = report.stopped,
+            mark_ms = report.took.mark.as_millis() as u64,
+            condemn_ms = report.took.condemn.as_millis() as u64,
+            remark_ms = report.took.remark.as_millis() as u64,
+            sweep_ms = report.took.sweep.as_millis() as u64,
+            compact_ms = report.took.compact.as_millis() as u64,
+            recompress_ms = report.took.recompress.as_millis() as u64,
             "a collection ended"
         );
     }
@@ -307,6 +344,10 @@ pub(crate) fn options(settings: &Collect, new_from: LogPosition) -> CollectOptio
         grace: Duration::from_secs(settings.grace_seconds),
         bytes_per_second: NonZeroU64::new(settings.bytes_per_second),
         dead_share_max: settings.dead_share,
+        recompress: (settings.recompress_level != 0).then(|| Recompress {
+            level: Level::new(settings.recompress_level),
+            bytes_per_second: NonZeroU64::new(settings.recompress_bytes_per_second),
+        }),
         ..CollectOptions::default()
     }
 }

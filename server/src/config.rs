@@ -189,6 +189,11 @@ pub(crate) struct Collect {
     pub(crate) bytes_per_second: u64,
     /// Packs are written anew until what is deleted takes at most this share of what is not, above 0. Default `0.03`.
     pub(crate) dead_share: f64,
+    /// zstd level, 1 to 22, at which packs are compressed anew after a collection once all in them is older than `lease_seconds`,
+    /// where that makes them smaller; `0` is never. Default `0`.
+    pub(crate) recompress_level: i32,
+    /// Bytes a second that are compressed anew; `0` is no limit. Default `4194304`.
+    pub(crate) recompress_bytes_per_second: u64,
     /// Begin no collection, and have one that runs wait. Default `false`.
     pub(crate) paused: bool,
 }
@@ -351,6 +356,8 @@ impl Default for Collect {
             grace_seconds: 600,
             bytes_per_second: 64 << 20,
             dead_share: 0.03,
+            recompress_level: 0,
+            recompress_bytes_per_second: 4 << 20,
             paused: false,
         }
     }
@@ -525,6 +532,17 @@ impl Config {
                     "the places of a mirror are not collected yet; remove it, or stores.NAME.mirror",
                 );
             }
+            let folder = self.chunk_folder(name, store);
+            let is_mirrored =
+                |(_, other): &(&String, &Store)| other.mirror.iter().any(|place| Path::new(place) == folder);
+            if let Some((other, _)) = self.stores.iter().find(is_mirrored).filter(|_| store.rooted) {
+                return wrong(
+                    format!("stores.{name}.rooted"),
+                    &format!(
+                        "stores.{other}.mirror names its folder, and what is put there would be collected; remove either"
+                    ),
+                );
+            }
             let shares = |(_, other): &(&String, &Store)| other.path.is_some() && other.path == store.path;
             if let Some((other, _)) = self
                 .stores
@@ -636,6 +654,12 @@ impl Config {
             return wrong(
                 "collect.dead_share".to_owned(),
                 &format!("{} is not above 0", self.collect.dead_share),
+            );
+        }
+        if !(0..=22).contains(&self.collect.recompress_level) {
+            return wrong(
+                "collect.recompress_level".to_owned(),
+                &format!("{} is not from 0 to 22", self.collect.recompress_level),
             );
         }
         if self.limits.idle_seconds == 0 {

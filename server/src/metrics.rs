@@ -123,6 +123,26 @@ impl Metrics {
             Unit::Bytes,
             "Bytes of chunks that the last collection kept"
         );
+        describe_gauge!(
+            "store_logical_bytes",
+            Unit::Bytes,
+            "Plain bytes of what the indexes of a rooted store name"
+        );
+        describe_gauge!(
+            "store_dedup_ratio",
+            "These as a multiple of the plain bytes of the chunks that they name, each counted once"
+        );
+        describe_counter!(
+            "store_recompressed_bytes_total",
+            Unit::Bytes,
+            "Bytes of chunks in packs that were compressed anew, before"
+        );
+        describe_counter!(
+            "store_recompression_saved_bytes_total",
+            Unit::Bytes,
+            "How many fewer they are now"
+        );
+        describe_counter!("verify_runs_total", "Passes over the packs, by what they found");
         describe_gauge!("store_scrub_running", "1 while packs are read for damage");
         describe_gauge!(
             "store_scrub_last_seconds",

@@ -134,7 +134,10 @@ impl Shared {
             match self.pass(&settings, &sources) {
                 Ok(report) if report.stopped => wait = Duration::ZERO,
                 Ok(report) => self.tell(&report),
-                Err(error) => tracing::error!(store = self.name, error, "packs could not be scrubbed"),
+                Err(error) => {
+                    self.count("failed");
+                    tracing::error!(store = self.name, error, "packs could not be scrubbed");
+                }
             }
         }
     }
@@ -172,7 +175,14 @@ impl Shared {
         Ok(report)
     }
 
+    fn count(&self, result: &'static str) {
+        metrics::counter!("verify_runs_total", "store" => self.name.clone(), "result" => result).increment(1);
+    }
+
     fn tell(&self, report: &ScrubReport) {
+        if report.packs > 0 {
+            self.count(if report.damaged > 0 { "damaged" } else { "clean" });
+        }
         metrics::gauge!("store_scrub_last_seconds", "store" => self.name.clone()).set(unix_seconds() as f64);
         if report.packs > 0 {
             tracing::info!(

@@ -140,6 +140,8 @@ impl Gc<'_> {
             grace: Duration::ZERO,
             bytes_per_second: None,
             reserve: false,
+            // That may take days, and is the server's.
+            recompress: None,
             // The last of it is `compact`'s, by what was asked for.
             dead_share_max: f64::MAX,
             snapshots: SnapshotPolicy {

@@ -503,6 +503,8 @@ fn packs_are_scrubbed_while_they_are_served() {
         let (log, page) = (daemon.log(), daemon.metrics());
         assert!(log.contains("a pack is damaged") && log.contains(&longest.hex), "{log}");
         assert!(page.contains("store_scrub_damaged_total{what=\"chunk\"} 1"), "{page}");
+        let counted = "verify_runs_total{store=\"default\",result=\"damaged\"} 1";
+        assert!(page.contains(counted), "{page}");
         let mut client = Client::connect(daemon.public);
         if mirror.is_empty() {
             assert_eq!(client.ask("GET", &path(longest), &[], b"").status, 404);

@@ -8,7 +8,7 @@ use std::cell::RefCell;
 use super::zstd::BLOCK_LEN_MAX;
 
 /// zstd compression level.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Level(i32);
 
 /// A frame that saves less than one part in this many is written in raw blocks.

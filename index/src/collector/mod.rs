@@ -17,10 +17,13 @@ use std::cell::Cell;
 use std::collections::BTreeMap;
 use std::num::NonZeroU64;
 use std::sync::{Arc, Mutex, TryLockError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use cairn_formats::DomainId;
-use cairn_store::{ChunkKey, ChunkPlace, CompactOptions, CompactReport, LogPosition, PackEngine, RateLimit};
+use cairn_formats::{DomainId, Level};
+use cairn_store::{
+    ChunkKey, ChunkPlace, CompactOptions, CompactReport, LogPosition, PackEngine, RateLimit, RecompressOptions,
+    RecompressReport,
+};
 
 use crate::bug::{Bug, is_planted};
 use crate::database::{Database, Engine};
@@ -35,6 +38,12 @@ use crate::{Error, Result, Tenant};
 
 pub use control::CollectControl;
 use marks::{Marks, NamedSet, chunk_at};
+
+/// A pack of which a sample shrinks by a smaller share is not compressed anew.
+const RECOMPRESS_GAIN_MIN: f64 = 0.02;
+
+/// Of packs that are compressed anew one part in so many is saved, about: what a snapshot that frees them for it is worth.
+const RECOMPRESS_GAIN_PART: u64 = 10;
 
 /// Whether everything that keeps chunks alive is known here.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -75,8 +84,19 @@ pub struct CollectOptions {
     pub snapshots: SnapshotPolicy,
     /// Keep a pack's worth of room for a full disk.
     pub reserve: bool,
+    /// Packs that have come to rest are compressed anew; `None`: they stay as they came.
+    pub recompress: Option<Recompress>,
     /// Only tell what would be condemned.
     pub dry_run: bool,
+}
+
+/// How packs are compressed anew.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Recompress {
+    /// zstd's level.
+    pub level: Level,
+    /// Bytes of frames a second that are compressed anew: what it takes of a processor is up to the level.
+    pub bytes_per_second: Option<NonZeroU64>,
 }
 
 impl Default for CollectOptions {
@@ -97,6 +117,7 @@ impl Default for CollectOptions {
             commits_kept_from: LogPosition::default(),
             snapshots: SnapshotPolicy::default(),
             reserve: true,
+            recompress: None,
             dry_run: false,
         }
     }
@@ -125,6 +146,10 @@ pub struct CollectReport {
     pub manifests: u64,
     /// See above.
     pub references: u64,
+    /// Plain bytes of what they name, repeats included.
+    pub logical_bytes: u64,
+    /// Plain bytes of the chunks that stay because they are named, each counted once.
+    pub unique_bytes: u64,
     /// Chunks that stay because they are named.
     pub named: Amount,
     /// Chunks that stay because they are pinned.
@@ -141,6 +166,8 @@ pub struct CollectReport {
     pub snapshot: Option<SnapshotReport>,
     /// What became of the packs.
     pub compacted: CompactReport,
+    /// What became of those that had come to rest.
+    pub recompressed: RecompressReport,
     /// Manifests replaced, dropped or left behind, whose pages are gone.
     pub manifests_swept: u64,
     /// The disk was full and the reserve was given up for it.
@@ -149,6 +176,25 @@ pub struct CollectReport {
     pub short_of_room: bool,
     /// It was stopped before its end.
     pub stopped: bool,
+    /// How long each of its steps took, pauses included.
+    pub took: CollectTimes,
+}
+
+/// How long the steps of a collection took.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct CollectTimes {
+    /// Reading what is named.
+    pub mark: Duration,
+    /// Choosing what goes.
+    pub condemn: Duration,
+    /// Reading what has been named since.
+    pub remark: Duration,
+    /// Deleting; the grace time is not in it.
+    pub sweep: Duration,
+    /// Writing a snapshot of the index, and what is left of packs anew.
+    pub compact: Duration,
+    /// Compressing packs anew.
+    pub recompress: Duration,
 }
 
 impl CollectReport {
@@ -220,6 +266,14 @@ impl<E: Engine + 'static> Collector<E> {
     }
 }
 
+/// Of manifests: how many, chunks and plain bytes in them with repeats.
+#[derive(Clone, Copy, Debug, Default)]
+struct Totals {
+    manifests: u64,
+    references: u64,
+    bytes: u64,
+}
+
 /// One collection, and what it knows.
 pub(crate) struct Run<'a, E> {
     collector: &'a Collector<E>,
@@ -255,15 +309,27 @@ impl<'a, E: Engine + 'static> Run<'a, E> {
             // What waits for room first: it may be what makes chunks needless.
             self.with_room(|| Ok(self.collector.packs.sync()?))?;
         }
-        self.mark()?;
-        self.condemn()?;
+        self.timed(Self::mark, |took| &mut took.mark)?;
+        self.timed(Self::condemn, |took| &mut took.condemn)?;
         if self.options.dry_run {
             return Ok(());
         }
-        self.remark()?;
+        self.timed(Self::remark, |took| &mut took.remark)?;
         self.control.rest(self.options.grace)?;
-        self.sweep()?;
-        self.compact()
+        self.timed(Self::sweep, |took| &mut took.sweep)?;
+        self.timed(Self::compact, |took| &mut took.compact)?;
+        self.timed(Self::recompress, |took| &mut took.recompress)
+    }
+
+    fn timed(
+        &mut self,
+        step: impl FnOnce(&mut Self) -> Result<()>,
+        took: impl FnOnce(&mut CollectTimes) -> &mut Duration,
+    ) -> Result<()> {
+        let begun = Instant::now();
+        let done = step(self);
+        *took(&mut self.report.took) = begun.elapsed();
+        done
     }
 
     /// Learns what is named, and pardons what an earlier collection, cut short, condemned of it.
@@ -279,8 +345,9 @@ impl<'a, E: Engine + 'static> Run<'a, E> {
         self.marked = kv.engine().version();
         let snapshot = kv.snapshot()?;
         let also = &self.options.also_named;
-        let (named, manifests, references) = self.named_by(snapshot.as_ref(), Version::default(), also)?;
-        (self.report.manifests, self.report.references) = (manifests, references);
+        let (named, totals) = self.named_by(snapshot.as_ref(), Version::default(), also)?;
+        (self.report.manifests, self.report.references) = (totals.manifests, totals.references);
+        self.report.logical_bytes = totals.bytes;
         self.named = named;
         if !self.options.dry_run {
             self.pardon_named(snapshot.as_ref(), &self.named)?;
@@ -288,20 +355,22 @@ impl<'a, E: Engine + 'static> Run<'a, E> {
         Ok(())
     }
 
-    /// What manifests name that were committed after a version; how many manifests, and how many chunks with repeats.
-    fn named_by(&self, view: &(impl View + ?Sized), since: Version, also: &[ChunkKey]) -> Result<(NamedSet, u64, u64)> {
-        let (mut manifests, mut references) = (0, 0);
+    /// What manifests name that were committed after a version.
+    fn named_by(&self, view: &(impl View + ?Sized), since: Version, also: &[ChunkKey]) -> Result<(NamedSet, Totals)> {
+        let mut totals = Totals::default();
         for_each_manifest(view, since, |_, _, manifest| {
-            manifests += 1;
-            references += manifest.chunks;
+            totals.manifests += 1;
+            totals.references += manifest.chunks;
+            totals.bytes += manifest.len;
             Ok::<_, Error>(())
         })?;
         for_each_root(view, since, |_, root| {
-            manifests += 1;
-            references += root.count();
+            totals.manifests += 1;
+            totals.references += root.count();
+            totals.bytes += root.len();
             self.control.step()
         })?;
-        let mut named = NamedSet::new(references + also.len() as u64, self.options.mark_memory);
+        let mut named = NamedSet::new(totals.references + also.len() as u64, self.options.mark_memory);
         also.iter().for_each(|key| named.insert(key));
         for_each_manifest(view, since, |tenant, _, manifest| {
             self.name_pages(view, tenant, &manifest, &mut named)
@@ -314,7 +383,7 @@ impl<'a, E: Engine + 'static> Run<'a, E> {
             }
             Root::Manifest(manifest) => self.name_pages(view, tenant, &manifest, &mut named),
         })?;
-        Ok((named, manifests, references))
+        Ok((named, totals))
     }
 
     fn name_pages(
@@ -367,6 +436,7 @@ impl<'a, E: Engine + 'static> Run<'a, E> {
                         let kept = if place.pinned && this.options.keep_pinned {
                             &mut report.pinned
                         } else if this.named.contains(&key) {
+                            report.unique_bytes += u64::from(place.plain_len);
                             &mut report.named
                         } else if at.at >= this.horizon || marks.is_touched(&key) {
                             &mut report.recent
@@ -397,8 +467,8 @@ impl<'a, E: Engine + 'static> Run<'a, E> {
             return Ok(());
         }
         let snapshot = self.collector.kv.snapshot()?;
-        let (named, manifests, _) = self.named_by(snapshot.as_ref(), self.marked, &[])?;
-        if manifests > 0 {
+        let (named, totals) = self.named_by(snapshot.as_ref(), self.marked, &[])?;
+        if totals.manifests > 0 {
             self.report.pardoned += self.pardon_named(snapshot.as_ref(), &named)?;
         }
         Ok(())
@@ -436,14 +506,16 @@ impl<'a, E: Engine + 'static> Run<'a, E> {
         Ok(())
     }
 
-    /// Writes a snapshot of the index if that makes enough of the packs needless.
-    fn seal(&mut self) -> Result<()> {
+    /// Writes a snapshot of the index if that makes enough of the packs needless. Returns whether there is a new one.
+    ///
+    /// - `also_held`: bytes that would be free besides.
+    fn seal(&mut self, also_held: u64) -> Result<bool> {
         let Collector { kv, packs, .. } = self.collector;
-        if !self.options.snapshots.is_due(packs)? {
-            return Ok(());
+        if !self.options.snapshots.is_due(packs, also_held)? {
+            return Ok(false);
         }
         let write = || write_snapshot(kv.engine().as_ref(), packs, &mut |bytes| self.pace(bytes));
-        self.report.snapshot = match write() {
+        let written = match write() {
             Err(error) if error.is_full() && self.release_reserve()? => write(),
             done => done,
         }
@@ -451,11 +523,12 @@ impl<'a, E: Engine + 'static> Run<'a, E> {
             self.report.short_of_room |= error.is_full();
             if error.is_full() { Ok(None) } else { Err(error) }
         })?;
-        Ok(())
+        self.report.snapshot = written.or(self.report.snapshot);
+        Ok(written.is_some())
     }
 
     fn compact(&mut self) -> Result<()> {
-        self.seal()?;
+        self.seal(0)?;
         let packs = &self.collector.packs;
         let Some(live_share_min) =
             packs.share_to_compact(self.options.dead_share_max, self.options.commits_kept_from)?
@@ -479,6 +552,48 @@ impl<'a, E: Engine + 'static> Run<'a, E> {
             done => done?,
         };
         self.report.compacted = compacted;
+        Ok(())
+    }
+
+    /// Compresses packs anew that are older than all leases.
+    fn recompress(&mut self) -> Result<()> {
+        let Some(Recompress {
+            level,
+            bytes_per_second,
+        }) = self.options.recompress
+        else {
+            return Ok(());
+        };
+        let packs = &self.collector.packs;
+        let options = RecompressOptions {
+            level,
+            gain_min: RECOMPRESS_GAIN_MIN,
+            below: self.horizon.pack,
+            commits_kept_from: self.options.commits_kept_from,
+        };
+        let limit = bytes_per_second.map(RateLimit::new);
+        for _ in 0..2 {
+            let pace = |bytes| {
+                let wait = limit.as_ref().map(|limit| limit.take(bytes as usize));
+                self.control.rest(wait.unwrap_or_default())
+            };
+            let done = match through(|ended| packs.recompress(&options, &mut |bytes| ended(pace(bytes)))) {
+                Err(error) if error.is_full() => {
+                    self.report.short_of_room = true;
+                    return Ok(());
+                }
+                done => done?,
+            };
+            let all = &mut self.report.recompressed;
+            all.packs_removed += done.packs_removed;
+            all.packs_left = done.packs_left;
+            all.bytes_before += done.bytes_before;
+            all.bytes_after += done.bytes_after;
+            all.bytes_held = done.bytes_held;
+            if done.bytes_held == 0 || !self.seal(done.bytes_held / RECOMPRESS_GAIN_PART)? {
+                break;
+            }
+        }
         Ok(())
     }
 

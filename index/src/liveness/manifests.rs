@@ -9,6 +9,7 @@
 //! more than [`MANIFEST_STARTS_EVERY`] chunks also have rows of starts, under the highest page numbers, downwards: the offset u64 of
 //! every so many-th chunk, so that a place in a long object is found without reading all before it.
 
+use bytes::Bytes;
 use cairn_formats::{ChunkId, DomainId};
 use cairn_store::{ChunkStore, ChunkStoreExt as _};
 
@@ -29,6 +30,9 @@ const STARTS_OF_ROW: usize = 8000;
 
 /// Chunks of a manifest whose pages go into one commit with the row that names it, at most: some 600 KiB.
 pub const COMMIT_CHUNKS_MAX: usize = 16 << 10;
+
+/// Bytes of keys of manifests that are removed in one commit, about.
+const SWEEP_LEN: usize = 256 << 10;
 
 /// Names a manifest's pages. Chosen at random by who writes it; never used twice.
 pub type ManifestId = [u8; 16];
@@ -509,26 +513,60 @@ pub fn sweep_manifests(kv: &(impl Kv + ?Sized), tenant: &Tenant, now: u64) -> Re
         Ok::<_, Error>(())
     })?;
     let mut swept = 0;
+    let (mut batch, mut in_batch) = (Batch::new(), Vec::new());
     for (id, version) in gone {
-        // Its writer, if there is one after all, can write no page and no head once the row is gone.
-        let pages = Key::of(tenant, Table::ManifestPages).fixed(&id);
-        let mut keys = Vec::new();
-        kv.for_each(pages.range(), |key, _| {
-            keys.push(key);
-            Ok::<_, Error>(())
-        })?;
+        let pages = page_keys(kv, tenant, &id)?;
+        let len: usize = pages.iter().map(Bytes::len).sum();
+        if !in_batch.is_empty() && batch.byte_len() + len > SWEEP_LEN {
+            swept += commit_sweep(kv, tenant, std::mem::take(&mut batch), &in_batch)?;
+            in_batch.clear();
+        }
+        forget(&mut batch, tenant, &id, version, &pages);
+        in_batch.push((id, version));
+    }
+    Ok(swept + commit_sweep(kv, tenant, batch, &in_batch)?)
+}
+
+/// Commits what was gathered; if somebody has come in between, one manifest at a time.
+fn commit_sweep(
+    kv: &(impl Kv + ?Sized),
+    tenant: &Tenant,
+    batch: Batch,
+    gone: &[(ManifestId, Version)],
+) -> Result<usize> {
+    if gone.is_empty() {
+        return Ok(0);
+    }
+    if let Commit::Done(_) = kv.commit(batch)? {
+        return Ok(gone.len());
+    }
+    let mut swept = 0;
+    for (id, version) in gone {
         let mut batch = Batch::new();
-        batch
-            .check(pending_key(tenant, &id), Check::Version(version))
-            .delete(pending_key(tenant, &id));
-        for key in keys {
-            batch.delete(key);
-        }
-        if let Commit::Done(_) = kv.commit(batch)? {
-            swept += 1;
-        }
+        forget(&mut batch, tenant, id, *version, &page_keys(kv, tenant, id)?);
+        swept += usize::from(matches!(kv.commit(batch)?, Commit::Done(_)));
     }
     Ok(swept)
+}
+
+/// Has a batch remove a manifest's pages, with the row that says that it is pending.
+///
+/// Its writer, if there is one after all, can write no page and no head once the row is gone.
+fn forget(batch: &mut Batch, tenant: &Tenant, id: &ManifestId, version: Version, pages: &[Bytes]) {
+    let pending = pending_key(tenant, id);
+    batch.check(&pending, Check::Version(version)).delete(pending);
+    for page in pages {
+        batch.delete(page.clone());
+    }
+}
+
+fn page_keys(view: &(impl View + ?Sized), tenant: &Tenant, id: &ManifestId) -> Result<Vec<Bytes>> {
+    let mut keys = Vec::new();
+    view.for_each(Key::of(tenant, Table::ManifestPages).fixed(id).range(), |key, _| {
+        keys.push(key);
+        Ok::<_, Error>(())
+    })?;
+    Ok(keys)
 }
 
 fn encode(manifest: &Manifest) -> Vec<u8> {

@@ -66,6 +66,14 @@ impl Root {
             Self::Manifest(manifest) => manifest.chunks,
         }
     }
+
+    /// Plain bytes of them.
+    pub(crate) fn len(&self) -> u64 {
+        match self {
+            Self::Chunks(_, chunks) => chunks.iter().map(|chunk| u64::from(chunk.len)).sum(),
+            Self::Manifest(manifest) => manifest.len,
+        }
+    }
 }
 
 /// Whether any row names what only this release keeps alive.

@@ -84,6 +84,16 @@ impl Daemon {
         kill_process(Pid::from_child(&self.child), signal).unwrap();
     }
 
+    /// Seconds of the processors that it has used so far.
+    pub(crate) fn cpu_seconds(&self) -> f64 {
+        let stat = std::fs::read_to_string(format!("/proc/{}/stat", self.child.id())).unwrap();
+        // Behind the program's name, which may hold anything, fields 3 and on of proc(5): 14 and 15 are what we want.
+        let fields: Vec<&str> = stat.rsplit(')').next().unwrap().split_whitespace().collect();
+        let ticks: f64 = fields[11..13].iter().map(|ticks| ticks.parse::<f64>().unwrap()).sum();
+        // Linux counts them in hundredths of a second, whatever it counts in itself.
+        ticks / 100.0
+    }
+
     pub(crate) fn log(&self) -> String {
         std::fs::read_to_string(self.path().join("log")).unwrap()
     }
@@ -131,6 +141,8 @@ impl Drop for Daemon {
         // Already gone, if the test stopped it.
         if let Ok(None) = self.child.try_wait() {
             self.signal(Signal::TERM);
+            // One that a test has stopped hears nothing.
+            self.signal(Signal::CONT);
             let begun = Instant::now();
             while begun.elapsed() < HANG {
                 if !matches!(self.child.try_wait(), Ok(None)) {

@@ -1,10 +1,10 @@
 //! Getting space back: what is left of a pack is written anew, then the pack goes.
 //!
-//! Order: records written anew and durable, places published, the locations made to outlive a crash, the pack unlinked, its name
-//! durably gone. A crash between any two leaves a chunk twice, of which the later counts. So the removal of a chunk is written
+//! Order: records written anew and durable, places published, the locations made to outlive a crash (once for some packs, since it
+//! costs more than all else), the packs unlinked, each name durably gone before the next. A crash between any two leaves a chunk twice, of which the later counts. So the removal of a chunk is written
 //! anew with the rest of its pack for as long as any pack holds an older copy, which would come back without it.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::io;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, PoisonError};
@@ -17,6 +17,9 @@ use super::log::pack_name;
 use super::queue::{Item, key_of};
 use super::{ChunkKey, ChunkPlace, LogPosition, Pack, PackEngine, REMOVALS_MAX};
 use crate::{Error, Result};
+
+/// Packs that are written anew before any of them goes, at most.
+const UNLINKED_TOGETHER: usize = 64;
 
 /// Which packs are written anew.
 #[derive(Clone, Copy, Debug)]
@@ -67,26 +70,60 @@ impl PackEngine {
     ) -> Result<CompactReport> {
         self.writable()?;
         self.settle_all()?;
-        let mut report = CompactReport::default();
         let (victims, removed) = self.victims(options)?;
-        let copies = self.copies(&removed)?;
-        for pack in victims {
-            let len = self.pack_len(&pack)?;
-            let Some(footer) = self.footer(&pack)? else {
-                continue;
-            };
-            pace(0)?;
-            if is_planted(Bug::UnlinkFirst) {
-                self.unlink(&pack)?;
-            }
-            report.bytes_moved += self.move_out(&pack, &footer, &copies, pace, &mut Item::moved)?;
-            if !is_planted(Bug::UnlinkFirst) {
-                self.unlink(&pack)?;
-            }
-            report.packs_removed += 1;
-            report.bytes_removed += len;
+        let mut emptied = Emptied {
+            copies: self.copies(&removed)?,
+            packs: Vec::new(),
+            moved: 0,
+            report: CompactReport::default(),
+        };
+        let outcome = victims.iter().try_for_each(|pack| self.empty(pack, pace, &mut emptied));
+        // Whatever ended the work, what is written anew already may go.
+        outcome.and(self.unlink_emptied(&mut emptied))?;
+        Ok(emptied.report)
+    }
+
+    /// Writes a pack anew; it goes with others, which costs the locations one write for all.
+    fn empty(&self, pack: &Arc<Pack>, pace: &mut dyn FnMut(u64) -> Result<()>, emptied: &mut Emptied) -> Result<()> {
+        let Some(footer) = self.footer(pack)? else {
+            return Ok(());
+        };
+        pace(0)?;
+        if is_planted(Bug::UnlinkFirst) {
+            self.unlink(pack)?;
         }
-        Ok(report)
+        let moved = loop {
+            match self.move_out(pack, &footer, &emptied.copies, pace, &mut Item::moved) {
+                // There is room in those that wait to go.
+                Err(error) if error.is_full() && !emptied.packs.is_empty() => self.unlink_emptied(emptied)?,
+                moved => break moved?,
+            }
+        };
+        emptied.moved += moved;
+        emptied.report.bytes_moved += moved;
+        emptied.copies.leaving.insert(pack.number);
+        emptied.packs.push(Arc::clone(pack));
+        if emptied.packs.len() >= UNLINKED_TOGETHER || emptied.moved >= self.options.pack_len / 4 {
+            self.unlink_emptied(emptied)?;
+        }
+        Ok(())
+    }
+
+    fn unlink_emptied(&self, emptied: &mut Emptied) -> Result<()> {
+        emptied.moved = 0;
+        if !emptied.packs.is_empty() {
+            self.locations.persist()?;
+        }
+        // In this order: a pack may rely on those before it being gone.
+        for pack in std::mem::take(&mut emptied.packs) {
+            let len = self.pack_len(&pack)?;
+            if self.pack(pack.number).is_some() {
+                self.unlink_name(&pack)?;
+            }
+            emptied.report.packs_removed += 1;
+            emptied.report.bytes_removed += len;
+        }
+        Ok(())
     }
 
     /// The packs to be written anew, and all removals that are in them.
@@ -254,7 +291,9 @@ impl PackEngine {
         })?;
         let mut removals = self.removals_in(pack, footer)?.unwrap_or_default();
         removals.retain(|removal| {
-            let is_there = |&number: &u32| number != pack.number && self.pack(number).is_some();
+            let is_there = |&number: &u32| {
+                number != pack.number && !copies.leaving.contains(&number) && self.pack(number).is_some()
+            };
             let before = |&&(number, offset): &&(u32, u64)| (number, offset) <= (removal.pack, removal.offset);
             let known = copies.places.get(&key_of(removal)).into_iter().flatten();
             let mut holders = known.filter(before).map(|(number, _)| number);
@@ -284,6 +323,11 @@ impl PackEngine {
     /// Takes a pack away for good: until its name is durably gone it counts as there, since a crash may bring it back.
     pub(super) fn unlink(&self, pack: &Arc<Pack>) -> Result<()> {
         self.locations.persist()?;
+        self.unlink_name(pack)
+    }
+
+    /// [`PackEngine::unlink`], once the locations will outlive a crash.
+    fn unlink_name(&self, pack: &Arc<Pack>) -> Result<()> {
         match self.host.remove(&pack_name(pack.number, pack.uuid)) {
             // Gone already, by a call that could not sync it.
             Err(error) if error.kind() != io::ErrorKind::NotFound => {
@@ -311,4 +355,15 @@ pub(super) struct Copies {
     places: HashMap<ChunkKey, Vec<(u32, u64)>>,
     /// Packs without a footer, which may hold anything.
     unknown: Vec<u32>,
+    /// Packs that are written anew and will be gone, durably, before the next one goes.
+    leaving: BTreeSet<u32>,
+}
+
+/// Packs that are written anew and wait to go, and what has been done so far.
+struct Emptied {
+    copies: Copies,
+    packs: Vec<Arc<Pack>>,
+    /// Bytes of chunks written anew for them.
+    moved: u64,
+    report: CompactReport,
 }

@@ -33,7 +33,7 @@ mod snapshot;
 mod tests;
 mod usage;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::io;
 use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -42,7 +42,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use cairn_formats::{
-    ChunkError, ChunkForm, ChunkId, DigestAlgorithm, DomainId, EncodedChunk, PackUuid, Removal, StorableChunk,
+    ChunkError, ChunkForm, ChunkId, DigestAlgorithm, DomainId, EncodedChunk, Level, PackUuid, Removal, StorableChunk,
 };
 
 use crate::{ChunkStat, ChunkStore, Error, Prune, Result, StoreName, SyncPolicy};
@@ -118,6 +118,8 @@ pub struct PackEngine {
     /// Packs that are not compacted because damage was found in them.
     kept: Mutex<BTreeSet<PackUuid>>,
     snapshots: Mutex<snapshot::Snapshots>,
+    /// Packs, by number, that hardly shrink at this level.
+    tried: Mutex<HashMap<u32, Level>>,
 }
 
 /// The packs that are there, by number.

@@ -1,11 +1,12 @@
 //! Smaller frames for packs that have come to rest: their chunks are written anew at a higher level, under the same ids.
 //!
 //! What comes in is compressed quickly or kept as its client framed it; this takes the time later. A pack is tried first: if a
-//! sample of its chunks hardly shrinks (media, or done before) it is left, so that running this again costs little. A frame is
+//! sample of its chunks hardly shrinks (media, or done before) it is left, and not tried again while the store is open. A frame is
 //! only replaced by a shorter one that decodes to the chunk of its name; the rest moves as it is. Order and safety are those of
 //! `compact.rs`. Not here: when to run.
 
-use std::sync::Arc;
+use std::collections::HashMap;
+use std::sync::{Arc, MutexGuard, PoisonError};
 
 use bytes::Bytes;
 use cairn_formats::{ChunkForm, EncodedChunk, Level, PackFooter, RecordKind, compress_frame, decompress_frame};
@@ -24,8 +25,8 @@ pub struct RecompressOptions {
     pub level: Level,
     /// A pack is left unless a sample of it shrinks by this share, 0 to 1.
     pub gain_min: f64,
-    /// The newest sealed packs, so many, are left: they may not have come to rest.
-    pub newest_left: usize,
+    /// Packs of this number and later ones are left: they may not have come to rest.
+    pub below: u32,
     /// As [`super::CompactOptions::commits_kept_from`].
     pub commits_kept_from: LogPosition,
 }
@@ -41,6 +42,8 @@ pub struct RecompressReport {
     pub bytes_before: u64,
     /// And after.
     pub bytes_after: u64,
+    /// Bytes of packs that stay as they are only since batches of the index in them are needed.
+    pub bytes_held: u64,
 }
 
 impl PackEngine {
@@ -56,19 +59,29 @@ impl PackEngine {
         self.writable()?;
         self.settle_all()?;
         let mut report = RecompressReport::default();
-        let open_number = self.open_number();
+        let below = options.below.min(self.open_number());
         let mut numbers = self.pack_numbers();
-        numbers.retain(|&number| number < open_number);
-        numbers.truncate(numbers.len().saturating_sub(options.newest_left));
+        numbers.retain(|&number| number < below);
+        self.tried().retain(|number, _| numbers.contains(number));
         for number in numbers {
             let Some(pack) = self.pack(number) else {
                 continue;
             };
+            if self.tried().get(&number).is_some_and(|level| *level >= options.level) {
+                report.packs_left += 1;
+                continue;
+            }
+            let commits_kept_from = options.commits_kept_from.max(self.snapshots().rest());
+            if self.snapshots().has_commits_from(number, commits_kept_from) {
+                report.bytes_held += self.pack_len(&pack)?;
+                continue;
+            }
             let Some((footer, removals)) = self.movable(&pack, options.commits_kept_from)? else {
                 continue;
             };
             pace(0)?;
             if !self.would_shrink(&pack, &footer, options, pace)? {
+                self.tried().insert(number, options.level);
                 report.packs_left += 1;
                 continue;
             }
@@ -86,6 +99,10 @@ impl PackEngine {
             report.bytes_after += bytes.1;
         }
         Ok(report)
+    }
+
+    fn tried(&self) -> MutexGuard<'_, HashMap<u32, Level>> {
+        self.tried.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn would_shrink(

@@ -135,6 +135,7 @@ impl PackEngine {
             writer: Mutex::new(Writer::default()),
             kept: Mutex::default(),
             snapshots: Mutex::default(),
+            tried: Mutex::default(),
         };
         let heads = PackHeads::new(engine.name.clone(), Arc::clone(&engine.packs));
         engine.locations.attach(heads);

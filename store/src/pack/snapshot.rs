@@ -266,7 +266,7 @@ impl PackEngine {
     ///
     /// - `live_share_min`: packs of whose bytes less than this share is named count as held, if only their commits keep them.
     pub fn snapshot_stat(&self, live_share_min: f64) -> Result<SnapshotStat> {
-        let live = self.live_bytes()?;
+        let usage = self.usage()?;
         let snapshots = self.snapshots();
         let rest = snapshots.rest();
         let needed = snapshots.needed_bytes();
@@ -284,8 +284,8 @@ impl PackEngine {
         drop(snapshots);
         for pack in held.into_iter().filter_map(|number| self.pack(number)) {
             let len = self.pack_len(&pack)?;
-            let of = |map: &HashMap<u32, u64>| map.get(&pack.number).copied().unwrap_or(0);
-            let used = of(&live) + of(&needed);
+            let usage = usage.get(&pack.number).copied().unwrap_or_default();
+            let used = usage.needed() + needed.get(&pack.number).copied().unwrap_or(0);
             if (used as f64) < live_share_min * len as f64 {
                 stat.held_bytes += len.saturating_sub(used);
             }

@@ -13,20 +13,24 @@ const RECORD_COST: u64 = RECORD_PREFIX_LEN_MAX as u64 + 96;
 /// Dead bytes for which a pack is not written anew, as a share of it.
 const NOT_WORTH_IT: f64 = 0.01;
 
+/// What of a pack is named.
 #[derive(Clone, Copy, Default)]
-struct Usage {
-    /// Bytes of frames that are named, and how many.
+pub(super) struct Usage {
+    /// Bytes of frames, and how many.
     live: u64,
     chunks: u64,
 }
 
+impl Usage {
+    /// Bytes of the pack that these frames take.
+    pub(super) fn needed(&self) -> u64 {
+        self.live + self.chunks * RECORD_COST + PACK_HEADER_LEN as u64
+    }
+}
+
 impl PackEngine {
-    /// The share of living frames below which packs have to be written anew so that the dead bytes of all are at most a share
-    /// of the living; `None` if they are. A pack still open that is due is sealed for it.
-    ///
-    /// - `commits_kept_from`: as [`super::CompactOptions::commits_kept_from`]; packs that it keeps are passed by.
-    pub fn share_to_compact(&self, dead_share_max: f64, commits_kept_from: LogPosition) -> Result<Option<f64>> {
-        self.settle_all()?;
+    /// What the locations name, per pack.
+    pub(super) fn usage(&self) -> Result<BTreeMap<u32, Usage>> {
         let mut usage: BTreeMap<u32, Usage> = BTreeMap::new();
         self.locations.for_each(&mut |_, place| {
             let usage = usage.entry(place.pack).or_default();
@@ -34,6 +38,16 @@ impl PackEngine {
             usage.chunks += 1;
             Ok(())
         })?;
+        Ok(usage)
+    }
+
+    /// The share of living frames below which packs have to be written anew so that the dead bytes of all are at most a share
+    /// of the living; `None` if they are. A pack still open that is due is sealed for it.
+    ///
+    /// - `commits_kept_from`: as [`super::CompactOptions::commits_kept_from`]; packs that it keeps are passed by.
+    pub fn share_to_compact(&self, dead_share_max: f64, commits_kept_from: LogPosition) -> Result<Option<f64>> {
+        self.settle_all()?;
+        let usage = self.usage()?;
         let (pieces, rest) = {
             let snapshots = self.snapshots();
             (snapshots.needed_bytes(), snapshots.rest())
@@ -54,8 +68,7 @@ impl PackEngine {
                 continue;
             }
             usage.live += pieces.get(&number).copied().unwrap_or(0);
-            let needed = usage.live + usage.chunks * RECORD_COST + PACK_HEADER_LEN as u64;
-            let dead = len.saturating_sub(needed);
+            let dead = len.saturating_sub(usage.needed());
             dead_in_all += dead;
             live_in_all += usage.live;
             packs.push((usage.live as f64 / len.max(1) as f64, number, dead, len));

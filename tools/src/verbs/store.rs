@@ -451,7 +451,7 @@ fn recompress(store: &PackStore, level: i32, rate: u64) -> Outcome<RecompressRep
     let options = RecompressOptions {
         level: Level::new(level),
         gain_min: GAIN_MIN,
-        newest_left: 0,
+        below: u32::MAX,
         commits_kept_from: LogPosition::default(),
     };
     let limit = NonZeroU64::new(rate).map(RateLimit::new);
