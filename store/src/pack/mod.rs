@@ -114,6 +114,8 @@ pub struct PackEngine {
     generation: AtomicU64,
     queue: Mutex<Queue>,
     settled: Condvar,
+    /// Told when as many wait as are expected.
+    gathered: Condvar,
     writer: Mutex<Writer>,
     /// Packs that are not compacted because damage was found in them.
     kept: Mutex<BTreeSet<PackUuid>>,

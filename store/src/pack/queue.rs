@@ -4,6 +4,7 @@
 //! here: files, locks.
 
 use std::collections::HashMap;
+use std::time::Duration;
 
 use bytes::Bytes;
 use cairn_formats::{
@@ -176,8 +177,14 @@ pub(super) struct Queue {
     pub(super) enqueued: u64,
     /// The ticket of the last record that was published.
     pub(super) done: u64,
-    /// Somebody is writing.
+    /// Somebody is writing, or about to.
     pub(super) writing: bool,
+    /// Tickets that are waited for, one for each who waits, the writer among them.
+    pub(super) waiting: Vec<u64>,
+    /// How many waited when the last write ended.
+    pub(super) expected: usize,
+    /// How long the last write took.
+    pub(super) write_took: Duration,
     /// Chunks that wait or are being written, and whether they will be pinned.
     pub(super) pending: HashMap<ChunkKey, (u64, bool)>,
     /// Chunks whose removal waits or is being written: whoever puts one now must not be told that it is there.

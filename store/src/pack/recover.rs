@@ -132,6 +132,7 @@ impl PackEngine {
             generation: AtomicU64::new(0),
             queue: Mutex::new(Queue::default()),
             settled: Condvar::new(),
+            gathered: Condvar::new(),
             writer: Mutex::new(Writer::default()),
             kept: Mutex::default(),
             snapshots: Mutex::default(),
