@@ -29,7 +29,7 @@ use crate::bug::{Bug, is_planted};
 use crate::database::{Database, Engine};
 use crate::kv::{Kv as _, Version, View};
 use crate::liveness::{
-    ChunkAt, MARKS_MAX, Manifest, ManifestChunk, any_condemned, condemn, for_each_condemned, for_each_manifest, leases,
+    ChunkAt, Manifest, ManifestChunk, any_condemned, condemn, for_each_condemned, for_each_manifest, leases,
     manifest_page, pardon, sweep_all_manifests, swept,
 };
 use crate::names::{Root, for_each_root, sweep_names};
@@ -38,6 +38,9 @@ use crate::{Error, Result, Tenant};
 
 pub use control::CollectControl;
 use marks::{Marks, NamedSet, chunk_at};
+
+/// Chunks condemned, pardoned or removed in one commit, for which writers wait; fewer than [`crate::MARKS_MAX`].
+const STEP_CHUNKS: usize = 8192;
 
 /// A pack of which a sample shrinks by a smaller share is not compressed anew.
 const RECOMPRESS_GAIN_MIN: f64 = 0.02;
@@ -625,7 +628,7 @@ fn name_all(named: &mut NamedSet, domain: DomainId, chunks: &[ManifestChunk]) {
     }
 }
 
-/// Gathers chunks, and hands them on [`MARKS_MAX`] at a time.
+/// Gathers chunks, and hands them on [`STEP_CHUNKS`] at a time.
 fn in_batches(
     walk: impl FnOnce(&mut dyn FnMut(ChunkAt) -> Result<()>) -> Result<()>,
     mut each: impl FnMut(&[ChunkAt]) -> Result<()>,
@@ -633,7 +636,7 @@ fn in_batches(
     let mut batch = Vec::new();
     walk(&mut |chunk| {
         batch.push(chunk);
-        if batch.len() == MARKS_MAX {
+        if batch.len() == STEP_CHUNKS {
             each(&batch)?;
             batch.clear();
         }
