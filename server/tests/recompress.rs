@@ -98,9 +98,11 @@ fn collections(daemon: &Daemon) -> usize {
 /// on after the start; and what it did it does not do again.
 #[test]
 fn packs_at_rest_become_smaller_once_while_they_are_served() {
-    let daemon = Daemon::start(&settings(0, 0));
+    // Nothing is collected while the chunks wait for their index.
+    let daemon = Daemon::start(&settings(0, 0).replace("interval_seconds = 1", "interval_seconds = 0"));
     let mut client = Client::connect(daemon.public);
     let filled = Filled::put(&mut client);
+    daemon.configure(&settings(0, 0));
     let before = pack_bytes(&daemon);
     assert!(before > 3 << 20, "{before} bytes are too few packs");
     // The leases on it end.
