@@ -258,6 +258,30 @@ fn objects_of_all_sizes_read_back() {
     assert_eq!(world.objects.uploads(), 0);
 }
 
+/// Goal: an object of more chunks than a commit names, whose list has pages and starts of its own, reads back; so does its copy.
+#[test]
+fn objects_of_very_many_chunks_read_back() {
+    let world = World::new();
+    let sizes = ChunkSizes::new(48, 96, 400).unwrap();
+    let bucket = world.bucket("bucket", |settings| settings.chunk_sizes = sizes);
+    let bytes = noise(1, 3_000_000);
+    let version = world.put(&bucket, "long", &bytes);
+    let record = version.object().unwrap();
+    let chunks = world.objects.chunks(bucket.tenant(), &record.content).unwrap();
+    assert!(chunks.len() > crate::COMMIT_CHUNKS_MAX, "{} chunks", chunks.len());
+    for from in [0, 1, 77_777, 1_500_000, 2_999_999] {
+        let found = world.read(&bucket, &version, from..from + 100_000);
+        assert!(found == bytes[from as usize..bytes.len().min(from as usize + 100_000)]);
+    }
+    let copy = world.objects.copy(&bucket, &version, &bucket).unwrap();
+    let describe = |_: &mut crate::names::NewVersion| {};
+    copy.put(&key("copy"), &owner(), describe, &Condition::Always, &Cause::default())
+        .unwrap();
+    assert!(world.get(&bucket, "copy") == bytes);
+    let index = world.objects.index_file(bucket.tenant(), record, None).unwrap();
+    assert!(index == index_of(&bytes, sizes));
+}
+
 /// Goal: equal content costs rows only, in the same object, another and a copy; what nobody names any more goes.
 #[test]
 fn equal_content_is_stored_once_and_goes_when_nobody_names_it() {
@@ -340,7 +364,9 @@ fn an_index_becomes_the_object_and_missing_chunks_are_named() {
 fn parts_in_any_order_make_the_object() {
     let world = World::new();
     let bucket = world.bucket("bucket", |_| {});
-    for seed in 0..40 {
+    // All of them take minutes.
+    let cases = std::env::var("CASES").map_or(40, |cases| cases.parse().expect("a number of cases"));
+    for seed in 0..cases {
         let mut random = fastrand::Rng::with_seed(seed);
         let count = random.u64(1..8);
         let parts: Vec<Vec<u8>> = (1..=count)

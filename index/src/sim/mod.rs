@@ -2,6 +2,7 @@
 //! that a seed gives, and every promise held up against it (`store/DURABILITY.md`). How runs are asked for:
 //! `cairn_store::sim::runs`.
 
+mod objects;
 mod rows;
 mod workload;
 
@@ -33,4 +34,17 @@ fn planted_bugs_are_found() {
 #[test]
 fn a_seed_always_does_the_same() {
     runs::a_seed_always_does_the_same::<World>();
+}
+
+/// Goal: objects that were acknowledged read back, whatever disk, collector and other uploads do; nothing of what was not is seen or
+/// left.
+#[test]
+fn no_seed_loses_an_object() {
+    runs::no_seed_breaks_a_promise::<objects::World>();
+}
+
+/// Goal: as above, of objects.
+#[test]
+fn a_seed_of_objects_always_does_the_same() {
+    runs::a_seed_always_does_the_same::<objects::World>();
 }

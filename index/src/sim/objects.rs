@@ -1,0 +1,689 @@
+//! The object path over the simulated disk: objects are put, copied, sent in parts and deleted while the store is collected, closed,
+//! killed and loses power at any operation; a plain map says what may be there.
+//!
+//! What was acknowledged reads back, whole and by its chunks as the chunker over the whole cuts it; what was not is there whole or
+//! not at all; parts stay while their upload goes on; in the end nothing is left that no name names. The calls follow each other
+//! on one thread; a body may wait, stored and not yet named, while others collect. Not here: damage of what was durable, full disks
+//! (`workload.rs`).
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
+
+use bytes::Bytes;
+use cairn_formats::{ChunkSizes, Chunker, DigestAlgorithm};
+use cairn_store::sim::runs::Simulated;
+use cairn_store::sim::{Counts, Disk, Faults};
+use cairn_store::{PackEngine, PackOptions, RangeOptions, StoreName, SyncPolicy};
+
+use super::rows::SimRows;
+use crate::collector::{CollectControl, CollectOptions, Collector, Roots};
+use crate::names::{
+    Bucket, BucketName, Cause, Condition, Current, FixedSurroundings, List, Listed, Names, NewBucket, ObjectKey, Owner,
+    PartNumber, Upload, UploadRecord,
+};
+use crate::{
+    Body, Compression, Database, DigestsWanted, Error, ListedPart, ObjectOptions, Objects, SnapshotPolicy, Tenant,
+};
+
+type Outcome<T = ()> = Result<T, String>;
+
+const KEYS: usize = 5;
+const BODIES: usize = 3;
+const UPLOADS: usize = 2;
+const PACK_LEN: u64 = 32 << 10;
+/// When all happens, and when all leases have run out, in seconds since 1970 UTC.
+const NOW: u64 = 1000;
+const LATER: u64 = 1_000_000;
+/// Longer than a run takes: no chunk that an upload was told of is condemned while the process lives.
+const LEASE_WINDOW: Duration = Duration::from_secs(3600);
+
+macro_rules! ensure {
+    ($condition:expr, $($why:tt)*) => {
+        if !$condition {
+            return Err(format!($($why)*));
+        }
+    };
+}
+
+macro_rules! say {
+    ($world:expr, $($what:tt)*) => {
+        if $world.talk {
+            eprintln!("{:4} {:6} {}", $world.step, $world.disk.counts().operations, format!($($what)*));
+        }
+    };
+}
+
+/// The store while it is open.
+#[derive(Clone, Debug)]
+struct Live {
+    objects: Arc<Objects>,
+    collector: Arc<Collector<SimRows>>,
+    bucket: Bucket,
+}
+
+/// A body that waits to be named.
+struct Waiting {
+    key: usize,
+    bytes: Bytes,
+    body: Body,
+}
+
+/// An upload as its sender knows it: parts that were acknowledged, and those of which nobody knows.
+struct Sending {
+    key: usize,
+    upload: Upload,
+    parts: BTreeMap<u64, Option<Bytes>>,
+}
+
+/// What a key may have.
+type May = Vec<Option<Bytes>>;
+
+pub(super) struct World {
+    random: fastrand::Rng,
+    sync: SyncPolicy,
+    steps: u32,
+    disk: Disk,
+    rows: Arc<SimRows>,
+    live: Option<Live>,
+    keys: Vec<May>,
+    bodies: Vec<Waiting>,
+    uploads: Vec<Sending>,
+    step: u64,
+    is_broken: bool,
+    talk: bool,
+    reopened: u64,
+    collected: u64,
+    completed: u64,
+}
+
+fn sizes() -> ChunkSizes {
+    ChunkSizes::new(64, 256, 1024).expect("they fit together")
+}
+
+/// Bytes of all runs, whose pieces are contents: equal pieces come again and again.
+fn stream() -> &'static Bytes {
+    static ALL: OnceLock<Bytes> = OnceLock::new();
+    ALL.get_or_init(|| {
+        let mut bytes = vec![0; 24 << 10];
+        fastrand::Rng::with_seed(5).fill(&mut bytes);
+        bytes[4000..9000].fill(0);
+        bytes.into()
+    })
+}
+
+fn key(n: usize) -> ObjectKey {
+    ObjectKey::new(format!("folder/{n}")).expect("a short key")
+}
+
+fn owner() -> Owner {
+    Owner::new("me").expect("a short name")
+}
+
+impl Simulated for World {
+    const COUNTED: &'static [&'static str] = &["openings", "collections", "completed uploads"];
+
+    fn new(seed: u64, talk: bool) -> Self {
+        let mut random = fastrand::Rng::with_seed(seed);
+        let (faults, _) = Faults::drawn(&mut random, 3, [50, 100, 200, 400], 2);
+        let faults = Faults {
+            misdirected: 0,
+            ..faults
+        };
+        Self {
+            disk: Disk::new(random.fork(), faults),
+            sync: [SyncPolicy::Sync, SyncPolicy::Batch, SyncPolicy::None][(seed % 3) as usize],
+            steps: random.u32(20..90),
+            random,
+            rows: Arc::default(),
+            live: None,
+            keys: vec![vec![None]; KEYS],
+            bodies: Vec::new(),
+            uploads: Vec::new(),
+            step: 0,
+            is_broken: false,
+            talk,
+            reopened: 0,
+            collected: 0,
+            completed: 0,
+        }
+    }
+
+    fn disk(&self) -> Counts {
+        self.disk.counts()
+    }
+
+    fn counts(&self) -> Vec<u64> {
+        vec![self.reopened, self.collected, self.completed]
+    }
+
+    fn run(&mut self) -> Outcome {
+        self.open()?;
+        for _ in 0..self.steps {
+            self.step += 1;
+            self.one_step()?;
+            if self.disk.is_off() {
+                say!(self, "the power went");
+                self.lose_power();
+                self.open()?;
+            } else if self.is_broken && self.random.bool() {
+                self.close()?;
+            }
+        }
+        self.finish()
+    }
+}
+
+impl World {
+    fn live(&self) -> Live {
+        self.live.clone().expect("the store is open between openings")
+    }
+
+    fn one_step(&mut self) -> Outcome {
+        match self.random.u32(..100) {
+            0..25 => self.store(),
+            25..42 => self.name(),
+            42..47 => self.delete(),
+            47..52 => self.copy(),
+            52..72 => self.send_part(),
+            72..77 => self.complete(),
+            77..79 => self.abort(),
+            79..86 => self.collect(),
+            86..90 => self.look(false),
+            90..92 => self.close(),
+            92..94 => self.kill(),
+            _ => {
+                self.disk.cut_soon(&mut self.random, 120);
+                Ok(())
+            }
+        }
+    }
+
+    fn failed(&mut self, what: &str, error: &Error) {
+        let words = format!("{error:?}");
+        say!(self, "{what}: {words}");
+        self.is_broken |=
+            words.contains("Broken") || words.contains("open the store again") || words.contains("the log");
+    }
+
+    /// Bytes of some content: inlined, one chunk, some chunks, more than a row names.
+    fn content(&mut self, least: usize) -> Bytes {
+        let most = [40, 300, 3000, 20_000][self.random.usize(..4)];
+        let len = self.random.usize(least..=most.max(least + 1));
+        let from = self.random.usize(..=(stream().len() - len) / 256) * 256;
+        stream().slice(from..from + len)
+    }
+
+    fn write(&mut self, live: &Live, bytes: &[u8], of_part: bool) -> crate::Result<Body> {
+        let wanted = DigestsWanted {
+            md5: true,
+            checksums: Vec::new(),
+        };
+        let mut writer = match of_part {
+            true => live.objects.part_writer(&live.bucket, &wanted)?,
+            false => live.objects.writer(&live.bucket, &wanted)?,
+        };
+        let piece = self.random.usize(1..5000);
+        for piece in bytes.chunks(piece) {
+            writer.push(piece)?;
+            if self.random.u32(..60) == 0 {
+                return Err(Error::Stopped);
+            }
+        }
+        writer.finish()
+    }
+
+    fn store(&mut self) -> Outcome {
+        let (live, key, bytes) = (self.live(), self.random.usize(..KEYS), self.content(0));
+        match self.write(&live, &bytes, false) {
+            Ok(body) => {
+                say!(self, "stored {} bytes for {key}", bytes.len());
+                if self.bodies.len() == BODIES {
+                    self.bodies.remove(0);
+                }
+                self.bodies.push(Waiting { key, bytes, body });
+                if self.random.bool() { self.name() } else { Ok(()) }
+            }
+            Err(error) => {
+                self.failed("storing failed", &error);
+                Ok(())
+            }
+        }
+    }
+
+    /// A body that waits is named, and what it replaces may still be there if that fails.
+    fn name(&mut self) -> Outcome {
+        let Some(Waiting { key: n, bytes, body }) = self.bodies.pop() else {
+            return Ok(());
+        };
+        let named = body.put(&key(n), &owner(), |_| {}, &Condition::Always, &Cause::default());
+        self.become_of(n, Some(bytes), named.map(drop))
+    }
+
+    /// - `value`: what the key has if it worked.
+    fn become_of(&mut self, n: usize, value: Option<Bytes>, done: crate::Result<()>) -> Outcome {
+        let len = value.as_ref().map(Bytes::len);
+        match done {
+            Ok(()) => {
+                say!(self, "{n} has {len:?} bytes");
+                self.keys[n] = vec![value];
+            }
+            Err(Error::ChunksMissing { ids }) => {
+                return Err(format!("{} chunks of an upload that goes on were collected", ids.len()));
+            }
+            Err(error) => {
+                self.failed("naming failed", &error);
+                self.keys[n].push(value);
+            }
+        }
+        Ok(())
+    }
+
+    fn delete(&mut self) -> Outcome {
+        let (live, n) = (self.live(), self.random.usize(..KEYS));
+        let objects = live.objects.names().objects(&live.bucket);
+        let deleted = objects.delete(&key(n), None, &owner(), &Condition::Always, &Cause::default());
+        self.become_of(n, None, deleted.map(drop))
+    }
+
+    fn copy(&mut self) -> Outcome {
+        let (live, from, to) = (self.live(), self.random.usize(..KEYS), self.random.usize(..KEYS));
+        let copied = || -> crate::Result<Option<Body>> {
+            let version = match live.objects.names().objects(&live.bucket).get(&key(from))? {
+                Current::Object(version) => version,
+                Current::Deleted(_) | Current::Nothing => return Ok(None),
+            };
+            live.objects.copy(&live.bucket, &version, &live.bucket).map(Some)
+        };
+        match copied() {
+            Ok(Some(body)) => {
+                let [Some(bytes)] = &self.keys[from][..] else {
+                    return Ok(());
+                };
+                let bytes = bytes.clone();
+                let named = body.put(&key(to), &owner(), |_| {}, &Condition::Always, &Cause::default());
+                self.become_of(to, Some(bytes), named.map(drop))
+            }
+            Ok(None) => Ok(()),
+            Err(error) => {
+                self.failed("copying failed", &error);
+                Ok(())
+            }
+        }
+    }
+
+    fn send_part(&mut self) -> Outcome {
+        let live = self.live();
+        if self.uploads.len() < UPLOADS && self.random.u32(..3) == 0 || self.uploads.is_empty() {
+            let n = self.random.usize(..KEYS);
+            match live
+                .objects
+                .names()
+                .uploads(&live.bucket)
+                .begin(&key(n), UploadRecord::of(owner()))
+            {
+                Ok(upload) => self.uploads.push(Sending {
+                    key: n,
+                    upload,
+                    parts: BTreeMap::new(),
+                }),
+                Err(error) => {
+                    self.failed("beginning failed", &error);
+                    return Ok(());
+                }
+            }
+        }
+        let (at, number) = (self.random.usize(..self.uploads.len()), self.random.u64(1..6));
+        let bytes = self.content(100);
+        let upload = self.uploads[at].upload.clone();
+        let sent = self.write(&live, &bytes, true).and_then(|body| {
+            let number = PartNumber::new(number).expect("it is in range");
+            body.put_part(&upload, number, None)
+        });
+        match sent {
+            Ok(part) => {
+                say!(self, "part {number} of {} has {} bytes", upload.id, part.size);
+                self.uploads[at].parts.insert(number, Some(bytes));
+            }
+            Err(Error::ChunksMissing { ids }) => {
+                return Err(format!("{} chunks of a part that goes on were collected", ids.len()));
+            }
+            // Nothing was asked to become a part.
+            Err(Error::Stopped) => {}
+            Err(error) => {
+                self.failed("sending a part failed", &error);
+                self.uploads[at].parts.insert(number, None);
+            }
+        }
+        Ok(())
+    }
+
+    fn complete(&mut self) -> Outcome {
+        if self.uploads.is_empty() {
+            return Ok(());
+        }
+        let (live, at) = (self.live(), self.random.usize(..self.uploads.len()));
+        let sending = self.uploads.remove(at);
+        let sure: Vec<(u64, Bytes)> = sending
+            .parts
+            .iter()
+            .filter_map(|(number, bytes)| Some((*number, bytes.clone()?)))
+            .collect();
+        if sure.is_empty() {
+            self.uploads.push(sending);
+            return Ok(());
+        }
+        let listed: Vec<ListedPart> = sure
+            .iter()
+            .map(|(number, _)| ListedPart {
+                number: PartNumber::new(*number).expect("it is in range"),
+                etag: None,
+                checksum: None,
+            })
+            .collect();
+        let whole: Vec<u8> = sure.iter().flat_map(|(_, bytes)| bytes.to_vec()).collect();
+        let (condition, cause) = (Condition::Always, Cause::default());
+        let done = live
+            .objects
+            .complete(&live.bucket, &sending.upload, &listed, |_| {}, &condition, &cause);
+        say!(self, "completed {:?}", done.as_ref().map(|done| done.bytes_read));
+        match done {
+            Err(Error::NoPart { number }) => return Err(format!("part {number} is lost")),
+            Err(Error::NoUpload { upload, .. }) => return Err(format!("upload {upload} is lost")),
+            _ => {}
+        }
+        self.completed += u64::from(done.is_ok());
+        self.become_of(sending.key, Some(whole.into()), done.map(drop))
+    }
+
+    fn abort(&mut self) -> Outcome {
+        if let Some(sending) = self.uploads.pop() {
+            let live = self.live();
+            let uploads = live.objects.names().uploads(&live.bucket);
+            if let Err(error) = uploads.abort(&sending.upload.key, sending.upload.id) {
+                self.failed("giving up failed", &error);
+            }
+        }
+        Ok(())
+    }
+
+    fn collect_options(now: u64) -> CollectOptions {
+        CollectOptions {
+            roots: Roots::Rooted,
+            now,
+            grace: Duration::ZERO,
+            reserve: false,
+            dead_share_max: 0.1,
+            snapshots: SnapshotPolicy {
+                bytes_min: 4000,
+                held_min: 4000,
+                growth: 1.0,
+            },
+            ..CollectOptions::default()
+        }
+    }
+
+    fn collect(&mut self) -> Outcome {
+        let live = self.live();
+        let collected = live
+            .collector
+            .collect(&Self::collect_options(NOW), &CollectControl::new());
+        say!(self, "collect: {collected:?}");
+        match collected {
+            Ok(_) => self.collected += 1,
+            Err(error) => self.failed("collecting failed", &error),
+        }
+        Ok(())
+    }
+
+    /// Looks at every key, and at the chunks of what it has.
+    ///
+    /// - `calm`: no fault can be the reason of an error.
+    fn look(&mut self, calm: bool) -> Outcome {
+        let live = self.live();
+        for n in 0..KEYS {
+            let found = match read(&live, n) {
+                Ok(found) => found,
+                Err(error) => {
+                    ensure!(!calm, "key {n} cannot be read: {error:?}");
+                    self.failed("reading failed", &error);
+                    continue;
+                }
+            };
+            let bytes = found.as_ref().map(|(bytes, _)| bytes.clone());
+            let lens = |may: &May| may.iter().map(|may| may.as_ref().map(Bytes::len)).collect::<Vec<_>>();
+            ensure!(
+                self.keys[n].contains(&bytes),
+                "key {n} has {:?} bytes, and not those of {:?}",
+                bytes.as_ref().map(Bytes::len),
+                lens(&self.keys[n])
+            );
+            if let Some((bytes, chunks)) = found {
+                ensure!(
+                    chunks == cut(&bytes),
+                    "key {n} is cut into other chunks than its bytes are"
+                );
+            }
+            if calm {
+                self.keys[n] = vec![bytes];
+            }
+        }
+        Ok(())
+    }
+
+    fn end(&mut self) {
+        self.bodies.clear();
+        self.live = None;
+        self.is_broken = false;
+    }
+
+    fn close(&mut self) -> Outcome {
+        say!(self, "close");
+        self.end();
+        if self.disk.is_off() {
+            self.lose_power();
+        }
+        self.open()
+    }
+
+    fn kill(&mut self) -> Outcome {
+        say!(self, "kill");
+        self.disk.stop();
+        self.end();
+        self.disk.go_on();
+        self.lose_rows();
+        self.open()
+    }
+
+    fn lose_power(&mut self) {
+        self.disk.stop();
+        self.end();
+        self.disk.lose_power();
+        self.lose_rows();
+    }
+
+    fn lose_rows(&mut self) {
+        self.rows.lose_process(&mut self.random);
+        if self.random.u32(..6) == 0 {
+            say!(self, "the rows are lost");
+            self.rows = Arc::default();
+        }
+    }
+
+    fn open(&mut self) -> Outcome {
+        let mut attempts = 0;
+        loop {
+            attempts += 1;
+            if attempts > 5 {
+                self.disk.set_calm(true);
+            } else if self.random.u32(..4) == 0 {
+                self.disk.cut_after(self.random.u64(..60));
+            }
+            let faults = self.disk.counts().faults;
+            match self.try_open() {
+                Ok(live) if !self.disk.is_off() => {
+                    self.live = Some(live);
+                    break;
+                }
+                Ok(live) => {
+                    drop(live);
+                    self.lose_power();
+                }
+                Err(error) if self.disk.is_off() => {
+                    say!(self, "the power went while opening: {error:?}");
+                    self.lose_power();
+                }
+                Err(error) => {
+                    ensure!(self.disk.counts().faults > faults, "opening failed: {error:?}");
+                    say!(self, "opening failed: {error:?}");
+                }
+            }
+        }
+        self.disk.set_calm(true);
+        self.reopened += 1;
+        say!(self, "opened");
+        self.look(true)?;
+        self.disk.set_calm(false);
+        Ok(())
+    }
+
+    fn try_open(&self) -> crate::Result<Live> {
+        let pack_options = PackOptions {
+            sync: self.sync,
+            pack_len: PACK_LEN,
+            queue_len: 12 << 10,
+            read_gap: 600,
+            read_len: 4 << 10,
+            ..PackOptions::default()
+        };
+        let disk = Arc::new(self.disk.clone());
+        let (packs, _) = PackEngine::open_on(StoreName::new("sim"), disk, pack_options, self.rows.clone())?;
+        let packs = Arc::new(packs);
+        let kv = Arc::new(Database::logged(self.rows.clone(), packs.clone()));
+        let collector = Arc::new(Collector::new(kv.clone(), packs.clone(), LEASE_WINDOW)?);
+        // Ids would come again if chance did.
+        let chance = self.step ^ self.disk.counts().operations << 20;
+        let surroundings = Arc::new(FixedSurroundings::new(NOW * 1000, chance));
+        let options = ObjectOptions {
+            compression: Compression::Level(1),
+            block_len: (2048, 2048),
+            digest_here_len: 1 << 20,
+            part_len_min: 1,
+            ranges: RangeOptions {
+                window: 1,
+                pages: 8,
+                proven_for: None,
+                ..RangeOptions::default()
+            },
+            ..ObjectOptions::default()
+        };
+        let names = Names::with_surroundings(kv, surroundings);
+        let objects = Objects::new(names, packs, options);
+        let (tenant, name) = (Tenant::default(), BucketName::new("bucket")?);
+        let buckets = objects.names().buckets(&tenant);
+        let bucket = match buckets.get(&name) {
+            Err(Error::NoBucket { .. }) => {
+                let mut new = NewBucket::of(owner());
+                new.settings.chunk_sizes = sizes();
+                new.settings.inline_len = 50;
+                buckets.create(&name, new)?
+            }
+            bucket => bucket?,
+        };
+        Ok(Live {
+            objects,
+            collector,
+            bucket,
+        })
+    }
+
+    /// All faults are over: everything is still there, and in the end nothing is left.
+    fn finish(&mut self) -> Outcome {
+        self.disk.set_calm(true);
+        self.close()?;
+        self.disk.set_calm(true);
+        while !self.uploads.is_empty() {
+            if self.uploads[0].parts.values().all(Option::is_none) {
+                self.uploads.remove(0);
+                continue;
+            }
+            self.complete()?;
+        }
+        self.look(true)?;
+        let live = self.live();
+        let words = |error: Error| format!("on a good disk: {error:?}");
+        let uploads = live.objects.names().uploads(&live.bucket);
+        let list = List {
+            limit: 1000,
+            ..List::default()
+        };
+        for listed in uploads.list(&list, None).map_err(words)?.0 {
+            if let Listed::Item(upload) = listed {
+                uploads.abort(&upload.key, upload.id).map_err(words)?;
+            }
+        }
+        let objects = live.objects.names().objects(&live.bucket);
+        for n in 0..KEYS {
+            let deleted = objects.delete(&key(n), None, &owner(), &Condition::Always, &Cause::default());
+            deleted.map_err(words)?;
+        }
+        drop(live);
+        self.keys = vec![vec![None]; KEYS];
+        // What was asked for lately is forgotten.
+        self.close()?;
+        self.disk.set_calm(true);
+        let live = self.live();
+        for _ in 0..2 {
+            let collected = live
+                .collector
+                .collect(&Self::collect_options(LATER), &CollectControl::new());
+            say!(self, "collect: {collected:?}");
+            collected.map_err(words)?;
+        }
+        let left = self.rows.table().places.len();
+        ensure!(left == 0, "{left} chunks are left that no name names");
+        let used = live
+            .objects
+            .names()
+            .buckets(live.bucket.tenant())
+            .usage()
+            .map_err(words)?;
+        ensure!(
+            (used.objects, used.versions, used.bytes) == (0, 0, 0),
+            "counters of nothing say {used:?}"
+        );
+        Ok(())
+    }
+}
+
+type Chunks = Vec<(cairn_formats::ChunkId, u32)>;
+
+/// What a key has, whole, and its chunks.
+fn read(live: &Live, n: usize) -> crate::Result<Option<(Bytes, Chunks)>> {
+    let version = match live.objects.names().objects(&live.bucket).get(&key(n))? {
+        Current::Object(version) => version,
+        Current::Deleted(_) | Current::Nothing => return Ok(None),
+    };
+    let tenant = live.bucket.tenant();
+    let Some(record) = version.object() else {
+        return Ok(None);
+    };
+    let mut bytes = Vec::new();
+    for piece in live.objects.read(tenant, &record.content, 0..record.size)? {
+        bytes.extend_from_slice(&piece?);
+    }
+    let chunks = live.objects.chunks(tenant, &record.content)?;
+    let chunks = chunks.into_iter().map(|chunk| (chunk.id, chunk.len)).collect();
+    Ok(Some((bytes.into(), chunks)))
+}
+
+/// The chunks that the chunker makes of the whole.
+fn cut(bytes: &[u8]) -> Chunks {
+    let (mut chunker, mut rest, mut chunks) = (Chunker::new(sizes(), Default::default()), bytes, Vec::new());
+    while !rest.is_empty() {
+        let (chunk, behind) = rest.split_at(chunker.cut(rest).unwrap_or(rest.len()));
+        chunks.push((DigestAlgorithm::default().id(chunk), chunk.len() as u32));
+        rest = behind;
+    }
+    chunks
+}
