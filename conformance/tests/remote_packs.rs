@@ -7,18 +7,23 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use cairn_conformance::support::{args, cairn, input, ok, refused};
-use cairn_test_servers::{ACCESS_KEY, S3Server, SECRET_KEY, Sshd};
+use cairn_test_servers::{ACCESS_KEY, GsServer, S3Server, SECRET_KEY, Sshd};
 
 /// A machine of its own: a home, keys, a configuration, nothing cached.
 struct Machine {
     home: tempfile::TempDir,
+    /// The server of `gs://`.
+    emulator: String,
 }
 
 impl Machine {
     fn new() -> Self {
         let home = tempfile::tempdir().expect("a temporary folder");
         fs::create_dir(home.path().join(".ssh")).expect("a folder");
-        Self { home }
+        Self {
+            home,
+            emulator: String::new(),
+        }
     }
 
     /// One that an sshd lets in.
@@ -42,6 +47,7 @@ impl Machine {
             .env("S3_ACCESS_KEY", ACCESS_KEY)
             .env("S3_SECRET_KEY", SECRET_KEY)
             .env("S3_REGION", "us-east-1")
+            .env("STORAGE_EMULATOR_HOST", &self.emulator)
             .env_remove("SSH_AUTH_SOCK");
         command
     }
@@ -162,6 +168,14 @@ fn a_life(machine: &Machine, url: &str, folder: &Path) {
 fn every_verb_takes_packs_in_a_bucket() {
     let server = S3Server::start();
     a_life(&Machine::new(), &server.url("a/place"), &server.object("a/place"));
+}
+
+#[test]
+fn every_verb_takes_packs_in_a_bucket_of_googles() {
+    let server = GsServer::start_open();
+    let mut machine = Machine::new();
+    machine.emulator = server.endpoint();
+    a_life(&machine, &server.url("a/place"), &server.object("a/place"));
 }
 
 #[test]

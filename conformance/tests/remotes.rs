@@ -1,4 +1,4 @@
-//! Stores and indexes in a bucket of a real S3 server and behind OpenSSH's own SFTP server: what one tool writes the others
+//! Stores and indexes in buckets of real servers and behind OpenSSH's own SFTP server: what one tool writes the others
 //! read, and prune; `cairn`, desync v1.1.0 and, over SFTP, casync.
 
 use std::collections::BTreeSet;
@@ -9,7 +9,7 @@ use std::process::Command;
 use cairn_conformance::support::{
     Server, args, built, cairn, casync, chunk_files, desync, free_port, input, ok, refused, run,
 };
-use cairn_test_servers::{ACCESS_KEY, S3Server, SECRET_KEY, Sshd};
+use cairn_test_servers::{ACCESS_KEY, GsServer, S3Server, SECRET_KEY, Sshd};
 
 /// A place for stores and indexes behind a network, and the folder that it is at the server.
 trait Place {
@@ -42,6 +42,21 @@ impl Place for S3Server {
             .env("S3_ACCESS_KEY", ACCESS_KEY)
             .env("S3_SECRET_KEY", SECRET_KEY)
             .env("S3_REGION", "us-east-1");
+        command
+    }
+}
+
+impl Place for GsServer {
+    fn url(&self, name: &str) -> String {
+        Self::url(self, name)
+    }
+
+    fn here(&self, name: &str) -> PathBuf {
+        self.object(name)
+    }
+
+    fn with(&self, mut command: Command) -> Command {
+        command.env("STORAGE_EMULATOR_HOST", self.endpoint());
         command
     }
 }
@@ -255,6 +270,13 @@ fn desync_and_we_share_a_folder_behind_sftp() {
 fn a_bucket_is_a_store_like_any_other() {
     let settings = format!("upstream_s3_access_key = '{ACCESS_KEY}'\nupstream_s3_secret_key = '{SECRET_KEY}'\n");
     every_verb_works(&S3Server::start(), &settings);
+}
+
+#[test]
+fn a_bucket_of_googles_is_a_store_like_any_other() {
+    let server = GsServer::start_open();
+    let settings = format!("upstream_gs_endpoint = '{}'\n", server.endpoint());
+    every_verb_works(&server, &settings);
 }
 
 #[test]

@@ -107,6 +107,11 @@ pub(crate) struct Store {
     pub(crate) upstream_s3_secret_key: Option<Secret>,
     /// Region of the buckets. Default: as Amazon's tools, else what the host name says, else `us-east-1`.
     pub(crate) upstream_s3_region: Option<String>,
+    /// File of credentials for `gs://` in `upstream` and `mirror`. Default: as Google's tools, `GOOGLE_APPLICATION_CREDENTIALS`, what
+    /// `gcloud` wrote or the machine's account, else none.
+    pub(crate) upstream_gs_credentials: Option<PathBuf>,
+    /// Address of the server of `gs://`. Default: `STORAGE_EMULATOR_HOST`, else Google's.
+    pub(crate) upstream_gs_endpoint: Option<String>,
     /// Private key for `sftp://` in `upstream` and `mirror`. Default: those in `~/.ssh`, then those of ssh-agent.
     pub(crate) upstream_ssh_identity: Option<PathBuf>,
     /// `known_hosts` file with the keys of its servers. Default: the user's and the system's.
@@ -319,6 +324,8 @@ impl Default for Store {
             upstream_s3_access_key: None,
             upstream_s3_secret_key: None,
             upstream_s3_region: None,
+            upstream_gs_credentials: None,
+            upstream_gs_endpoint: None,
             upstream_ssh_identity: None,
             upstream_ssh_known_hosts: None,
             cache: None,

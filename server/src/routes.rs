@@ -17,9 +17,9 @@ use cairn_roots::{
     Token, VerifyReads, Workers, text,
 };
 use cairn_store::{
-    Authorization, CacheOptions, CacheStore, ChunkStore, HttpOptions, Location, MemoryCacheStore, MetricsStore,
-    MirrorOptions, MirrorStore, S3Configured, S3Credentials, S3Keys, S3Options, SftpOptions, StoreOptions, StoreSpec,
-    open_chain, open_store,
+    Authorization, CacheOptions, CacheStore, ChunkStore, GsConfigured, GsOptions, HttpOptions, Location,
+    MemoryCacheStore, MetricsStore, MirrorOptions, MirrorStore, S3Configured, S3Credentials, S3Keys, S3Options,
+    SftpOptions, StoreOptions, StoreSpec, open_chain, open_store,
 };
 use http::header::{CACHE_CONTROL, CONTENT_TYPE, HeaderMap, HeaderValue};
 use http::{Method, Request, Response, StatusCode};
@@ -236,6 +236,15 @@ fn s3_options(settings: &config::Store) -> S3Options {
     options
 }
 
+/// Credentials of Google's buckets: as its tools find them, the settings' file before what is only there.
+fn gs_options(settings: &config::Store) -> GsOptions {
+    let configured = GsConfigured {
+        file: settings.upstream_gs_credentials.clone(),
+        endpoint: settings.upstream_gs_endpoint.clone(),
+    };
+    GsOptions::from_chain(&configured, &|name| std::env::var(name).ok())
+}
+
 fn sftp_options(settings: &config::Store) -> SftpOptions {
     let mut options = SftpOptions::from_environment(&|name| std::env::var(name).ok());
     if let Some(identity) = &settings.upstream_ssh_identity {
@@ -318,6 +327,7 @@ pub(crate) fn remote_options(settings: &config::Store, read_only: bool) -> Store
             ..HttpOptions::default()
         },
         s3: s3_options(settings),
+        gs: gs_options(settings),
         sftp: sftp_options(settings),
         ..StoreOptions::default()
     }

@@ -10,11 +10,11 @@ use std::path::{Path, PathBuf};
 
 use bytes::Bytes;
 
+use crate::backend::bucket::Bucket;
 use crate::backend::http::{Answer, Ask, HttpClient, failed};
 use crate::backend::remote::body::Spool;
 use crate::backend::remote::file::{OneFile, RemoteFile};
 use crate::backend::remote::workers::network_thread;
-use crate::backend::s3::Bucket;
 use crate::backend::sftp::{Folder, Holds};
 use crate::backend::ssh::{pull_index, push_index};
 use crate::file::{map_file, replace_file};
@@ -56,9 +56,9 @@ impl IndexStore {
                 Place::Http(Box::new(client))
             }
             Location::Ssh(location) => Place::Ssh(location.clone(), Box::new(options.ssh.clone())),
-            Location::S3(s3) => {
-                let (folder, file) = s3.key().rsplit_once('/').unwrap_or(("", s3.key()));
-                let bucket = Bucket::open(s3, folder, &options.s3, &options.http);
+            Location::S3(_) | Location::Gs(_) => {
+                let (folder, file) = location.key().rsplit_once('/').unwrap_or(("", location.key()));
+                let bucket = Bucket::open(location, folder, options);
                 let bucket = bucket.map_err(|fault| fault.into_error(&name, "open"))?;
                 Place::Remote(Box::new(OneFile::new(
                     name.clone(),

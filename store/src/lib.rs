@@ -28,17 +28,20 @@ use std::time::Duration;
 
 use cairn_formats::{ChunkForm, ChunkId, EncodedChunk, StorableChunk};
 
+pub use backend::bucket::gs::{GsConfigured, GsCredentials, GsOptions, GsToken};
+pub use backend::bucket::s3::{S3Configured, S3Credentials, S3Keys, S3Options, S3Role, S3RoleSource};
 pub use backend::flat::{FlatOptions, FlatStore, StoredChunk, SyncPolicy};
 pub use backend::http::{Authorization, Cookie, HttpOptions, HttpStore, Proxy};
 pub use backend::remote::packs::{Ownership, RemotePackOptions, RemotePacks};
-pub use backend::s3::{S3Configured, S3Credentials, S3Keys, S3Options, S3Role, S3RoleSource};
 pub use backend::sftp::SftpOptions;
 pub use backend::ssh::{SshOptions, SshPush, SshPushed, SshStore};
 pub use error::{BoxError, Error, error_chain};
 
 pub use index_store::IndexStore;
 pub use local::LocalStore;
-pub use location::{HttpLocation, LaterLocation, Location, LocationError, S3Location, S3Lookup, SshLocation};
+pub use location::{
+    GsLocation, HttpLocation, LaterLocation, Location, LocationError, S3Location, S3Lookup, SshLocation,
+};
 pub use object::{IndexedObject, ObjectChunks, PAGE_LEN, RangeOptions, RangeReads, RangeStream};
 pub use open::{
     MemberSpec, StoreOptions, StoreSpec, Together, open_chain, open_prunable, open_prunable_spec, open_store,

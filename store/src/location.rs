@@ -21,6 +21,8 @@ pub enum Location {
     Ssh(SshLocation),
     /// `s3+http://` or `s3+https://`, a bucket and a place in it.
     S3(S3Location),
+    /// `gs://`, a bucket of Google Cloud Storage and a place in it.
+    Gs(GsLocation),
     /// `sftp://`, a folder or file behind an SSH server.
     Sftp(SshLocation),
     /// A URL form that later releases open.
@@ -36,6 +38,14 @@ pub struct S3Location {
     /// Without `/` at either end; empty for the bucket itself.
     key: String,
     lookup: S3Lookup,
+}
+
+/// A place in a bucket of Google Cloud Storage.
+#[derive(Clone, PartialEq, Eq)]
+pub struct GsLocation {
+    bucket: String,
+    /// Without `/` at either end; empty for the bucket itself.
+    key: String,
 }
 
 /// How a bucket is named in requests (desync's `?lookup=`).
@@ -105,7 +115,6 @@ pub enum LocationError {
     },
 }
 
-const GCS: &str = "Google Cloud Storage comes with the store engine (release 0.3)";
 const OCI: &str = "registries as stores are not in a planned release yet";
 const FTP: &str = "FTP is not planned: serve the folder over HTTP";
 
@@ -134,7 +143,7 @@ impl Location {
                 }),
             },
             "s3+http" | "s3+https" => S3Location::parse(text).map(Self::S3),
-            "gs" => later(GCS),
+            "gs" => GsLocation::parse(text).map(Self::Gs),
             "sftp" => SshLocation::parse(text).map(Self::Sftp),
             "ssh" => SshLocation::parse(text).map(Self::Ssh),
             "oci+http" | "oci+https" => later(OCI),
@@ -147,6 +156,17 @@ impl Location {
     }
 }
 
+impl Location {
+    /// The place in a bucket, without `/` at either end; empty where there is no bucket.
+    pub(crate) fn key(&self) -> &str {
+        match self {
+            Self::S3(s3) => s3.key(),
+            Self::Gs(gs) => gs.key(),
+            _ => "",
+        }
+    }
+}
+
 impl fmt::Display for Location {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -154,6 +174,7 @@ impl fmt::Display for Location {
             Self::Http(http) => http.fmt(f),
             Self::Ssh(ssh) | Self::Sftp(ssh) => ssh.fmt(f),
             Self::S3(s3) => s3.fmt(f),
+            Self::Gs(gs) => gs.fmt(f),
             Self::Later(later) => f.write_str(&later.url),
         }
     }
@@ -232,12 +253,7 @@ impl S3Location {
         if bucket.is_empty() {
             return Err(bad("no bucket: it has to be s3+https://host[:port]/bucket[/prefix]"));
         }
-        if !key.is_empty() && key.split('/').any(|part| matches!(part, "" | "." | "..")) {
-            return Err(bad("a prefix cannot have empty parts, `.` or `..`"));
-        }
-        if path.contains(|letter: char| letter.is_ascii_control()) {
-            return Err(bad("a control character"));
-        }
+        check_key(bucket, key).map_err(bad)?;
         url.set_query(None);
         url.set_fragment(None);
         url.set_path("");
@@ -289,6 +305,79 @@ impl fmt::Debug for S3Location {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         fmt::Display::fmt(self, f)
     }
+}
+
+impl GsLocation {
+    /// Reads `gs://bucket[/prefix]`.
+    ///
+    /// Errors: no bucket, credentials, a port or a query in the URL, a key that cannot be an object's.
+    pub fn parse(text: &str) -> Result<Self, LocationError> {
+        let bad = |reason: &str| LocationError::BadUrl {
+            location: without_secrets(text),
+            reason: reason.to_owned(),
+        };
+        let url = parse_url(text)?;
+        if url.scheme() != "gs" {
+            return Err(bad("it has to be gs://bucket[/prefix]"));
+        }
+        if !url.username().is_empty() || url.password().is_some() || url.query().is_some() {
+            return Err(bad(
+                "credentials and options do not belong into the URL: set GOOGLE_APPLICATION_CREDENTIALS",
+            ));
+        }
+        let bucket = url.host_str().unwrap_or_default();
+        if bucket.is_empty() || url.port().is_some() {
+            return Err(bad("it has to be gs://bucket[/prefix]"));
+        }
+        let path = percent_encoding::percent_decode_str(url.path()).decode_utf8();
+        let path = path.map_err(|_| bad("it is not UTF-8"))?;
+        let key = path.trim_matches('/');
+        check_key(bucket, key).map_err(bad)?;
+        Ok(Self {
+            bucket: bucket.to_owned(),
+            key: key.to_owned(),
+        })
+    }
+
+    /// The bucket's name.
+    pub(crate) fn bucket(&self) -> &str {
+        &self.bucket
+    }
+
+    /// The place in the bucket, without `/` at either end.
+    pub(crate) fn key(&self) -> &str {
+        &self.key
+    }
+}
+
+impl fmt::Display for GsLocation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "gs://{}", self.bucket)?;
+        if !self.key.is_empty() {
+            write!(f, "/{}", self.key)?;
+        }
+        Ok(())
+    }
+}
+
+impl fmt::Debug for GsLocation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
+/// Whether objects can lie there. Errors: a word on why not.
+fn check_key(bucket: &str, key: &str) -> Result<(), &'static str> {
+    if !key.is_empty() && key.split('/').any(|part| matches!(part, "" | "." | "..")) {
+        return Err("a prefix cannot have empty parts, `.` or `..`");
+    }
+    if [bucket, key]
+        .concat()
+        .contains(|letter: char| letter.is_ascii_control())
+    {
+        return Err("a control character");
+    }
+    Ok(())
 }
 
 impl SshLocation {
@@ -432,6 +521,7 @@ mod tests {
             Ok(Location::Ssh(ssh)) => format!("ssh {} {:?} {}", ssh.destination(), ssh.port(), ssh.path()),
             Ok(Location::Sftp(ssh)) => format!("{ssh} {} {:?} {}", ssh.destination(), ssh.port(), ssh.path()),
             Ok(Location::S3(s3)) => format!("{s3} {} {} {} {:?}", s3.server(), s3.bucket(), s3.key(), s3.lookup()),
+            Ok(Location::Gs(gs)) => format!("{gs} {} {}", gs.bucket(), gs.key()),
             Ok(Location::Later(later)) => format!("later {}: {}", later.url, later.answer),
             Err(error) => format!("error {error}"),
         };
@@ -478,6 +568,22 @@ mod tests {
                 "error s3+https://h/b: not a URL: after ? there can only be lookup=auto, lookup=dns or lookup=path"
             ],
         );
+        check("gs://b", expect!["gs://b b "]);
+        check("GS://b.x_1/p%20q/r/", expect!["gs://b.x_1/p q/r b.x_1 p q/r"]);
+        check(
+            "gs:///p",
+            expect!["error gs:///p: not a URL: it has to be gs://bucket[/prefix]"],
+        );
+        check(
+            "gs://b/p//q",
+            expect!["error gs://b/p//q: not a URL: a prefix cannot have empty parts, `.` or `..`"],
+        );
+        check(
+            "gs://b?key=x",
+            expect![
+                "error gs://b: not a URL: credentials and options do not belong into the URL: set GOOGLE_APPLICATION_CREDENTIALS"
+            ],
+        );
     }
 
     #[test]
@@ -494,8 +600,10 @@ mod tests {
             ],
         );
         check(
-            "gs://b/p",
-            expect!["later gs://b/p: Google Cloud Storage comes with the store engine (release 0.3)"],
+            "gs://u:secret@b/p",
+            expect![
+                "error gs://b/p: not a URL: credentials and options do not belong into the URL: set GOOGLE_APPLICATION_CREDENTIALS"
+            ],
         );
         check("sftp://u@h/p", expect!["sftp://h/p u@h None /p"]);
         check("ssh://u@h:2222/p%20q", expect!["ssh u@h Some(2222) /p q"]);

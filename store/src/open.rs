@@ -5,8 +5,9 @@ use std::sync::Arc;
 
 use cairn_formats::{ChunkForm, DigestAlgorithm};
 
+use crate::backend::bucket::gs::GsOptions;
+use crate::backend::bucket::s3::S3Options;
 use crate::backend::remote::packs::RemotePackOptions;
-use crate::backend::s3::S3Options;
 use crate::backend::sftp::SftpOptions;
 use crate::location::{LaterLocation, Location, LocationError};
 use crate::remote::{open_bucket, open_sftp};
@@ -34,10 +35,12 @@ pub struct StoreOptions {
     pub on_behind: fn(&StoreName, &Behind),
     /// How packs in a bucket or behind SFTP are written and kept at hand.
     pub packs: RemotePackOptions,
-    /// How a server is talked to, S3 ones too.
+    /// How a server is talked to, that of a bucket too.
     pub http: HttpOptions,
-    /// How a bucket is opened.
+    /// How a bucket of S3 is opened.
     pub s3: S3Options,
+    /// How a bucket of Google Cloud Storage is opened.
+    pub gs: GsOptions,
     /// How a remote casync is reached.
     pub ssh: SshOptions,
     /// How an SFTP server is reached.
@@ -58,6 +61,7 @@ impl Default for StoreOptions {
             packs: RemotePackOptions::default(),
             http: HttpOptions::default(),
             s3: S3Options::default(),
+            gs: GsOptions::default(),
             ssh: SshOptions::default(),
             sftp: SftpOptions::default(),
         }
@@ -195,7 +199,7 @@ fn open_member(member: &MemberSpec) -> Result<Arc<dyn ChunkStore>> {
             options.ssh.clone(),
             options.sealing.clone(),
         ))),
-        Location::S3(s3) => Ok(Arc::new(open_bucket(s3, options)?)),
+        Location::S3(_) | Location::Gs(_) => Ok(Arc::new(open_bucket(location, options)?)),
         Location::Sftp(sftp) => Ok(Arc::new(open_sftp(sftp, options)?)),
         Location::Later(later) => Err(not_yet(location, later)),
     }
@@ -207,7 +211,7 @@ fn open_member(member: &MemberSpec) -> Result<Arc<dyn ChunkStore>> {
 pub fn open_prunable(member: &MemberSpec) -> Result<Arc<dyn Prune>> {
     match &member.location {
         Location::Local(path) => Ok(LocalStore::open(path, &member.options)?.into_prunable()),
-        Location::S3(s3) => Ok(Arc::new(open_bucket(s3, &member.options)?)),
+        location @ (Location::S3(_) | Location::Gs(_)) => Ok(Arc::new(open_bucket(location, &member.options)?)),
         Location::Sftp(sftp) => Ok(Arc::new(open_sftp(sftp, &member.options)?)),
         location => Err(Error::Refused {
             store: StoreName::new(location.to_string()),
@@ -302,12 +306,12 @@ mod tests {
 
     #[test]
     fn stores_of_later_releases_say_so() {
-        let location = Location::parse("gs://bucket?key=secret").unwrap();
+        let location = Location::parse("oci+https://host/r?key=secret").unwrap();
         let error = open_store(&StoreSpec::single(location, StoreOptions::default())).unwrap_err();
         let source = std::error::Error::source(&error).unwrap();
         assert_eq!(
             format!("{error}: {source}"),
-            "gs://bucket refused to open: not in this release: Google Cloud Storage comes with the store engine (release 0.3)"
+            "oci+https://host/r refused to open: not in this release: registries as stores are not in a planned release yet"
         );
     }
 }

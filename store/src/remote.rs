@@ -4,11 +4,11 @@
 
 use std::sync::Arc;
 
+use crate::backend::bucket::Bucket;
 use crate::backend::remote::packs::{AsItIs, PackFiles, RemotePacks};
 use crate::backend::remote::store::RemoteOptions;
-use crate::backend::s3::Bucket;
 use crate::backend::sftp::{Folder, Holds, SftpOptions};
-use crate::location::{Location, S3Location, SshLocation};
+use crate::location::{Location, SshLocation};
 use crate::{Error, MemberSpec, Prune, Result, StoreName, StoreOptions, SyncPolicy};
 
 /// A store behind a network that can be listed.
@@ -36,7 +36,7 @@ impl RemoteKind {
 pub fn open_remote(member: &MemberSpec) -> Result<RemoteKind> {
     let action = "open";
     match &member.location {
-        Location::S3(s3) => open_bucket(s3, &member.options)?.into_kind(action),
+        location @ (Location::S3(_) | Location::Gs(_)) => open_bucket(location, &member.options)?.into_kind(action),
         Location::Sftp(sftp) => open_sftp(sftp, &member.options)?.into_kind(action),
         location => Err(no_packs(location)),
     }
@@ -47,7 +47,7 @@ pub fn open_remote(member: &MemberSpec) -> Result<RemoteKind> {
 /// Errors: [`Error::Refused`] when it holds something else, and for other locations.
 pub fn init_remote_packs(member: &MemberSpec) -> Result<()> {
     match &member.location {
-        Location::S3(s3) => open_bucket(s3, &member.options)?.init(),
+        location @ (Location::S3(_) | Location::Gs(_)) => open_bucket(location, &member.options)?.init(),
         Location::Sftp(sftp) => open_sftp(sftp, &member.options)?.init(),
         location => Err(no_packs(location)),
     }
@@ -62,10 +62,9 @@ fn no_packs(location: &Location) -> Error {
 }
 
 /// A place in a bucket; nothing is asked yet.
-pub(crate) fn open_bucket(location: &S3Location, options: &StoreOptions) -> Result<AsItIs<Bucket>> {
+pub(crate) fn open_bucket(location: &Location, options: &StoreOptions) -> Result<AsItIs<Bucket>> {
     let name = StoreName::new(location.to_string());
-    let bucket = Bucket::open(location, location.key(), &options.s3, &options.http)
-        .map_err(|fault| fault.into_error(&name, "open"))?;
+    let bucket = Bucket::open(location, location.key(), options).map_err(|fault| fault.into_error(&name, "open"))?;
     options.as_it_is(name, bucket)
 }
 

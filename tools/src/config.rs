@@ -136,6 +136,12 @@ pub(crate) struct StoreEntry {
     /// `known_hosts` file for SFTP, in place of the user's and the system's. Not desync's.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) ssh_known_hosts: Option<PathBuf>,
+    /// File of credentials for `gs://`, as Google's tools write them. Not desync's.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) gs_credentials: Option<PathBuf>,
+    /// Address of the server of `gs://`, if it is not Google's. Not desync's.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) gs_endpoint: Option<String>,
     /// A pack behind a network grows to so many bytes. Not desync's.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) pack_size: Option<u64>,

@@ -10,10 +10,10 @@ use bytes::Bytes;
 use cairn_formats::{CHUNK_LEN_MAX, ChunkCipher, ChunkForm, ChunkIndex, CipherAlgorithm, CipherKey, DigestAlgorithm};
 use cairn_store::{
     Authorization, Behind, CacheOptions, CacheStore, ChunkKey, ChunkPlace, ChunkStore, CompactOptions, CompactReport,
-    Cookie, HttpOptions, IndexStore, LocalStore, Location, LogPosition, MemberSpec, Ownership, PackCheck, PackOptions,
-    PackStat, PackStore, Proxy, Prune, RateLimit, RemoteKind, RemotePackOptions, RemotePacks, S3Options, Sealing,
-    SftpOptions, SshOptions, SshPush, StoreChain, StoreName, StoreOptions, StoreSpec, Suspect, SyncPolicy, Together,
-    VerifyStore, init_remote_packs, open_chain, open_prunable_spec, open_remote, open_store,
+    Cookie, GsConfigured, GsOptions, HttpOptions, IndexStore, LocalStore, Location, LogPosition, MemberSpec, Ownership,
+    PackCheck, PackOptions, PackStat, PackStore, Proxy, Prune, RateLimit, RemoteKind, RemotePackOptions, RemotePacks,
+    S3Options, Sealing, SftpOptions, SshOptions, SshPush, StoreChain, StoreName, StoreOptions, StoreSpec, Suspect,
+    SyncPolicy, Together, VerifyStore, init_remote_packs, open_chain, open_prunable_spec, open_remote, open_store,
 };
 
 use crate::bar::{Bar, Unit};
@@ -130,6 +130,10 @@ impl Context {
             Ok(Location::S3(s3)) => S3Options::from_chain(&self.config.s3(&s3.server())?, &environment),
             _ => S3Options::default(),
         };
+        let gs = GsConfigured {
+            file: entry.gs_credentials.clone(),
+            endpoint: entry.gs_endpoint.clone(),
+        };
         let mut sftp = SftpOptions {
             connections: http.concurrency.min(SFTP_CONNECTIONS_MAX),
             ..SftpOptions::from_environment(&environment)
@@ -142,6 +146,7 @@ impl Context {
         }
         Ok(StoreOptions {
             s3,
+            gs: GsOptions::from_chain(&gs, &environment),
             sftp,
             form: if plain { ChunkForm::Plain } else { ChunkForm::Compressed },
             sync: writing.map_or(SyncPolicy::Sync, |writing| writing.sync.into()),
@@ -341,10 +346,12 @@ impl Context {
                     options,
                 },
             ] => Prunable::Local(LocalStore::open(path, options)?),
-            [member] if matches!(member.location, Location::S3(_) | Location::Sftp(_)) => match open_remote(member)? {
-                RemoteKind::Flat(store) => Prunable::Remote(store),
-                RemoteKind::Packs(packs) => Prunable::Packs(packs),
-            },
+            [member] if matches!(member.location, Location::S3(_) | Location::Gs(_) | Location::Sftp(_)) => {
+                match open_remote(member)? {
+                    RemoteKind::Flat(store) => Prunable::Remote(store),
+                    RemoteKind::Packs(packs) => Prunable::Packs(packs),
+                }
+            }
             _ => Prunable::Remote(open_prunable_spec(&spec)?),
         })
     }

@@ -5,6 +5,7 @@
 // A helper that fails is a test that fails.
 #![allow(clippy::unwrap_used)]
 
+mod gs;
 mod minio;
 mod s3;
 mod sshd;
@@ -12,6 +13,7 @@ mod weak_link;
 
 use std::net::TcpListener;
 
+pub use gs::{GsServer, TOKEN};
 pub use minio::Minio;
 pub use s3::{ACCESS_KEY, S3Server, S3Trouble, SECRET_KEY};
 pub use sshd::Sshd;

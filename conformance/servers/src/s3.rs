@@ -6,12 +6,16 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 
 use futures_util::StreamExt as _;
+use futures_util::future::BoxFuture;
+use hyper::body::Incoming;
+use hyper::service::service_fn;
+use hyper::{Request, Response};
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use hyper_util::server::conn::auto::Builder;
 use s3s::auth::SimpleAuth;
 use s3s::dto::*;
-use s3s::service::S3ServiceBuilder;
-use s3s::{S3, S3Error, S3ErrorCode, S3Request, S3Response, S3Result, s3_error};
+use s3s::service::{S3Service, S3ServiceBuilder};
+use s3s::{Body, HttpError, S3, S3Error, S3ErrorCode, S3Request, S3Response, S3Result, s3_error};
 use s3s_fs::FileSystem;
 use tempfile::TempDir;
 use tokio::net::TcpListener;
@@ -21,6 +25,17 @@ use tokio::runtime::{self, Runtime};
 pub const ACCESS_KEY: &str = "CAIRNTESTKEY";
 /// What proves it.
 pub const SECRET_KEY: &str = "a-secret-of-the-tests";
+
+/// What stands in front of the service, if it speaks otherwise.
+pub(crate) type Door = fn(S3Service, Request<Body>) -> Answer;
+
+/// An answer on its way.
+pub(crate) type Answer = BoxFuture<'static, Result<Response<Body>, HttpError>>;
+
+fn ask_for_keys(service: &mut S3ServiceBuilder) -> Option<Door> {
+    service.set_auth(SimpleAuth::from_single(ACCESS_KEY, SECRET_KEY));
+    None
+}
 
 /// An S3 server on a free port, with one bucket.
 pub struct S3Server {
@@ -94,24 +109,25 @@ impl S3Server {
     pub fn start() -> Self {
         let folder = tempfile::tempdir().unwrap();
         std::fs::create_dir(folder.path().join(Self::BUCKET)).unwrap();
-        Self::start_in(folder)
+        Self::start_in(folder, ask_for_keys)
     }
 
     /// Starts it with a bucket that shows this folder.
     pub fn start_showing(bucket: &Path) -> Self {
         let folder = tempfile::tempdir().unwrap();
         std::os::unix::fs::symlink(bucket, folder.path().join(Self::BUCKET)).unwrap();
-        Self::start_in(folder)
+        Self::start_in(folder, ask_for_keys)
     }
 
-    fn start_in(folder: TempDir) -> Self {
+    /// - `door`: says who is let in, and what stands in front of the service.
+    pub(crate) fn start_in(folder: TempDir, door: impl FnOnce(&mut S3ServiceBuilder) -> Option<Door>) -> Self {
         let ledger = Arc::new(Ledger::default());
         let mut service = S3ServiceBuilder::new(Buckets {
             root: folder.path().to_owned(),
             files: FileSystem::new(folder.path()).unwrap(),
             ledger: ledger.clone(),
         });
-        service.set_auth(SimpleAuth::from_single(ACCESS_KEY, SECRET_KEY));
+        let door = door(&mut service);
         let service = service.build();
         let runtime = runtime::Builder::new_multi_thread()
             .worker_threads(1)
@@ -126,7 +142,18 @@ impl S3Server {
                 tokio::spawn(async move {
                     // A client that leaves is none of the server's business.
                     let _ = Builder::new(TokioExecutor::new())
-                        .serve_connection(TokioIo::new(stream), service)
+                        .serve_connection(
+                            TokioIo::new(stream),
+                            service_fn(move |request: Request<Incoming>| {
+                                let (service, request) = (service.clone(), request.map(Body::from));
+                                async move {
+                                    match door {
+                                        None => service.call(request).await,
+                                        Some(door) => door(service, request).await,
+                                    }
+                                }
+                            }),
+                        )
                         .await;
                 });
             }

@@ -36,7 +36,7 @@ pub(crate) use stores::{CacheArgs, Convert, Prune, Verify};
 pub(crate) use trees::{ArchiveStyle, Keeping, List, Mtree, Shifting, SourceFormat, Tar, TreeFormat, Untar};
 
 const AFTER_HELP: &str = "\
-Stores: a folder, http(s)://host/path/, s3+http(s)://host/bucket/prefix, sftp://user@host/path, ssh://user@host/path, or \
+Stores: a folder, http(s)://host/path/, s3+http(s)://host/bucket/prefix, gs://bucket/prefix, sftp://user@host/path, ssh://user@host/path, or \
 several joined by `|` (the next is asked when one fails). With several -s the next is asked for chunks that the ones before \
 do not have. An index is a file, such a URL, or - for standard input or output.
 

@@ -20,7 +20,7 @@ needs them for itself. Packs behind a network may be written by several at once,
 const COPY_HELP: &str = "\
 Chunks that B has already are neither read nor sent, so that a copy that was stopped goes on where it was. Chunks are checked \
 on the way and kept as they are; what was damaged in A does not get into B. Without --index A has to be a store that can be \
-listed: a folder, s3+http(s):// or sftp://.
+listed: a folder, s3+http(s)://, gs:// or sftp://.
 
 Examples:
   cairn store copy /srv/castr /srv/packs --packs         a flat store into new packs
@@ -69,7 +69,7 @@ pub(crate) enum StoreVerb {
 /// `store init`
 #[derive(Debug, Args)]
 pub(crate) struct StoreInit {
-    /// Folder, place in a bucket (s3+http(s)://) or folder behind sftp://; made if it is not there, and has to be empty
+    /// Folder, place in a bucket (s3+http(s)://, gs://) or folder behind sftp://; made if it is not there, and has to be empty
     #[arg(value_name = "STORE")]
     pub(crate) store: String,
     /// What it becomes; a flat store needs no making
@@ -115,7 +115,7 @@ pub(crate) struct StoreLs {
 /// `store verify`
 #[derive(Debug, Args)]
 pub(crate) struct StoreVerify {
-    /// Store: a folder, s3+http(s):// or sftp://, or a mirror of such
+    /// Store: a folder, s3+http(s)://, gs:// or sftp://, or a mirror of such
     #[arg(value_name = "STORE")]
     pub(crate) store: String,
     #[command(flatten)]

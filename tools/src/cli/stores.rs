@@ -9,7 +9,7 @@ use super::groups::{Access, Effort, Ignoring, Storing, Writing};
 /// `verify`
 #[derive(Clone, Debug, Args)]
 pub(crate) struct Verify {
-    /// Store to check: a folder, s3+http(s):// or sftp://, or a mirror of such
+    /// Store to check: a folder, s3+http(s)://, gs:// or sftp://, or a mirror of such
     #[arg(short = 's', long, value_name = "STORE")]
     pub(crate) store: String,
     #[command(flatten)]
@@ -65,7 +65,7 @@ pub(crate) struct Prune {
     /// Indexes whose chunks are kept
     #[arg(required = true)]
     pub(crate) indexes: Vec<String>,
-    /// Store to prune: a folder, s3+http(s):// or sftp://
+    /// Store to prune: a folder, s3+http(s)://, gs:// or sftp://
     #[arg(short = 's', long, value_name = "STORE")]
     pub(crate) store: String,
     /// Do not ask
@@ -81,7 +81,7 @@ pub(crate) struct Prune {
 /// `convert`
 #[derive(Debug, Args)]
 pub(crate) struct Convert {
-    /// Store to read: a folder, s3+http(s):// or sftp://
+    /// Store to read: a folder, s3+http(s)://, gs:// or sftp://
     #[arg(short = 's', long, value_name = "STORE")]
     pub(crate) store: String,
     /// Store to write; in a folder, a chunk that is there already is left

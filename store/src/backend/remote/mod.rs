@@ -1,5 +1,5 @@
 //! What the backends behind a network have in common: a thread for their connections, bounded parallelism, tries with
-//! back-off, bodies of bounded length; and, for those that hold named files (S3, SFTP), casync's layout over them (`store.rs`) or
+//! back-off, bodies of bounded length; and, for those that hold named files (buckets, SFTP), casync's layout over them (`store.rs`) or
 //! packs (`packs/`).
 //!
 //! HTTP uses the first part alone: it has no listing, and its servers have habits of their own with the two forms.
@@ -26,8 +26,8 @@ pub(crate) type Try<T> = Result<T, Failure<Fault>>;
 ///
 /// Names are relative to the store's place and use `/`. "Missing" (`None`) is only ever a definite answer.
 pub(crate) trait Files: Send + Sync + 'static {
-    /// How many names [`Files::remove`] takes at once.
-    const REMOVED_TOGETHER: usize;
+    /// How many names [`Files::remove`] takes at once, at least 1.
+    fn removed_together(&self) -> usize;
 
     /// The bytes of a file, `len_max` at most.
     fn read(

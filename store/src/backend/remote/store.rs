@@ -1,4 +1,4 @@
-//! casync's layout over named files behind a network: one chunk store for S3 and SFTP.
+//! casync's layout over named files behind a network: one chunk store for buckets and SFTP.
 //!
 //! A chunk is `<first 4 hex digits>/<64 hex digits>.cacnk`, or the same without ending (plain); both are read without being
 //! told, the form that was found last is looked for first. Everything else beside them is left alone.
@@ -282,7 +282,8 @@ impl<F: Files> Prune for RemoteStore<F> {
             .iter()
             .flat_map(|&id| forms.map(|form| self.shared.path(id, form).to_string()))
             .collect();
-        let batches: Arc<[Vec<String>]> = names.chunks(F::REMOVED_TOGETHER).map(<[String]>::to_vec).collect();
+        let together = self.shared.files.removed_together();
+        let batches: Arc<[Vec<String>]> = names.chunks(together).map(<[String]>::to_vec).collect();
         self.for_all(
             batches.len(),
             "delete chunks",

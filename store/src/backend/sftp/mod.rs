@@ -305,7 +305,9 @@ impl Folder {
 }
 
 impl Files for Folder {
-    const REMOVED_TOGETHER: usize = REMOVED_TOGETHER;
+    fn removed_together(&self) -> usize {
+        REMOVED_TOGETHER
+    }
 
     async fn read(&self, name: &str, len_max: usize, spool: Option<&Spool>) -> Try<Option<Bytes>> {
         let path = self.path(name);

@@ -10,7 +10,8 @@ use proptest::prelude::*;
 use tempfile::TempDir;
 
 use super::*;
-use crate::backend::{s3, sftp};
+use crate::backend::bucket::s3;
+use crate::backend::sftp;
 use crate::{FlatOptions, FlatStore, StoreSpec, SyncPolicy, contract, open_store};
 
 /// How a member fares.

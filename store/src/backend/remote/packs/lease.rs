@@ -170,7 +170,7 @@ impl<F: PackFiles> RemotePackStore<F> {
 
     /// Deletes files.
     pub(super) fn remove_files(&self, names: Vec<String>, action: &'static str) -> Result<()> {
-        for names in names.chunks(F::REMOVED_TOGETHER) {
+        for names in names.chunks(self.shared.files.removed_together()) {
             let (shared, names) = (self.shared.clone(), names.to_vec());
             let remove = async move {
                 let remove = || shared.files.remove(names.clone());

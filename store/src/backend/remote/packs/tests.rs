@@ -8,10 +8,11 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use cairn_formats::{Chunk, ChunkForm, ChunkId, DigestAlgorithm, Level, StorableChunk};
-use cairn_test_servers::{S3Server, S3Trouble, Sshd, WeakLink};
+use cairn_test_servers::{GsServer, S3Server, S3Trouble, Sshd, WeakLink};
 
 use super::*;
-use crate::backend::{s3, sftp};
+use crate::backend::bucket::{gs, s3};
+use crate::backend::sftp;
 use crate::contract::{self, ids_of};
 use crate::{
     ChunkStoreExt as _, Location, MemberSpec, RemoteKind, StoreOptions, error_chain, init_remote_packs, open_prunable,
@@ -112,6 +113,50 @@ fn packs_in_a_bucket_keep_every_promise() {
     assert!(
         !names.is_empty() && names.iter().all(|name| name.ends_with(".pack")),
         "{names:?}"
+    );
+}
+
+/// Goal: packs in a bucket of Google's are as they are elsewhere, each put whole and only where nothing is.
+#[test]
+fn packs_in_a_bucket_of_googles_keep_every_promise() {
+    let server = GsServer::start();
+    let mut options = small(gs::tests::quick(&server.endpoint()));
+    let url = server.url("a/prefix with blanks");
+    let store = packs(&url, options.clone());
+    contract::writable(&*store);
+    let again = open_prunable(&member(&url, options.clone())).unwrap();
+    contract::reads_are_right(&*again, &contract::chunks(2, ChunkForm::Compressed));
+    // Longer than a part: whole all the same.
+    options.packs.pack_len = 64 << 20;
+    options.packs.part_len = 10 << 20;
+    let store = packs(&server.url("p"), options.clone());
+    let chunks = noise(1, 600);
+    for trouble in [S3Trouble::Answer("SlowDown"), S3Trouble::Lost] {
+        server.fail("put_object", 1, trouble);
+    }
+    put(&*store, &chunks);
+    assert_eq!(files(&server.object("p")).len(), 1, "{:?}", server.counts());
+    assert!(!server.counts().contains_key("create_multipart_upload"));
+    contract::reads_are_right(&*packs(&server.url("p"), options.clone()), &chunks);
+    // One alone deletes.
+    let other = packs(&server.url("p"), options);
+    let owner = store.own(false).unwrap();
+    refused(&other.own(false).unwrap_err(), "another collects it");
+    refused(
+        &other.remove_many(&ids(&chunks)[..1]).unwrap_err(),
+        "another collects it",
+    );
+    drop(owner);
+    other.remove_many(&ids(&chunks)[..500]).unwrap();
+    assert_eq!(other.compact(0.9).unwrap().packs_removed, 1);
+    assert_eq!(ids_of(&*other), &ids(&chunks)[500..]);
+    contract::reads_are_right(
+        &*other,
+        &chunks
+            .iter()
+            .filter(|chunk| ids(&chunks)[500..].contains(&chunk.id()))
+            .cloned()
+            .collect::<Vec<_>>(),
     );
 }
 

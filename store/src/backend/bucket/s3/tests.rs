@@ -1,20 +1,22 @@
-//! A bucket of a real S3 server, and servers that fail, lie and stall.
+//! What holds for buckets of S3 alone: whose requests are sent, what a refusal says; and MinIO.
 
 use std::fs;
 use std::io::{Read as _, Write as _};
 use std::net::TcpListener;
 use std::path::Path as FilePath;
 use std::sync::Arc;
-use std::sync::atomic::AtomicUsize;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
 
-use cairn_formats::{ChunkForm, ChunkId, StorableChunk};
+use cairn_formats::{ChunkForm, ChunkId};
 use cairn_test_servers::{ACCESS_KEY, Minio, S3Server, SECRET_KEY};
 
 use super::*;
-use crate::contract::{ids_of, open};
+use crate::backend::bucket::tests::{always, list_and_delete, put_and_read_an_index, quick as of_any_service};
+use crate::contract::open;
 use crate::{
-    ChunkStoreExt as _, Error, IndexStore, Location, MemberSpec, Proxy, Prune, RemoteKind, StoreOptions, contract,
-    error_chain, init_remote_packs, open_prunable, open_remote,
+    ChunkStoreExt as _, Error, Location, MemberSpec, RemoteKind, StoreOptions, contract, error_chain,
+    init_remote_packs, open_prunable, open_remote,
 };
 
 fn keys(secret: &str) -> S3Credentials {
@@ -25,43 +27,15 @@ fn keys(secret: &str) -> S3Credentials {
     })
 }
 
-/// Options for tests: no proxy from the environment, pauses too short to notice.
+/// Options for tests.
 pub(crate) fn quick() -> StoreOptions {
     StoreOptions {
-        http: HttpOptions {
-            proxy: Proxy::Direct,
-            error_retry_base_interval: Duration::from_micros(1),
-            ..HttpOptions::default()
-        },
         s3: S3Options {
             credentials: keys(SECRET_KEY),
             region: None,
         },
-        ..StoreOptions::default()
+        ..of_any_service()
     }
-}
-
-fn put(store: &dyn Prune, seed: u64) -> Vec<ChunkId> {
-    let chunks = contract::chunks(seed, ChunkForm::Compressed);
-    store.put_many(&chunks).unwrap();
-    let mut ids: Vec<ChunkId> = chunks.iter().map(StorableChunk::id).collect();
-    ids.sort();
-    ids
-}
-
-#[test]
-fn a_bucket_keeps_every_promise() {
-    let server = S3Server::start();
-    for place in ["", "a/prefix with blanks", "a/other/"] {
-        contract::writable(&*open(&server.url(place), quick()));
-    }
-    let plain = StoreOptions {
-        form: ChunkForm::Plain,
-        ..quick()
-    };
-    contract::writable(&*open(&server.url("plain"), plain));
-    let id = contract::chunks(1, ChunkForm::Plain)[0].id().to_string();
-    assert!(server.object(&format!("plain/{}/{id}", &id[..4])).exists());
 }
 
 /// Goal: what holds with a server over a folder holds with MinIO. It is built and run in the full run alone (`CAIRN_FULL=1`).
@@ -80,8 +54,8 @@ fn minio_keeps_every_promise_in_the_full_run() {
     };
     contract::writable(&*open(&server.url("plain"), plain));
     let url = |place: &str| server.url(place);
-    list_and_delete(&url);
-    put_and_read_an_index(&url("folder/with blanks/y.caidx"));
+    list_and_delete(&url, &quick());
+    put_and_read_an_index(&url("folder/with blanks/y.caidx"), &quick());
     for place in ["packs", "more packs/with blanks"] {
         let location = Location::parse(&url(place)).unwrap();
         let member = MemberSpec {
@@ -111,69 +85,6 @@ fn minio_keeps_every_promise_in_the_full_run() {
     let nowhere = url("p").replace("/chunks/", "/no-bucket/");
     let text = error_chain(&open(&nowhere, quick()).for_each_id(&mut |_| Ok(())).unwrap_err());
     assert!(text.contains("NoSuchBucket"), "{text}");
-}
-
-fn put_and_read_an_index(url: &str) {
-    let index = IndexStore::open(&Location::parse(url).unwrap(), &quick()).unwrap();
-    assert!(matches!(index.get(), Err(Error::NoIndex { .. })));
-    index.put(Bytes::from_static(b"one")).unwrap();
-    index.put(Bytes::from_static(b"another")).unwrap();
-    assert_eq!(&index.get().unwrap()[..], b"another");
-}
-
-#[test]
-fn chunks_are_listed_and_deleted_and_nothing_else_is() {
-    let server = S3Server::start();
-    list_and_delete(&|place| server.url(place));
-}
-
-/// - `url`: of a place in the bucket.
-fn list_and_delete(url: &dyn Fn(&str) -> String) {
-    let store = open(&url("store"), quick());
-    let mut all = put(&*store, 5);
-    // The same chunk in its other form is one chunk.
-    store.put_many(&contract::chunks(5, ChunkForm::Plain)).unwrap();
-    all.extend(put(&*store, 6));
-    all.sort();
-    let index = IndexStore::open(&Location::parse(&url("store/x.caibx")).unwrap(), &quick()).unwrap();
-    index.put(Bytes::from_static(b"index")).unwrap();
-    assert_eq!(ids_of(&*store), all);
-    let (gone, kept) = all.split_at(3);
-    store.remove_many(gone).unwrap();
-    store.remove_many(gone).unwrap();
-    assert_eq!(ids_of(&*store), kept);
-    assert_eq!(store.has_many(gone).unwrap(), vec![false; gone.len()]);
-    assert_eq!(&index.get().unwrap()[..], b"index");
-    assert!(ids_of(&*open(&url("elsewhere"), quick())).is_empty());
-}
-
-/// Goal: listings of several pages lose and repeat nothing.
-#[test]
-fn long_listings_go_on_behind_the_last_name() {
-    let server = S3Server::start();
-    let mut all: Vec<ChunkId> = (0..2100u32)
-        .map(|number| cairn_formats::DigestAlgorithm::default().id(&number.to_le_bytes()))
-        .collect();
-    for id in &all {
-        let hex = id.to_string();
-        let path = server.object(&format!("many/{}/{hex}.cacnk", &hex[..4]));
-        fs::create_dir_all(path.parent().unwrap()).unwrap();
-        fs::write(path, b"x").unwrap();
-    }
-    all.sort();
-    let store = open(&server.url("many"), quick());
-    assert_eq!(ids_of(&*store), all);
-    store.remove_many(&all[1..]).unwrap();
-    assert_eq!(ids_of(&*store), all[..1]);
-}
-
-#[test]
-fn an_index_is_an_object() {
-    let server = S3Server::start();
-    for name in ["x.caibx", "folder/with blanks/y.caidx"] {
-        put_and_read_an_index(&server.url(name));
-        assert_eq!(fs::read(server.object(name)).unwrap(), b"another");
-    }
 }
 
 #[test]
@@ -261,130 +172,17 @@ fn keys_come_from_a_profile_too() {
     assert!(text.contains("cannot read"), "{text}");
 }
 
-/// A server that gives the same bytes to every request; `None` gives nothing and keeps the connection. Counts requests.
-pub(crate) fn always(wire: Option<&'static [u8]>) -> (String, Arc<AtomicUsize>) {
-    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-    let url = format!("s3+http://{}/b/p", listener.local_addr().unwrap());
-    let count = Arc::new(AtomicUsize::new(0));
-    let counted = count.clone();
-    std::thread::spawn(move || {
-        let mut silent = Vec::new();
-        for stream in listener.incoming() {
-            let mut stream = stream.unwrap();
-            let mut request = Vec::new();
-            let mut piece = [0; 4096];
-            // Heads are enough: bodies of these tests are short, and what is left of them is dropped with the connection.
-            while !request.windows(4).any(|end| end == b"\r\n\r\n") {
-                match stream.read(&mut piece) {
-                    Ok(read @ 1..) => request.extend_from_slice(&piece[..read]),
-                    _ => break,
-                }
-            }
-            counted.fetch_add(1, Ordering::SeqCst);
-            match wire {
-                Some(wire) => drop(stream.write_all(wire)),
-                None => silent.push(stream),
-            }
-        }
-    });
-    (url, count)
-}
-
 #[test]
-fn failing_servers_are_tried_again_and_then_told() {
-    let one = ChunkId::from_bytes([1; 32]);
-    for (wire, requests, cause) in [
-        (&b"HTTP/1.1 500 Oops\r\nConnection: close\r\nContent-Length: 0\r\n\r\n"[..], 3, "500"),
-        (
-            b"HTTP/1.1 503 Busy\r\nConnection: close\r\nContent-Length: 58\r\n\r\n<Error><Code>SlowDown</Code><Message>later</Message></Error>",
-            3,
-            "SlowDown: later",
-        ),
-        (b"HTTP/1.1 503 Busy\r\nConnection: close\r\nRetry-After: 3600\r\nContent-Length: 0\r\n\r\n", 1, "503"),
-        (b"HTTP/1.1 507 Full\r\nConnection: close\r\nContent-Length: 0\r\n\r\n", 1, "507"),
-        // Half of what it announces.
-        (b"HTTP/1.1 200 OK\r\nConnection: close\r\nLast-Modified: Sat, 01 Jan 2022 00:00:00 GMT\r\nContent-Length: 9\r\n\r\nhalf", 3, ""),
-        (b"", 3, ""),
-    ] {
-        let (url, count) = always(Some(wire));
-        let error = open(&url, quick()).get(one).unwrap_err();
-        let text = error_chain(&error);
-        assert!(matches!(error, Error::Unavailable { action: "read a chunk", .. }), "{error:?}");
-        assert!(text.contains(cause), "{text}");
-        assert_eq!(count.load(Ordering::SeqCst), requests, "{text}");
-    }
-}
-
-#[test]
-fn what_another_try_cannot_change_is_told_at_once() {
-    let one = ChunkId::from_bytes([1; 32]);
-    // Without the right to list, 403 may mean that there is no FORMAT: the chunk itself is asked for.
-    for (wire, cause, requests) in [
-        (&b"HTTP/1.1 403 Forbidden\r\nConnection: close\r\nContent-Length: 0\r\n\r\n"[..], "403", 2),
-        (
-            b"HTTP/1.1 404 Not Found\r\nConnection: close\r\nContent-Length: 39\r\n\r\n<Error><Code>NoSuchBucket</Code></Error>",
-            "NoSuchBucket",
-            1,
-        ),
-        (
-            b"HTTP/1.1 301 Moved\r\nConnection: close\r\nx-amz-bucket-region: eu-west-1\r\nContent-Length: 0\r\n\r\n",
-            "region eu-west-1",
-            1,
-        ),
-    ] {
-        let (url, count) = always(Some(wire));
-        let error = open(&url, quick()).get(one).unwrap_err();
-        let text = error_chain(&error);
-        assert!(matches!(error, Error::Refused { .. }), "{error:?}");
-        assert!(text.contains(cause), "{text}");
-        assert_eq!(count.load(Ordering::SeqCst), requests, "{text}");
-    }
-}
-
-/// A bucket that is not there is no missing chunk, although HEAD tells them apart by nothing.
-#[test]
-fn a_missing_bucket_is_not_a_missing_chunk() {
-    let (url, _) = always(Some(
-        b"HTTP/1.1 404 Not Found\r\nConnection: close\r\nContent-Length: 40\r\n\r\n<Error><Code>NoSuchBucket</Code></Error>",
+fn a_bucket_of_another_region_says_so() {
+    let (server, count) = always(Some(
+        b"HTTP/1.1 301 Moved\r\nConnection: close\r\nx-amz-bucket-region: eu-west-1\r\nContent-Length: 0\r\n\r\n",
     ));
-    let store = open(&url, quick());
-    let error = store.has(ChunkId::from_bytes([1; 32])).unwrap_err();
-    assert!(error_chain(&error).contains("NoSuchBucket"), "{}", error_chain(&error));
-    let error = store
-        .put_many(&contract::chunks(1, ChunkForm::Compressed)[3..])
-        .unwrap_err();
-    assert!(
-        matches!(error, Error::Refused { .. }) && error_chain(&error).contains("NoSuchBucket"),
-        "{}",
-        error_chain(&error)
-    );
-}
-
-#[test]
-fn silence_ends_in_time() {
-    let (url, count) = always(None);
-    let mut options = quick();
-    options.http.timeout = Some(Duration::from_millis(20));
-    let store = open(&url, options);
-    let text = error_chain(&store.has(ChunkId::from_bytes([1; 32])).unwrap_err());
-    assert!(
-        text.contains("no answer within 20ms") && text.contains("3 tries"),
-        "{text}"
-    );
-    assert_eq!(count.load(Ordering::SeqCst), 3);
-    let error = store
-        .put_many(&contract::chunks(1, ChunkForm::Compressed)[3..])
-        .unwrap_err();
-    assert!(
-        matches!(
-            error,
-            Error::Unavailable {
-                action: "store a chunk",
-                ..
-            }
-        ),
-        "{error:?}"
-    );
+    let store = open(&format!("s3+{server}/b/p"), quick());
+    let error = store.get(ChunkId::from_bytes([1; 32])).unwrap_err();
+    let text = error_chain(&error);
+    assert!(matches!(error, Error::Refused { .. }), "{error:?}");
+    assert!(text.contains("region eu-west-1"), "{text}");
+    assert_eq!(count.load(Ordering::SeqCst), 1, "{text}");
 }
 
 #[test]
@@ -542,7 +340,6 @@ fn keys_come_from_roles_of_pods_containers_and_machines() {
 fn a_machine_without_a_role_or_an_answer_says_so() {
     let server = S3Server::start();
     let (silent, count) = always(None);
-    let silent = silent.trim_start_matches("s3+").trim_end_matches("/b/p").to_owned();
     let mut options = of_environment(&[("AWS_EC2_METADATA_SERVICE_ENDPOINT", silent)]);
     options.http.connect_timeout = Duration::from_millis(20);
     let text = error_chain(

@@ -1,15 +1,16 @@
-//! Packs as objects: ranged reads, uploads in parts, and objects that are made only where none is.
+//! Packs as objects: ranged reads, objects that are made only where none is, and uploads in parts of which the same holds; where
+//! a service promises it of whole objects alone, packs are sent whole.
 
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use futures_util::StreamExt as _;
-use object_store::multipart::MultipartStore as _;
+use object_store::multipart::{MultipartStore, PartId};
 use object_store::path::Path;
-use object_store::{GetOptions, GetRange, ObjectStore as _, PutMode, PutOptions};
+use object_store::{GetOptions, GetRange, MultipartId, PutMode, PutOptions};
 use reqwest::StatusCode;
 
-use super::service::S3Fault;
+use super::service::ServiceFault;
 use super::{Bucket, PAGE_LEN, failed};
 use crate::backend::remote::packs::{FOLDER, FilePage, PackFiles};
 use crate::backend::remote::patience::Patience;
@@ -29,7 +30,7 @@ impl PackFiles for Bucket {
             range: Some(GetRange::Bounded(start..end)),
             ..GetOptions::default()
         };
-        let begin = async { self.found(self.store.get_opts(&path, options).await) };
+        let begin = async { self.found(self.client.objects.get_opts(&path, options).await) };
         let Some(result) = self.timed(self.options.timeout, begin).await? else {
             return Ok(None);
         };
@@ -67,7 +68,7 @@ impl PackFiles for Bucket {
                 mode: PutMode::Create,
                 ..PutOptions::default()
             };
-            match self.store.put_opts(&path, body.into(), options).await {
+            match self.client.objects.put_opts(&path, body.into(), options).await {
                 Ok(_) => Ok(true),
                 Err(object_store::Error::AlreadyExists { .. } | object_store::Error::Precondition { .. }) => Ok(false),
                 // Nothing but the bucket can be missing.
@@ -85,9 +86,16 @@ impl PackFiles for Bucket {
         part_len: usize,
         patience: &Patience,
     ) -> Result<bool, Fault> {
+        let Some(parts) = self.client.parts.as_deref() else {
+            let created = patience.insist(|| self.create(name, body.clone())).await;
+            return match created {
+                Ok(created) => Ok(created),
+                Err(given_up) => self.unless_there(name, given_up.into(), patience).await,
+            };
+        };
         let path = &Path::parse(format!("{}{name}", self.prefix)).map_err(|error| Fault::Refused(error.into()))?;
         let begin = || async {
-            let begun = async { self.store.create_multipart(path).await.map_err(failed) };
+            let begun = async { parts.create_multipart(path).await.map_err(failed) };
             self.timed(self.options.timeout, begun).await
         };
         let upload = &patience.insist(begin).await.map_err(Fault::from)?;
@@ -95,17 +103,14 @@ impl PackFiles for Bucket {
         let count = body.len().div_ceil(part_len.max(2 * PART_LEN_MIN)).max(1);
         let part_len = body.len().div_ceil(count).max(1);
         let finish = async {
-            let parts = (0..body.len().div_ceil(part_len)).map(|part| {
-                let piece = body.slice(part * part_len..body.len().min((part + 1) * part_len));
-                async move { self.put_part(path, upload, part, piece, patience).await }
-            });
             // One after the other: several packs are on their way at once.
             let mut ids = Vec::new();
-            for part in parts {
-                ids.push(part.await?);
+            for part in 0..body.len().div_ceil(part_len) {
+                let piece = body.slice(part * part_len..body.len().min((part + 1) * part_len));
+                ids.push(self.put_part(parts, (path, upload), part, piece, patience).await?);
             }
             let complete = || async {
-                let completed = self.store.complete_multipart(path, upload, ids.clone());
+                let completed = parts.complete_multipart(path, upload, ids.clone());
                 let completed = async { completed.await.map(|_| true).map_err(failed) };
                 self.timed(self.upload_limit(body.len()), completed).await
             };
@@ -115,22 +120,21 @@ impl PackFiles for Bucket {
             Ok(created) => return Ok(created),
             Err(fault) => fault,
         };
-        // The last answer may have been lost, or somebody has the name: whoever called looks.
-        if let Ok(Some(_)) = patience.insist(|| self.len(name)).await {
-            return Ok(false);
+        let told = self.unless_there(name, fault, patience).await;
+        if told.is_err() {
+            // Its parts cost room until the upload is given up; the first error is the one to tell.
+            let abort = async { parts.abort_multipart(path, upload).await.map_err(failed) };
+            let _ = self.timed(self.options.timeout, abort).await;
         }
-        // Its parts cost room until the upload is given up; the first error is the one to tell.
-        let abort = async { self.store.abort_multipart(path, upload).await.map_err(failed) };
-        let _ = self.timed(self.options.timeout, abort).await;
-        Err(fault)
+        told
     }
 
     async fn list_packs(&self, after: Option<&str>) -> Try<FilePage> {
         let list = async {
             let prefix = self.path(FOLDER)?;
             let objects = match after {
-                None => self.store.list(Some(&prefix)),
-                Some(after) => self.store.list_with_offset(Some(&prefix), &self.path(after)?),
+                None => self.client.objects.list(Some(&prefix)),
+                Some(after) => self.client.objects.list_with_offset(Some(&prefix), &self.path(after)?),
             };
             let mut objects = objects.take(PAGE_LEN);
             let mut page = FilePage::default();
@@ -156,23 +160,32 @@ impl PackFiles for Bucket {
         let Fault::Refused(source) = fault else {
             return false;
         };
-        matches!(source.downcast_ref(), Some(S3Fault::Status { status, .. }) if *status == StatusCode::FORBIDDEN)
+        matches!(source.downcast_ref(), Some(ServiceFault::Status { status, .. }) if *status == StatusCode::FORBIDDEN)
     }
 }
 
 impl Bucket {
+    /// What an upload that failed came to. Its answer may have been lost, or have come before the server had heard all and broken
+    /// the connection: if the name is taken, whoever called looks by whom.
+    async fn unless_there(&self, name: &str, fault: Fault, patience: &Patience) -> Result<bool, Fault> {
+        match patience.insist(|| self.len(name)).await {
+            Ok(Some(_)) => Ok(false),
+            _ => Err(fault),
+        }
+    }
+
     async fn put_part(
         &self,
-        path: &Path,
-        upload: &object_store::MultipartId,
+        parts: &dyn MultipartStore,
+        (path, upload): (&Path, &MultipartId),
         part: usize,
         piece: Bytes,
         patience: &Patience,
-    ) -> Result<object_store::multipart::PartId, Fault> {
+    ) -> Result<PartId, Fault> {
         let put = || async {
             rate::pause_for(self.options.rate_limit.as_deref(), piece.len()).await;
             let put = async {
-                let put = self.store.put_part(path, upload, part, piece.clone().into());
+                let put = parts.put_part(path, upload, part, piece.clone().into());
                 put.await.map_err(failed)
             };
             self.timed(self.upload_limit(piece.len()), put).await

@@ -1,57 +1,44 @@
-//! Chunks and indexes as objects of an S3 bucket, in desync's layout: `prefix/<4 hex>/<64 hex>[.cacnk]`.
+//! Chunks, packs and indexes as objects of a bucket, in the layout of desync (`prefix/<4 hex>/<64 hex>[.cacnk]`) or of packs.
 //!
-//! `object_store` signs, lists and deletes; connections, time-outs and tries are those of the HTTP backend (`service.rs`).
-//! A PUT is atomic by itself. "Missing" is 404 for the object: a bucket that is not there is an error, and so is 403, which
-//! servers answer for any missing object to those who may not list.
+//! `object_store` signs, lists and deletes; connections, time-outs and tries are those of the HTTP backend (`service.rs`). What
+//! differs between services, whose requests are sent and where to, is a folder each (`s3/`, `gs/`). A PUT is atomic by itself.
+//! "Missing" is 404 for the object: a bucket that is not there is an error, and so is 403, which servers answer for any missing
+//! object to those who may not list.
 
-mod credentials;
+pub(crate) mod gs;
 mod packs;
-mod roles;
+pub(crate) mod s3;
 mod service;
 
 use std::error::Error as StdError;
 use std::fmt;
+use std::net::IpAddr;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::StreamExt as _;
-use object_store::aws::{AmazonS3, AmazonS3Builder};
+use object_store::multipart::MultipartStore;
 use object_store::path::Path;
-use object_store::{Attribute, Attributes, GetOptions, GetResult, ObjectStore as _, PutOptions, RetryConfig};
+use object_store::{Attribute, Attributes, GetOptions, GetResult, ObjectStore, PutOptions, RetryConfig};
 
-pub use credentials::{S3Configured, S3Credentials, S3Keys};
-pub use roles::{S3Role, S3RoleSource};
+use url::Url;
 
 use super::http::HttpOptions;
 use super::http::client::is_tls;
 use super::remote::body::{Body, Spool};
 use super::remote::{Fault, Files, Page, Try};
-use crate::location::{S3Location, S3Lookup};
-use crate::{error_chain, rate};
-use service::{Connector, S3Fault};
+use crate::{Location, StoreOptions, error_chain, rate};
+use service::ServiceFault;
 
-/// Where Amazon's buckets are if nobody says; other servers mostly do not care.
-const REGION: &str = "us-east-1";
-/// Objects of one DeleteObjects request (S3's own limit).
-const REMOVED_TOGETHER: usize = 1000;
-/// Objects taken of a listing at once (S3's own limit for a page).
+/// Objects taken of a listing at once (the services' own limit for a page).
 const PAGE_LEN: usize = 1000;
 /// A body longer than this may take longer than the time for one request, which is meant for chunks.
 const TIMED_LEN_MAX: usize = 16 << 20;
 
-/// How a bucket is opened; how its server is talked to is [`HttpOptions`]'.
-#[derive(Clone, Debug, Default)]
-pub struct S3Options {
-    /// Whose requests these are.
-    pub credentials: S3Credentials,
-    /// The bucket's region; without one, the host name's if it is Amazon's, else `us-east-1`.
-    pub region: Option<String>,
-}
-
 /// The objects below a prefix of a bucket.
 pub(crate) struct Bucket {
-    store: AmazonS3,
+    client: Client,
     /// Empty, or ends with `/`.
     prefix: String,
     options: HttpOptions,
@@ -59,59 +46,33 @@ pub(crate) struct Bucket {
     seen: AtomicBool,
 }
 
+/// A service's client for one bucket, and what it can do.
+struct Client {
+    objects: Box<dyn ObjectStore>,
+    /// Uploads in parts that end only if nothing has the name; `None` where the service knows no such end.
+    parts: Option<Box<dyn MultipartStore>>,
+    /// Objects that one request deletes.
+    removed_together: usize,
+}
+
 impl Bucket {
     /// Prepares a client; nothing is asked yet.
     ///
     /// - `prefix`: a place in the bucket, without `/` at either end.
-    /// - Errors: a certificate, proxy or region that cannot be used.
-    pub(crate) fn open(
-        location: &S3Location,
-        prefix: &str,
-        options: &S3Options,
-        http: &HttpOptions,
-    ) -> Result<Self, Fault> {
-        let refused = |error: object_store::Error| Fault::Refused(error.into());
-        let endpoint = location.endpoint();
-        let host = endpoint.host_str().unwrap_or_default();
-        let in_host = match location.lookup() {
-            S3Lookup::Dns => true,
-            S3Lookup::Path => false,
-            // A dotted bucket name does not fit a wildcard certificate.
-            S3Lookup::Auto => host.ends_with(".amazonaws.com") && !location.bucket().contains('.'),
-        };
-        let server = match in_host {
-            true => location
-                .server()
-                .replacen("://", &format!("://{}.", location.bucket()), 1),
-            false => location.server(),
-        };
-        let region = options.region.as_deref().or_else(|| region_of(host)).unwrap_or(REGION);
-        let connector =
-            Connector::new(http, options.credentials.metadata_url()).map_err(|fault| Fault::Refused(fault.into()))?;
-        let is_signed = options.credentials.sign_for(host);
-        let builder = AmazonS3Builder::new()
-            .with_endpoint(server)
-            .with_bucket_name(location.bucket())
-            .with_virtual_hosted_style_request(in_host)
-            .with_region(region)
-            .with_allow_http(endpoint.scheme() == "http")
-            // Tries are counted by us, who also count what is wrong with a body.
-            .with_retry(RetryConfig {
-                max_retries: 0,
-                ..RetryConfig::default()
-            })
-            .with_http_connector(connector.signed(is_signed));
-        let builder = options.credentials.apply(builder, host);
-        let builder = builder.map_err(|what| Fault::Refused(what.into()))?;
-        let prefix = if prefix.is_empty() {
-            String::new()
-        } else {
-            format!("{prefix}/")
+    /// - Errors: a location without a bucket; a certificate, proxy, region, file of credentials or address that cannot be used.
+    pub(crate) fn open(location: &Location, prefix: &str, options: &StoreOptions) -> Result<Self, Fault> {
+        let client = match location {
+            Location::S3(s3) => s3::client(s3, &options.s3, &options.http)?,
+            Location::Gs(gs) => gs::client(gs, &options.gs, &options.http)?,
+            location => return Err(Fault::Refused(format!("{location} is no bucket").into())),
         };
         Ok(Self {
-            store: builder.build().map_err(refused)?,
-            prefix,
-            options: http.clone(),
+            client,
+            prefix: match prefix {
+                "" => String::new(),
+                prefix => format!("{prefix}/"),
+            },
+            options: options.http.clone(),
             seen: AtomicBool::new(false),
         })
     }
@@ -144,7 +105,7 @@ impl Bucket {
     }
 
     async fn get(&self, path: &Path) -> Try<Option<GetResult>> {
-        let answer = self.found(self.store.get_opts(path, GetOptions::default()).await)?;
+        let answer = self.found(self.client.objects.get_opts(path, GetOptions::default()).await)?;
         // A missing bucket would have been told apart by the answer's body.
         self.seen.store(true, Ordering::Relaxed);
         Ok(answer)
@@ -180,7 +141,9 @@ impl Bucket {
 }
 
 impl Files for Bucket {
-    const REMOVED_TOGETHER: usize = REMOVED_TOGETHER;
+    fn removed_together(&self) -> usize {
+        self.client.removed_together
+    }
 
     async fn read(&self, name: &str, len_max: usize, spool: Option<&Spool>) -> Try<Option<Bytes>> {
         // An index may take as long as it keeps coming.
@@ -195,7 +158,7 @@ impl Files for Bucket {
                 head: true,
                 ..GetOptions::default()
             };
-            let found = match self.found(self.store.get_opts(&path, options).await) {
+            let found = match self.found(self.client.objects.get_opts(&path, options).await) {
                 // An answer to HEAD has no body, which would say why.
                 Err(failure) if matches!(failure.fault, Fault::Refused(_)) => {
                     return Ok(self.get(&path).await?.map(|result| result.meta.size));
@@ -221,7 +184,7 @@ impl Files for Bucket {
                 attributes,
                 ..PutOptions::default()
             };
-            match self.store.put_opts(&path, body.into(), options).await {
+            match self.client.objects.put_opts(&path, body.into(), options).await {
                 Ok(_) => Ok(()),
                 // Nothing but the bucket can be missing.
                 Err(error @ object_store::Error::NotFound { .. }) => Err(Fault::refused(error)),
@@ -235,7 +198,10 @@ impl Files for Bucket {
         let remove = async {
             let paths = names.iter().map(|name| self.path(name).map(Ok));
             let paths: Vec<_> = paths.collect::<Try<_>>()?;
-            let mut removed = self.store.delete_stream(futures_util::stream::iter(paths).boxed());
+            let mut removed = self
+                .client
+                .objects
+                .delete_stream(futures_util::stream::iter(paths).boxed());
             while let Some(answer) = removed.next().await {
                 self.found(answer)?;
             }
@@ -253,8 +219,8 @@ impl Files for Bucket {
             let prefix = Path::parse(&self.prefix).map_err(Fault::refused)?;
             let prefix = Some(&prefix).filter(|prefix| !prefix.as_ref().is_empty());
             let objects = match after {
-                None => self.store.list(prefix),
-                Some(after) => self.store.list_with_offset(prefix, &self.path(after)?),
+                None => self.client.objects.list(prefix),
+                Some(after) => self.client.objects.list_with_offset(prefix, &self.path(after)?),
             };
             // One page: what comes after it is asked for anew, so that a failure there does not cost what is here.
             let mut objects = objects.take(PAGE_LEN);
@@ -285,7 +251,7 @@ fn failed(error: object_store::Error) -> super::remote::patience::Failure<Fault>
     let mut transport = None;
     let mut cause: Option<&(dyn StdError + 'static)> = Some(&error);
     while let Some(this) = cause {
-        if let Some(fault) = this.downcast_ref::<S3Fault>() {
+        if let Some(fault) = this.downcast_ref::<ServiceFault>() {
             return fault.clone().into_failure();
         }
         if let Some(error) = this.downcast_ref::<object_store::client::HttpError>() {
@@ -302,12 +268,26 @@ fn failed(error: object_store::Error) -> super::remote::patience::Failure<Fault>
     }
 }
 
-/// The region in one of Amazon's host names: `s3.eu-west-1.amazonaws.com`, older ones with a dash.
-fn region_of(host: &str) -> Option<&str> {
-    let name = host.strip_suffix(".amazonaws.com")?.strip_prefix("s3")?;
-    let name = name.strip_prefix(".dualstack").unwrap_or(name);
-    Some(name.trim_start_matches(['.', '-'])).filter(|region| !region.is_empty() && !region.contains('.'))
+/// Tries are counted by us, who also count what is wrong with a body.
+fn tried_once() -> RetryConfig {
+    RetryConfig {
+        max_retries: 0,
+        ..RetryConfig::default()
+    }
+}
+
+/// Whether a token may be sent there: over https, or to this machine or its host (the rule of Amazon's tools).
+fn is_near(url: &str) -> bool {
+    let Ok(url) = Url::parse(url) else { return false };
+    let host = url.host_str().unwrap_or_default();
+    let host = host.trim_start_matches('[').trim_end_matches(']');
+    url.scheme() == "https"
+        || match host.parse::<IpAddr>() {
+            Ok(IpAddr::V4(address)) => address.is_loopback() || address.is_link_local(),
+            Ok(IpAddr::V6(address)) => address.is_loopback() || address.segments()[..2] == [0xfd00, 0xec2],
+            Err(_) => host == "localhost",
+        }
 }
 
 #[cfg(test)]
-pub(crate) mod tests;
+mod tests;

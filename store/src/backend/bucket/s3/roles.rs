@@ -4,15 +4,12 @@
 //! unless the configuration says `aws-role` of a server. Nothing is asked on a machine that is not Amazon's (its firmware says
 //! so), and what is asked of the machine itself goes past proxies and has to be answered within two seconds.
 
-use std::net::IpAddr;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
 
 use object_store::aws::{AmazonS3Builder, AmazonS3ConfigKey as Key};
-use url::Url;
 
-/// Longest wait for an answer of the machine or the container's host.
-pub(super) const METADATA_WAIT: Duration = Duration::from_secs(2);
+use super::super::is_near;
+
 /// Where a machine tells its role's keys.
 const MACHINE: &str = "http://169.254.169.254";
 /// Where a container's host does.
@@ -151,19 +148,6 @@ impl S3Role {
     }
 }
 
-/// Whether a token may be sent there: over https, or to this machine or its host (the rule of Amazon's tools).
-fn is_near(url: &str) -> bool {
-    let Ok(url) = Url::parse(url) else { return false };
-    let host = url.host_str().unwrap_or_default();
-    let host = host.trim_start_matches('[').trim_end_matches(']');
-    url.scheme() == "https"
-        || match host.parse::<IpAddr>() {
-            Ok(IpAddr::V4(address)) => address.is_loopback() || address.is_link_local(),
-            Ok(IpAddr::V6(address)) => address.is_loopback() || address.segments()[..2] == [0xfd00, 0xec2],
-            Err(_) => false,
-        }
-}
-
 fn is_made_by_amazon(maker: &Path) -> bool {
     std::fs::read_to_string(maker).is_ok_and(|maker| maker.starts_with("Amazon EC2"))
 }
@@ -206,21 +190,5 @@ mod tests {
         assert!(!is_made_by_amazon(&maker));
         std::fs::write(&maker, "Amazon EC2\n").unwrap();
         assert!(is_made_by_amazon(&maker));
-    }
-
-    #[test]
-    fn tokens_go_to_near_places_alone() {
-        for url in [
-            "http://127.0.0.1:80/x",
-            "http://169.254.170.23/v1/credentials",
-            "http://[fd00:ec2::23]/v1",
-            "http://[::1]/",
-            "https://example.org/",
-        ] {
-            assert!(is_near(url), "{url}");
-        }
-        for url in ["http://example.org/", "http://10.0.0.1/", "http://[fd00::1]/", "none"] {
-            assert!(!is_near(url), "{url}");
-        }
     }
 }
