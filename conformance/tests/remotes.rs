@@ -163,6 +163,9 @@ fn tools_share(place: &dyn Place, make_store: bool) {
             .collect();
         assert_eq!(kept, listed, "{name}");
         ok(place.with(cairn()).args(args!["verify", "-s", place.url(&store)]));
+        for verb in ["stat", "ls"] {
+            told_alike(place, verb, &store);
+        }
         let back = out(&format!("{name}.again"));
         ok(tool(maker).args(args!["extract", "-s", url(maker, &store), url(maker, &index), back]));
         assert_same(&blob, &back);
@@ -171,6 +174,19 @@ fn tools_share(place: &dyn Place, make_store: bool) {
         ok(tool(maker).args(args!["prune", "-y", "-s", url(maker, &store), url(maker, &index)]));
         assert_eq!(ids(&place.here(&store)), kept, "{name}");
     }
+}
+
+/// A store is counted and listed as the folder that it is at the server is.
+fn told_alike(place: &dyn Place, verb: &str, store: &str) {
+    let told = |store: &std::ffi::OsStr| {
+        let said = ok(place.with(cairn()).args(["store", verb]).arg(store)).stdout;
+        let mut lines: Vec<String> = String::from_utf8_lossy(&said).lines().map(str::to_owned).collect();
+        lines.sort();
+        lines
+    };
+    let (far, here) = (told(place.url(store).as_ref()), told(place.here(store).as_ref()));
+    assert!(far.len() > 1, "{far:?}");
+    assert_eq!(far, here, "{verb}");
 }
 
 /// Goal: what `cairn` does with a folder it does with this place: copies, trees, damage, a server in front.
@@ -183,6 +199,9 @@ fn every_verb_works(place: &dyn Place, settings: &str) {
     // There and back, also from one to the other.
     ok(us().args(args!["cache", "-s", local, "-c", place.url("copy"), out("i.caibx")]));
     assert_eq!(chunk_files(&local), chunk_files(&place.here("copy")));
+    for verb in ["stat", "ls"] {
+        told_alike(place, verb, "copy");
+    }
     ok(us().args(args![
         "cache",
         "-s",

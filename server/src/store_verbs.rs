@@ -14,7 +14,7 @@ use std::sync::Arc;
 use cairn_formats::{CHUNK_LEN_MAX, ChunkId, DigestAlgorithm, DomainId};
 use cairn_index::RocksEngine;
 use cairn_store::{
-    ChunkStore, ChunkStoreExt as _, Damage, DamageKind, Error, Fate, FlatOptions, FlatStore, PackOptions, PackStat,
+    ChunkStore, ChunkStoreExt as _, Damage, DamageKind, Error, FlatOptions, FlatStore, PackOptions, PackStat,
     PackStore, Prune, ScrubFile, ScrubMemory, ScrubOptions, ScrubState, StoreSpec, open_store,
 };
 use clap::{Args, Subcommand};
@@ -447,18 +447,7 @@ impl Checked {
         self.chunks += report.chunks + bad;
         self.bad += bad;
         self.healed += report.healed;
-        let finding = |damage: &Damage| {
-            let id = damage.id.map_or(String::new(), |id| format!(" of {id}"));
-            let fate = match &damage.fate {
-                Fate::Named => "left".to_owned(),
-                Fate::Repaired(store) => format!("repaired from {store}"),
-                Fate::Rewritten => "written anew".to_owned(),
-                Fate::Missing => "taken out".to_owned(),
-            };
-            let (pack, what, offset) = (&damage.pack, damage.what.word(), damage.offset);
-            format!("{pack}: the {what}{id} at byte {offset} is damaged: {fate}")
-        };
-        self.findings.extend(report.damages.iter().map(finding));
+        self.findings.extend(report.damages.iter().map(Damage::to_string));
         self.findings.extend(report.errors.iter().map(|error| chain(error)));
         Ok(())
     }

@@ -33,6 +33,7 @@ pub use backend::bucket::s3::{S3Configured, S3Credentials, S3Keys, S3Options, S3
 pub use backend::flat::{FlatOptions, FlatStore, StoredChunk, SyncPolicy};
 pub use backend::http::{Authorization, Cookie, HttpOptions, HttpStore, Proxy};
 pub use backend::remote::packs::{Ownership, RemotePackOptions, RemotePacks};
+pub use backend::remote::store::RemoteChunks;
 pub use backend::sftp::SftpOptions;
 pub use backend::ssh::{SshOptions, SshPush, SshPushed, SshStore};
 pub use error::{BoxError, Error, error_chain};
@@ -48,8 +49,8 @@ pub use open::{
 };
 pub use pack::{
     Change, ChunkKey, ChunkPlace, CompactOptions, CompactReport, Damage, DamageKind, DenseLocations, Fate, Host,
-    HostFile, Liveness, Locations, LogPosition, MemoryLocations, NewSnapshot, OpenReport, PLACES_FOLDER, PackCheck,
-    PackEngine, PackHeads, PackOptions, PackScrub, PackStat, PackStore, RecompressOptions, RecompressReport, Restore,
+    HostFile, Liveness, Locations, LogPosition, MemoryLocations, NewSnapshot, OpenReport, PLACES_FOLDER, PackEngine,
+    PackHeads, PackOptions, PackScrub, PackStat, PackStore, RecompressOptions, RecompressReport, Restore,
     SNAPSHOT_PIECE_LEN, ScrubFile, ScrubMemory, ScrubOptions, ScrubReport, ScrubState, SnapshotStat, Suspect,
     Watermark,
 };

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use crate::backend::bucket::Bucket;
 use crate::backend::remote::packs::{AsItIs, PackFiles, RemotePacks};
-use crate::backend::remote::store::RemoteOptions;
+use crate::backend::remote::store::{RemoteChunks, RemoteOptions};
 use crate::backend::sftp::{Folder, Holds, SftpOptions};
 use crate::location::{Location, SshLocation};
 use crate::{Error, MemberSpec, Prune, Result, StoreName, StoreOptions, SyncPolicy};
@@ -15,7 +15,7 @@ use crate::{Error, MemberSpec, Prune, Result, StoreName, StoreOptions, SyncPolic
 #[derive(Clone, Debug)]
 pub enum RemoteKind {
     /// A file per chunk, in casync's layout.
-    Flat(Arc<dyn Prune>),
+    Flat(Arc<dyn RemoteChunks>),
     /// Many chunks a file.
     Packs(Arc<dyn RemotePacks>),
 }

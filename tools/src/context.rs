@@ -11,9 +11,10 @@ use cairn_formats::{CHUNK_LEN_MAX, ChunkCipher, ChunkForm, ChunkIndex, CipherAlg
 use cairn_store::{
     Authorization, Behind, CacheOptions, CacheStore, ChunkKey, ChunkPlace, ChunkStore, CompactOptions, CompactReport,
     Cookie, GsConfigured, GsOptions, HttpOptions, IndexStore, LocalStore, Location, LogPosition, MemberSpec, Ownership,
-    PackCheck, PackOptions, PackStat, PackStore, Proxy, Prune, RateLimit, RemoteKind, RemotePackOptions, RemotePacks,
-    S3Options, Sealing, SftpOptions, SshOptions, SshPush, StoreChain, StoreName, StoreOptions, StoreSpec, Suspect,
-    SyncPolicy, Together, VerifyStore, init_remote_packs, open_chain, open_prunable_spec, open_remote, open_store,
+    PackOptions, PackStat, PackStore, Proxy, Prune, RateLimit, RemoteChunks, RemoteKind, RemotePackOptions,
+    RemotePacks, S3Options, ScrubMemory, ScrubOptions, ScrubReport, Sealing, SftpOptions, SshOptions, SshPush,
+    StoreChain, StoreName, StoreOptions, StoreSpec, StoredChunk, Suspect, SyncPolicy, Together, VerifyStore,
+    init_remote_packs, open_chain, open_prunable_spec, open_remote, open_store,
 };
 
 use crate::bar::{Bar, Unit};
@@ -348,11 +349,11 @@ impl Context {
             ] => Prunable::Local(LocalStore::open(path, options)?),
             [member] if matches!(member.location, Location::S3(_) | Location::Gs(_) | Location::Sftp(_)) => {
                 match open_remote(member)? {
-                    RemoteKind::Flat(store) => Prunable::Remote(store),
+                    RemoteKind::Flat(store) => Prunable::Chunks(store),
                     RemoteKind::Packs(packs) => Prunable::Packs(packs),
                 }
             }
-            _ => Prunable::Remote(open_prunable_spec(&spec)?),
+            _ => Prunable::Mirror(open_prunable_spec(&spec)?),
         })
     }
 
@@ -490,7 +491,10 @@ pub(crate) enum Prunable {
     Local(LocalStore),
     /// Packs in a bucket or behind SFTP.
     Packs(Arc<dyn RemotePacks>),
-    Remote(Arc<dyn Prune>),
+    /// A file per chunk there.
+    Chunks(Arc<dyn RemoteChunks>),
+    /// Several together.
+    Mirror(Arc<dyn Prune>),
 }
 
 /// Packs, wherever they are.
@@ -519,11 +523,28 @@ impl<'s> Packs<'s> {
         Ok(())
     }
 
-    pub(crate) fn check(self, go_on: &mut dyn FnMut(u64) -> bool) -> Outcome<PackCheck> {
+    /// Reads all packs from end to end, and settles what is damaged.
+    pub(crate) fn scrub(
+        self,
+        options: &ScrubOptions,
+        sources: &[Arc<dyn ChunkStore>],
+        go_on: &mut dyn FnMut(u64) -> bool,
+    ) -> Outcome<ScrubReport> {
+        // Whoever asks wants all of it to be read, whenever that was done last.
+        let notes = ScrubMemory::default();
         Ok(match self {
-            Self::Local(packs) => packs.engine().check_packs(go_on)?,
-            Self::Remote(packs) => packs.check_packs(go_on)?,
+            Self::Local(packs) => packs.engine().scrub(options, sources, &notes, go_on)?,
+            Self::Remote(packs) => packs.scrub(options, sources, &notes, go_on)?,
         })
+    }
+
+    /// What is not whole and was not opened.
+    pub(crate) fn suspects(self) -> Vec<Suspect> {
+        match self {
+            // Told of when it was opened.
+            Self::Local(_) => Vec::new(),
+            Self::Remote(packs) => packs.suspects(),
+        }
     }
 
     /// Writes packs anew of which less than `live_share` is needed.
@@ -556,8 +577,28 @@ impl Prunable {
         match self {
             Self::Local(store) => store.chunks(),
             Self::Packs(store) => &**store,
-            Self::Remote(store) => &**store,
+            Self::Chunks(store) => &**store,
+            Self::Mirror(store) => &**store,
         }
+    }
+
+    /// Visits the files of a flat store's chunks, with their lengths in bytes. Returns whether it is one.
+    pub(crate) fn for_each_file(
+        &self,
+        visit: &mut dyn FnMut(StoredChunk, u64) -> cairn_store::Result<()>,
+    ) -> Outcome<bool> {
+        match self {
+            Self::Local(LocalStore::Flat(flat)) => flat.for_each_file(&mut |chunk| {
+                // One that went away meanwhile is none.
+                match flat.stat(chunk.id, chunk.form)?.and_then(|stat| stat.stored) {
+                    Some((_, len)) => visit(chunk, len),
+                    None => Ok(()),
+                }
+            })?,
+            Self::Chunks(store) => store.for_each_file(visit)?,
+            Self::Local(LocalStore::Packs(_)) | Self::Packs(_) | Self::Mirror(_) => return Ok(false),
+        }
+        Ok(true)
     }
 
     /// Its packs, if it has any.
@@ -565,7 +606,7 @@ impl Prunable {
         match self {
             Self::Local(store) => store.packs().map(Packs::Local),
             Self::Packs(store) => Some(Packs::Remote(&**store)),
-            Self::Remote(_) => None,
+            Self::Chunks(_) | Self::Mirror(_) => None,
         }
     }
 }

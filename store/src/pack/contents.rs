@@ -1,16 +1,12 @@
-//! What lies in the packs: sums a pack, the chunks in the order of the disk, and a check of every byte.
+//! What lies in the packs: sums a pack, and the chunks in the order of the disk.
 
 use std::collections::BTreeMap;
 
 use cairn_formats::{PackEntry, PackUuid, RecordKind};
 
-use super::log::pack_name;
 use super::recover::in_order;
-use super::{ChunkKey, ChunkPlace, Pack, PackEngine, Suspect};
+use super::{ChunkKey, ChunkPlace, Pack, PackEngine};
 use crate::Result;
-
-/// Bytes read at once while a pack is checked.
-const CHECK_LEN: u64 = 1 << 20;
 
 /// Chunks looked up together.
 const LOOKUP_CHUNKS: usize = 4096;
@@ -32,21 +28,6 @@ pub struct PackStat {
     pub live_bytes: u64,
     /// Bytes of the chunks themselves.
     pub live_bytes_plain: u64,
-}
-
-/// What a check of the packs found.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct PackCheck {
-    /// Packs that were read.
-    pub packs: usize,
-    /// Their bytes.
-    pub bytes: u64,
-    /// Records that were read and agree with their footers.
-    pub records: u64,
-    /// What is not as it was written.
-    pub suspects: Vec<Suspect>,
-    /// Somebody wanted no more.
-    pub stopped: bool,
 }
 
 impl PackEngine {
@@ -122,60 +103,6 @@ impl PackEngine {
         Ok(places)
     }
 
-    /// Reads every byte of the sealed packs: each footer's digest, and its entries against the records themselves, which is
-    /// all that an index of the store could be made from.
-    ///
-    /// - `go_on`: hears of bytes that were read; `false` ends the check.
-    pub fn check_packs(&self, go_on: &mut dyn FnMut(u64) -> bool) -> Result<PackCheck> {
-        let mut check = PackCheck::default();
-        for number in self.pack_numbers() {
-            let Some(pack) = self.pack(number) else { continue };
-            let Some(footer) = self.footer(&pack)? else { continue };
-            let mut suspect = |what: String| {
-                let file = pack_name(pack.number, pack.uuid);
-                check.suspects.push(Suspect { file, what });
-            };
-            let mut hasher = blake3::Hasher::new();
-            let mut at = 0;
-            while at < footer.start {
-                let bytes = self.read_range(&pack, at, footer.start.min(at + CHECK_LEN))?;
-                if bytes.is_empty() {
-                    break;
-                }
-                hasher.update(&bytes);
-                at += bytes.len() as u64;
-                check.bytes += bytes.len() as u64;
-                if !go_on(bytes.len() as u64) {
-                    check.stopped = true;
-                    return Ok(check);
-                }
-            }
-            if *hasher.finalize().as_bytes() != footer.root {
-                suspect(format!(
-                    "its {} bytes do not have the digest in its footer",
-                    footer.start
-                ));
-            }
-            let records = self.records(&pack, footer.start)?;
-            let named = in_order(footer.entries);
-            for entry in difference(&named, &records) {
-                let id = entry.id;
-                let at = entry.offset;
-                suspect(format!("its footer names {id} at byte {at}, where that record is not"));
-            }
-            for entry in difference(&records, &named) {
-                let id = entry.id;
-                let at = entry.offset;
-                suspect(format!(
-                    "the record of {id} at byte {at} is not the one that its footer names"
-                ));
-            }
-            check.packs += 1;
-            check.records += records.len() as u64;
-        }
-        Ok(check)
-    }
-
     pub(super) fn pack_len(&self, pack: &Pack) -> Result<u64> {
         let len = pack.file.len();
         len.map_err(|error| self.unavailable("read a pack", error))
@@ -187,14 +114,4 @@ fn key_of(entry: &PackEntry) -> ChunkKey {
         domain: entry.domain,
         id: entry.id,
     }
-}
-
-/// Entries of `a` that are not in `b`; both in order of their offsets.
-fn difference<'a>(a: &'a [PackEntry], b: &'a [PackEntry]) -> impl Iterator<Item = &'a PackEntry> {
-    a.iter().filter(
-        |entry| match b.binary_search_by_key(&entry.offset, |other| other.offset) {
-            Ok(found) => b[found] != **entry,
-            Err(_) => true,
-        },
-    )
 }

@@ -50,7 +50,7 @@ use log::Writer;
 use queue::{Item, Queue};
 
 pub use compact::{CompactOptions, CompactReport};
-pub use contents::{PackCheck, PackStat};
+pub use contents::PackStat;
 pub use dense::DenseLocations;
 pub use heads::PackHeads;
 pub use host::{Host, HostFile};
@@ -59,6 +59,7 @@ pub use locations::{Change, ChunkKey, ChunkPlace, Locations, LogPosition, Memory
 pub use recompress::{RecompressOptions, RecompressReport};
 pub use recover::{OpenReport, PLACES_FOLDER, Suspect};
 pub use scrub::{Damage, DamageKind, Fate, ScrubOptions, ScrubReport};
+pub(crate) use scrub::{end_of, fetch, head_is_right, proven, window};
 pub use scrub_notes::{PackScrub, ScrubFile, ScrubMemory, ScrubState};
 pub use snapshot::{NewSnapshot, Restore, SNAPSHOT_PIECE_LEN, SnapshotStat};
 

@@ -207,7 +207,7 @@ impl PackEngine {
                 }
                 None => {
                     report.unsealed += 1;
-                    let scan = self.scan(&pack, None)?;
+                    let scan = self.scan(&pack)?;
                     let suspects = scan.suspects.iter().map(|what| Suspect {
                         file: name.clone(),
                         what: what.clone(),
@@ -324,20 +324,12 @@ impl PackEngine {
         Ok(PackFooter::decode(&tail, &bytes).ok())
     }
 
-    /// The records of a pack in order of their offsets, read one by one.
-    ///
-    /// - `end`: where its footer begins.
-    pub(super) fn records(&self, pack: &Pack, end: u64) -> Result<Vec<PackEntry>> {
-        Ok(self.scan(pack, Some(end))?.records)
-    }
-
-    /// Reads a pack record by record, up to `end` or to the end of its file.
-    fn scan(&self, pack: &Pack, end: Option<u64>) -> Result<Scan> {
+    /// Reads a pack record by record, to the end of its file.
+    fn scan(&self, pack: &Pack) -> Result<Scan> {
         let len = pack
             .file
             .len()
             .map_err(|error| self.unavailable("read a pack", error))?;
-        let len = end.map_or(len, |end| end.min(len));
         let mut scan = Scan { len, ..Scan::default() };
         let mut at = PACK_HEADER_LEN as u64;
         while at < len {

@@ -9,6 +9,7 @@
 //! footers, which are named; opening the store again makes a new footer.
 
 use std::collections::{BTreeMap, HashMap};
+use std::fmt;
 use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
@@ -27,6 +28,9 @@ use crate::{ChunkStore, Error, RateLimit, Result, StoreName};
 
 /// Bytes read and checked together, unless one record is longer.
 const WINDOW_LEN: u64 = 4 << 20;
+
+/// Bytes of chunks that are decoded together, unless one is longer: a window of what compresses well holds many.
+const PLAIN_LEN: u64 = 64 << 20;
 
 /// Bytes read between two notes of how far a pass has come.
 const SAVE_LEN: u64 = 64 << 20;
@@ -143,8 +147,26 @@ pub struct ScrubReport {
     pub stopped: bool,
 }
 
+impl fmt::Display for Damage {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (pack, what, offset) = (&self.pack, self.what.word(), self.offset);
+        write!(f, "{pack}: the {what}")?;
+        if let Some(id) = self.id {
+            write!(f, " of {id}")?;
+        }
+        write!(f, " at byte {offset} is damaged: ")?;
+        match &self.fate {
+            Fate::Named => f.write_str("left"),
+            Fate::Repaired(store) => write!(f, "repaired from {store}"),
+            Fate::Rewritten => f.write_str("written anew"),
+            Fate::Missing => f.write_str("taken out"),
+        }
+    }
+}
+
 impl ScrubReport {
-    fn damage(&mut self, damage: Damage) {
+    /// Counts a damage, and names it while there are not too many.
+    pub(crate) fn damage(&mut self, damage: Damage) {
         metrics::counter!("store_scrub_damaged_total", "what" => damage.what.word()).increment(1);
         if matches!(damage.fate, Fate::Repaired(_) | Fate::Rewritten) {
             metrics::counter!("store_scrub_healed_total").increment(1);
@@ -279,7 +301,9 @@ impl Pass<'_> {
             footer => footer?,
         };
         // Read before the footer was looked for, so a pack that was open then may be sealed by now, not the reverse.
-        if footer.is_none() && pack.number < engine.open_number() && note.cursor == 0 && !reading.is_lost {
+        // Who only reads does not know whether somebody still writes to the last one.
+        let open_number = engine.open_number() - u32::from(engine.options.read_only);
+        if footer.is_none() && pack.number < open_number && note.cursor == 0 && !reading.is_lost {
             let offset = pack.file.len().unwrap_or(0);
             self.name(&mut reading, offset, None, DamageKind::Footer);
         }
@@ -299,7 +323,7 @@ impl Pass<'_> {
         let mut at = PACK_HEADER_LEN as u64;
         let mut from = 0;
         while from < entries.len() {
-            let until = window(&entries, from, at);
+            let until = window(&entries, from, at, WINDOW_LEN);
             let end = end_of(&entries[until - 1]).max(at);
             // What was checked before counts for the digest of the whole only.
             let is_new = end > begun_at;
@@ -471,17 +495,16 @@ impl Pass<'_> {
                 }
             }
         }
-        let encode = |(key, _, _, frame): &(ChunkKey, ChunkPlace, Option<DamageKind>, Bytes)| EncodedChunk {
-            id: key.id,
-            form: ChunkForm::Compressed,
-            bytes: frame.clone(),
+        let encode = |(key, place, _, frame): &(ChunkKey, ChunkPlace, Option<DamageKind>, Bytes)| {
+            let (id, form, bytes) = (key.id, ChunkForm::Compressed, frame.clone());
+            (EncodedChunk { id, form, bytes }, place.plain_len)
         };
-        let encoded: Vec<EncodedChunk> = sound.iter().map(encode).collect();
-        let opened = EncodedChunk::open_many(&encoded, reading.algorithm, CHUNK_LEN_MAX);
+        let encoded: Vec<(EncodedChunk, u32)> = sound.iter().map(encode).collect();
+        let proven = proven(&encoded, reading.algorithm);
         let mut rewritten = Vec::new();
-        for ((key, place, what, frame), opened) in sound.into_iter().zip(opened) {
+        for ((key, place, what, frame), is_proven) in sound.into_iter().zip(proven) {
             // Once more if it is not: what went wrong may have gone wrong in memory.
-            let is_right = opened.is_ok() || self.opens(reading, key, place);
+            let is_right = is_proven || self.opens(reading, key, place);
             if !is_right {
                 let what = DamageKind::Chunk;
                 found.push(Found {
@@ -576,7 +599,8 @@ impl Pass<'_> {
             found.iter().for_each(|one| self.settle(reading, one, Fate::Named));
             return;
         }
-        let good = self.fetch(reading.algorithm, &found);
+        let ids: Vec<ChunkId> = found.iter().map(|one| one.key.id).collect();
+        let good = fetch(self.sources, reading.algorithm, &ids, &mut self.report.errors);
         // What cannot be read today may be read tomorrow: it goes only for something better.
         let goes = |one: &&Found| one.what != DamageKind::Unreadable || good.contains_key(&one.key.id);
         let gone: Vec<_> = found.iter().filter(goes).map(|one| (one.key, one.place)).collect();
@@ -603,36 +627,6 @@ impl Pass<'_> {
             };
             self.settle(reading, one, fate);
         }
-    }
-
-    /// Good copies of chunks, with the store that each came from.
-    fn fetch(&mut self, algorithm: DigestAlgorithm, found: &[Found]) -> HashMap<ChunkId, (StorableChunk, StoreName)> {
-        let mut good = HashMap::new();
-        for source in self.sources {
-            let mut failure = None;
-            for one in found {
-                let id = one.key.id;
-                if good.contains_key(&id) {
-                    continue;
-                }
-                // One by one: damage is rare, and chunks may be long.
-                for answer in source.get_many(&[id]) {
-                    let name = source.name().clone();
-                    let verified = answer.and_then(|chunk| {
-                        let store = name.clone();
-                        let verified = chunk.verify(algorithm, CHUNK_LEN_MAX);
-                        verified.map_err(|source| Error::Corrupt { store, source })
-                    });
-                    match verified {
-                        Ok(chunk) => drop(good.insert(id, (chunk, name))),
-                        Err(Error::Missing { .. }) => {}
-                        Err(error) => drop(failure.get_or_insert(error)),
-                    }
-                }
-            }
-            self.report.errors.extend(failure);
-        }
-        good
     }
 
     fn only_looks(&self) -> bool {
@@ -663,16 +657,23 @@ impl Pass<'_> {
 
     /// Counts bytes that were read, and waits until more may be. Returns whether to go on.
     fn pause(&mut self, bytes: u64) -> bool {
+        self.report.read(bytes, self.options, self.go_on)
+    }
+}
+
+impl ScrubReport {
+    /// Counts bytes that were read, and waits until more may be. Returns whether to go on.
+    pub(crate) fn read(&mut self, bytes: u64, options: &ScrubOptions, go_on: &mut dyn FnMut(u64) -> bool) -> bool {
         metrics::counter!("store_scrub_bytes_total").increment(bytes);
-        self.report.bytes += bytes;
-        let mut wait = match &self.options.rate {
+        self.bytes += bytes;
+        let mut wait = match &options.rate {
             Some(rate) => rate.take(bytes as usize),
             None => Duration::ZERO,
         };
         let mut heard = bytes;
         loop {
-            if !(self.go_on)(std::mem::take(&mut heard)) {
-                self.report.stopped = true;
+            if !go_on(std::mem::take(&mut heard)) {
+                self.stopped = true;
                 return false;
             }
             if wait.is_zero() {
@@ -685,6 +686,61 @@ impl Pass<'_> {
     }
 }
 
+/// Good copies of chunks, with the store that each came from.
+///
+/// - `errors`: takes what kept a store from answering, one a store.
+pub(crate) fn fetch(
+    sources: &[Arc<dyn ChunkStore>],
+    algorithm: DigestAlgorithm,
+    ids: &[ChunkId],
+    errors: &mut Vec<Error>,
+) -> HashMap<ChunkId, (StorableChunk, StoreName)> {
+    let mut good = HashMap::new();
+    for source in sources {
+        let mut failure = None;
+        for &id in ids {
+            if good.contains_key(&id) {
+                continue;
+            }
+            // One by one: damage is rare, and chunks may be long.
+            for answer in source.get_many(&[id]) {
+                let name = source.name().clone();
+                let verified = answer.and_then(|chunk| {
+                    let store = name.clone();
+                    let verified = chunk.verify(algorithm, CHUNK_LEN_MAX);
+                    verified.map_err(|source| Error::Corrupt { store, source })
+                });
+                match verified {
+                    Ok(chunk) => drop(good.insert(id, (chunk, name))),
+                    Err(Error::Missing { .. }) => {}
+                    Err(error) => drop(failure.get_or_insert(error)),
+                }
+            }
+        }
+        errors.extend(failure);
+    }
+    good
+}
+
+/// Which frames are those of the chunks of their names, of so many plain bytes each.
+pub(crate) fn proven(frames: &[(EncodedChunk, u32)], algorithm: DigestAlgorithm) -> Vec<bool> {
+    let mut proven = Vec::with_capacity(frames.len());
+    let mut rest = frames;
+    while !rest.is_empty() {
+        let mut len = 0;
+        let fits = rest.iter().take_while(|(_, plain_len)| {
+            len += u64::from(*plain_len);
+            len <= PLAIN_LEN
+        });
+        let (these, others) = rest.split_at(fits.count().max(1));
+        let encoded: Vec<EncodedChunk> = these.iter().map(|(chunk, _)| chunk.clone()).collect();
+        let opened = EncodedChunk::open_many(&encoded, algorithm, CHUNK_LEN_MAX);
+        proven.extend(opened.into_iter().map(|chunk| chunk.is_ok()));
+        rest = others;
+    }
+    proven
+}
+
 fn key_of(entry: &PackEntry) -> ChunkKey {
     ChunkKey {
         domain: entry.domain,
@@ -692,15 +748,13 @@ fn key_of(entry: &PackEntry) -> ChunkKey {
     }
 }
 
-fn end_of(entry: &PackEntry) -> u64 {
+pub(crate) fn end_of(entry: &PackEntry) -> u64 {
     entry.offset + u64::from(entry.len)
 }
 
-/// Up to which entry a window goes that begins with entry `from`, at least one.
-fn window(entries: &[PackEntry], from: usize, at: u64) -> usize {
-    let fits = entries[from..]
-        .iter()
-        .take_while(|entry| end_of(entry) <= at + WINDOW_LEN);
+/// Up to which entry a window of `len` bytes goes that begins with entry `from`, at least one.
+pub(crate) fn window(entries: &[PackEntry], from: usize, at: u64, len: u64) -> usize {
+    let fits = entries[from..].iter().take_while(|entry| end_of(entry) <= at + len);
     from + fits.count().max(1)
 }
 
@@ -708,7 +762,7 @@ fn window(entries: &[PackEntry], from: usize, at: u64) -> usize {
 ///
 /// - `bytes`: the pack from `at` on.
 /// - `start`: where the record before ends, if known.
-fn head_is_right(pack: &PackUuid, at: u64, start: Option<u64>, entry: &PackEntry, bytes: &Bytes) -> bool {
+pub(crate) fn head_is_right(pack: &PackUuid, at: u64, start: Option<u64>, entry: &PackEntry, bytes: &Bytes) -> bool {
     let Some(head_at) = entry
         .offset
         .checked_sub(RECORD_HEAD_LEN as u64)

@@ -451,29 +451,6 @@ fn chunks_are_listed_in_the_order_in_which_they_lie_and_counted() {
     assert_eq!(stats.iter().map(|stat| stat.bytes).sum::<u64>(), disk_bytes(&folder));
 }
 
-#[test]
-fn a_check_reads_every_byte_of_every_sealed_pack() {
-    let folder = tempfile::tempdir().unwrap();
-    put(&open(&folder), &chunks(0..40));
-    let check = |folder: &TempDir| open(folder).engine().check_packs(&mut |_| true).unwrap();
-    let clean = check(&folder);
-    assert_eq!((clean.records, &clean.suspects[..]), (40, &[][..]));
-    let stopped = open(&folder).engine().check_packs(&mut |_| false).unwrap();
-    assert!(stopped.stopped);
-    let pack = &packs(&folder)[1];
-    let mut bytes = std::fs::read(pack).unwrap();
-    bytes[9000] ^= 1;
-    std::fs::write(pack, bytes).unwrap();
-    let damaged = check(&folder);
-    assert_eq!(damaged.packs, clean.packs);
-    assert!(damaged.suspects.len() >= 2, "{damaged:?}");
-    let name = pack.file_name().unwrap().to_string_lossy();
-    assert!(
-        damaged.suspects.iter().all(|suspect| suspect.file == name),
-        "{damaged:?}"
-    );
-}
-
 /// Goal: what an index of places outside this process knows is never out of step with the packs.
 #[test]
 fn who_writes_without_the_kept_locations_removes_them() {

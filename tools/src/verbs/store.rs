@@ -6,8 +6,7 @@ use std::thread;
 
 use cairn_formats::{ChunkForm, ChunkId, Level};
 use cairn_store::{
-    ChunkStore, ChunkStoreExt as _, CompactReport, LocalStore, Location, LogPosition, PackStore, RateLimit,
-    RecompressOptions, RecompressReport,
+    ChunkStore, CompactReport, Location, LogPosition, PackStore, RateLimit, RecompressOptions, RecompressReport,
 };
 use serde_json::json;
 
@@ -62,24 +61,9 @@ struct Stat {
 
 fn stat(context: &Context, arguments: &StoreStat) -> Outcome<()> {
     let store = context.prunable(&arguments.store, &arguments.access, Purpose::Read)?;
-    let stat = match (store.packs(), &store) {
-        (Some(packs), _) => packs_stat(packs)?,
-        (None, Prunable::Local(LocalStore::Flat(flat))) => {
-            let mut stat = Stat::default();
-            let bar = context.bar("counting", Unit::Chunks);
-            flat.for_each_file(&mut |chunk| {
-                if let Some((_, len)) = flat.stat(chunk.id, chunk.form)?.and_then(|stat| stat.stored) {
-                    stat.chunks += 1;
-                    stat.bytes_frames += len;
-                }
-                context.progress.advance(1);
-                Ok(())
-            })?;
-            drop(bar);
-            stat.bytes_stored = stat.bytes_frames;
-            stat
-        }
-        _ => return Err(no_lengths(&arguments.store)),
+    let stat = match store.packs() {
+        Some(packs) => packs_stat(packs)?,
+        None => flat_stat(context, &store, &arguments.store)?,
     };
     let live = share(stat.bytes_frames, stat.bytes_stored);
     let mut object = json!({
@@ -124,10 +108,24 @@ fn stat(context: &Context, arguments: &StoreStat) -> Outcome<()> {
     Ok(())
 }
 
-/// A listing of chunks behind a network has no lengths, and asking for each would take a request each.
-fn no_lengths(store: &str) -> Failure {
-    Failure::usage(format!("{store}: this works on folders, and on packs behind a network"))
-        .try_this("see `cairn verify` for a flat store behind a network")
+/// - `name`: the store's, as written.
+fn flat_stat(context: &Context, store: &Prunable, name: &str) -> Outcome<Stat> {
+    let mut stat = Stat::default();
+    let bar = context.bar("counting", Unit::Chunks);
+    let is_flat = store.for_each_file(&mut |_, len| {
+        stat.chunks += 1;
+        stat.bytes_frames += len;
+        context.progress.advance(1);
+        Ok(())
+    })?;
+    drop(bar);
+    stat.bytes_stored = stat.bytes_frames;
+    if is_flat { Ok(stat) } else { Err(one_alone(name)) }
+}
+
+/// The stores of a mirror are not counted together.
+fn one_alone(store: &str) -> Failure {
+    Failure::usage(format!("{store}: this works on one store alone")).try_this("name one store of the mirror")
 }
 
 fn packs_stat(packs: Packs<'_>) -> Outcome<Stat> {
@@ -190,14 +188,14 @@ fn count_missing(ids: &IdSet, store: &dyn ChunkStore) -> Outcome<u64> {
 fn ls(context: &Context, arguments: &StoreLs) -> Outcome<()> {
     let store = context.prunable(&arguments.store, &arguments.access, Purpose::Read)?;
     let mut page = Page::new(context);
-    match (store.packs(), arguments.packs, &store) {
-        (None, true, _) => {
+    match (store.packs(), arguments.packs) {
+        (None, true) => {
             return Err(Failure::usage(format!(
                 "{} is a flat store, without packs",
                 arguments.store
             )));
         }
-        (Some(packs), true, _) => {
+        (Some(packs), true) => {
             for pack in packs.stats()? {
                 let live = share(pack.live_bytes, pack.bytes);
                 page.line(
@@ -217,7 +215,7 @@ fn ls(context: &Context, arguments: &StoreLs) -> Outcome<()> {
                 );
             }
         }
-        (Some(packs), false, _) => packs.for_each_in_order(&mut |key, place| {
+        (Some(packs), false) => packs.for_each_in_order(&mut |key, place| {
             page.line(
                 || {
                     json!({
@@ -229,21 +227,22 @@ fn ls(context: &Context, arguments: &StoreLs) -> Outcome<()> {
             );
             page.written()
         })?,
-        (None, false, Prunable::Local(LocalStore::Flat(flat))) => flat.for_each_file(&mut |chunk| {
-            let Some((_, len)) = flat.stat(chunk.id, chunk.form)?.and_then(|stat| stat.stored) else {
-                return Ok(());
-            };
-            let form = match chunk.form {
-                ChunkForm::Compressed => "compressed",
-                ChunkForm::Plain => "plain",
-            };
-            page.line(
-                || json!({ "id": chunk.id.to_string(), "bytes": len, "form": form }),
-                || format!("{} {len} {form}", chunk.id),
-            );
-            page.written()
-        })?,
-        _ => return Err(no_lengths(&arguments.store)),
+        (None, false) => {
+            let is_flat = store.for_each_file(&mut |chunk, len| {
+                let form = match chunk.form {
+                    ChunkForm::Compressed => "compressed",
+                    ChunkForm::Plain => "plain",
+                };
+                page.line(
+                    || json!({ "id": chunk.id.to_string(), "bytes": len, "form": form }),
+                    || format!("{} {len} {form}", chunk.id),
+                );
+                page.written()
+            })?;
+            if !is_flat {
+                return Err(one_alone(&arguments.store));
+            }
+        }
     }
     page.end()
 }

@@ -3,10 +3,10 @@
 use std::collections::BTreeSet;
 use std::path::Path;
 use std::process::{Command, Stdio};
-use std::sync::Mutex;
+use std::sync::{Arc, Mutex};
 
 use cairn_formats::{ChunkId, DigestAlgorithm};
-use cairn_store::PackCheck;
+use cairn_store::{ChunkStore, Damage, DamageKind, Fate, ScrubOptions, StoreName, error_chain};
 use serde_json::json;
 
 use crate::bar::Unit;
@@ -101,14 +101,13 @@ fn verify_one(context: &Context, arguments: &Verify) -> Outcome<()> {
         [] => None,
         from => Some(context.proven_chain(from)?),
     };
+    if let Some(packs) = store.packs() {
+        return verify_packs(context, packs, store.chunks().name(), source, mending.repair);
+    }
     let repair = match (&source, mending.repair) {
         (_, false) => Repair::Leave,
         (None, true) => Repair::Remove,
         (Some(source), true) => Repair::From(&**source),
-    };
-    let packs = match store.packs() {
-        Some(packs) => check_packs(context, packs)?,
-        None => PackCheck::default(),
     };
     let store = store.chunks();
     let bad = Mutex::new(Vec::new());
@@ -131,85 +130,156 @@ fn verify_one(context: &Context, arguments: &Verify) -> Outcome<()> {
     drop(bar);
     let mut bad = bad.into_inner().unwrap_or_else(std::sync::PoisonError::into_inner);
     bad.sort();
-    let suspects: Vec<String> = packs
-        .suspects
-        .iter()
-        .map(|suspect| format!("{}: {}", suspect.file, suspect.what))
-        .collect();
-    let mut lines: String = suspects.iter().chain(&bad).map(|line| format!("{line}\n")).collect();
-    lines += &format!(
-        "{} chunks, {} stored, {} plain: {} bad{}{}",
-        check.chunks,
-        human(check.bytes),
-        human(check.bytes_plain),
-        check.bad,
-        if check.healed > 0 {
-            format!(", {} healed", check.healed)
-        } else {
-            String::new()
-        },
-        if check.removed > 0 {
-            format!(", {} removed", check.removed)
-        } else {
-            String::new()
-        },
-    );
-    let object = json!({
-        "chunks": check.chunks,
-        "bytes": check.bytes,
-        "bytes-plain": check.bytes_plain,
-        "bad": check.bad,
-        "removed": check.removed,
-        "healed": check.healed,
-        "bad-chunks": bad,
-        "packs": packs.packs,
-        "bad-packs": suspects,
-    });
+    let mut lines: String = bad.iter().map(|line| format!("{line}\n")).collect();
+    let sums = Sums {
+        chunks: check.chunks,
+        bytes: check.bytes,
+        bytes_plain: check.bytes_plain,
+        bad: check.bad,
+        healed: check.healed,
+        removed: check.removed,
+    };
+    lines += &sums.line();
+    let object = sums.object(&bad);
     context.report(&object, &lines)?;
     if let Some(desync) = &arguments.with_desync {
         let ours = bad_ids.into_inner().unwrap_or_else(std::sync::PoisonError::into_inner);
         agree(context, desync, Path::new(&arguments.store), &ours)?;
     }
-    // Where healed chunks lay, packs stay as they are until they are written anew: every chunk is sound all the same.
-    if check.bad == check.healed && (suspects.is_empty() || check.bad > 0) {
-        return Ok(());
+    sums.outcome(store.name(), source.is_some(), mending.repair)
+}
+
+/// What a check of a store came to.
+struct Sums {
+    chunks: u64,
+    bytes: u64,
+    bytes_plain: u64,
+    bad: u64,
+    healed: u64,
+    removed: u64,
+}
+
+impl Sums {
+    fn line(&self) -> String {
+        let some = |count: u64, word: &str| match count {
+            0 => String::new(),
+            count => format!(", {count} {word}"),
+        };
+        format!(
+            "{} chunks, {} stored, {} plain: {} bad{}{}",
+            self.chunks,
+            human(self.bytes),
+            human(self.bytes_plain),
+            self.bad,
+            some(self.healed, "healed"),
+            some(self.removed, "removed"),
+        )
     }
-    if check.bad == 0 {
-        let failure = Failure::incomplete(format!(
-            "{}: {} places in its packs are bad",
-            store.name(),
-            suspects.len()
-        ));
-        return Err(failure.try_this("no chunk that counts lies there; `cairn store gc` writes packs anew"));
+
+    /// - `bad`: a line for each bad chunk.
+    fn object(&self, bad: &[String]) -> serde_json::Value {
+        json!({
+            "chunks": self.chunks,
+            "bytes": self.bytes,
+            "bytes-plain": self.bytes_plain,
+            "bad": self.bad,
+            "removed": self.removed,
+            "healed": self.healed,
+            "bad-chunks": bad,
+            "packs": 0,
+            "bad-packs": [],
+        })
     }
-    let failure = Failure::incomplete(format!(
-        "{}: {} of {} chunks are bad{}",
-        store.name(),
-        check.bad - check.healed,
-        check.chunks,
-        if source.is_some() {
+
+    /// Errors: some chunks are bad still.
+    fn outcome(&self, store: &StoreName, has_source: bool, repair: bool) -> Outcome<()> {
+        let left = self.bad - self.healed;
+        if left == 0 {
+            return Ok(());
+        }
+        let elsewhere = if has_source {
             ", and not to be had elsewhere"
         } else {
             ""
-        }
-    ));
-    Err(failure.try_this(if mending.repair {
-        "they were removed: store them again with `cairn chop` or `cairn cache`"
-    } else {
-        "remove them with -r, then store them again with `cairn chop` or `cairn cache`"
-    }))
+        };
+        let failure = Failure::incomplete(format!("{store}: {left} of {} chunks are bad{elsewhere}", self.chunks));
+        Err(failure.try_this(if repair {
+            "they were removed: store them again with `cairn chop` or `cairn cache`"
+        } else {
+            "remove them with -r, then store them again with `cairn chop` or `cairn cache`"
+        }))
+    }
 }
 
-/// Packs against their own footers.
-fn check_packs(context: &Context, packs: Packs<'_>) -> Outcome<PackCheck> {
-    let bar = context.bar("reading packs", Unit::Bytes);
-    let check = packs.check(&mut |bytes| {
+/// Checks packs, wherever they are, in one reading: what a scrub of `cairnd` checks.
+fn verify_packs(
+    context: &Context,
+    packs: Packs<'_>,
+    store: &StoreName,
+    source: Option<Arc<dyn ChunkStore>>,
+    repair: bool,
+) -> Outcome<()> {
+    let options = ScrubOptions {
+        dry_run: !repair,
+        ..ScrubOptions::default()
+    };
+    let has_source = source.is_some();
+    let sources: Vec<Arc<dyn ChunkStore>> = source.into_iter().collect();
+    let stats = packs.stats()?;
+    let bar = context.bar("verifying", Unit::Bytes);
+    let report = packs.scrub(&options, &sources, &mut |bytes| {
         context.progress.advance(bytes);
         context.progress.check().is_ok()
     })?;
     drop(bar);
     context.progress.check().map_err(engine::Error::from)?;
-    Ok(check)
+    for error in &report.errors {
+        eprintln!("cairn: warning: {}", error_chain(error));
+    }
+    let is_chunk = |damage: &&Damage| matches!(damage.what, DamageKind::Chunk | DamageKind::Unreadable);
+    let with_fate = |fits: fn(&Fate) -> bool| {
+        let chunks = report.damages.iter().filter(is_chunk);
+        chunks.filter(|damage| fits(&damage.fate)).count() as u64
+    };
+    let bad = with_fate(|_| true);
+    let sums = Sums {
+        chunks: report.chunks + bad,
+        bytes: stats.iter().map(|pack| pack.live_bytes).sum(),
+        bytes_plain: stats.iter().map(|pack| pack.live_bytes_plain).sum(),
+        bad,
+        healed: with_fate(|fate| matches!(fate, Fate::Repaired(_) | Fate::Rewritten)),
+        removed: with_fate(|fate| matches!(fate, Fate::Missing)),
+    };
+    let lines_of = |chunks: bool| {
+        let some = report.damages.iter().filter(|damage| is_chunk(damage) == chunks);
+        some.take(LISTED_MAX).map(Damage::to_string).collect::<Vec<_>>()
+    };
+    let suspects = packs.suspects();
+    let mut places = lines_of(false);
+    places.extend(
+        suspects
+            .iter()
+            .map(|suspect| format!("{}: {}", suspect.file, suspect.what)),
+    );
+    let chunks = lines_of(true);
+    let mut lines: String = places.iter().chain(&chunks).map(|line| format!("{line}\n")).collect();
+    lines += &sums.line();
+    let mut object = sums.object(&chunks);
+    object["packs"] = json!(report.packs);
+    object["bad-packs"] = json!(places);
+    context.report(&object, &lines)?;
+    sums.outcome(store, has_source, repair)?;
+    let mended = |damage: &&Damage| !is_chunk(damage) && matches!(damage.fate, Fate::Rewritten);
+    let left = places.len() - report.damages.iter().filter(mended).count().min(places.len());
+    if left == 0 {
+        return Ok(());
+    }
+    let failure = Failure::incomplete(format!("{store}: {left} places in its packs are bad"));
+    Err(failure.try_this(if repair {
+        "no chunk that counts lies there; `cairn store gc` writes packs anew"
+    } else {
+        "chunks that lie there are moved with -r; `cairn store gc` writes packs anew"
+    }))
 }
 
 /// A second opinion: a real desync checks the same store, and has to find the same chunks bad.

@@ -215,24 +215,31 @@ impl Files for Bucket {
     }
 
     async fn list(&self, _part: &str, after: Option<&str>) -> Try<Page> {
+        let prefix = Path::parse(&self.prefix).map_err(Fault::refused)?;
+        self.list_below(prefix, after).await
+    }
+}
+
+impl Bucket {
+    /// A page of the objects below a path of the bucket. What comes after it is asked for anew, so that a failure there does not
+    /// cost what is here.
+    async fn list_below(&self, path: Path, after: Option<&str>) -> Try<Page> {
         let list = async {
-            let prefix = Path::parse(&self.prefix).map_err(Fault::refused)?;
-            let prefix = Some(&prefix).filter(|prefix| !prefix.as_ref().is_empty());
+            let path = Some(&path).filter(|path| !path.as_ref().is_empty());
             let objects = match after {
-                None => self.client.objects.list(prefix),
-                Some(after) => self.client.objects.list_with_offset(prefix, &self.path(after)?),
+                None => self.client.objects.list(path),
+                Some(after) => self.client.objects.list_with_offset(path, &self.path(after)?),
             };
-            // One page: what comes after it is asked for anew, so that a failure there does not cost what is here.
             let mut objects = objects.take(PAGE_LEN);
             let mut page = Page::default();
             while let Some(object) = objects.next().await {
-                let location = object.map_err(failed)?.location;
-                let name = location.as_ref().strip_prefix(&self.prefix);
-                page.names.extend(name.map(str::to_owned));
+                let object = object.map_err(failed)?;
+                let name = object.location.as_ref().strip_prefix(&self.prefix);
+                page.files.extend(name.map(|name| (name.to_owned(), object.size)));
             }
             self.seen.store(true, Ordering::Relaxed);
-            if page.names.len() == PAGE_LEN {
-                page.more_after = page.names.last().cloned();
+            if page.files.len() == PAGE_LEN {
+                page.more_after = page.files.last().map(|(name, _)| name.clone());
             }
             Ok(page)
         };

@@ -11,10 +11,10 @@ use object_store::{GetOptions, GetRange, MultipartId, PutMode, PutOptions};
 use reqwest::StatusCode;
 
 use super::service::ServiceFault;
-use super::{Bucket, PAGE_LEN, failed};
-use crate::backend::remote::packs::{FOLDER, FilePage, PackFiles};
+use super::{Bucket, failed};
+use crate::backend::remote::packs::{FOLDER, PackFiles};
 use crate::backend::remote::patience::Patience;
-use crate::backend::remote::{Fault, Files as _, Try};
+use crate::backend::remote::{Fault, Files as _, Page, Try};
 use crate::rate;
 
 /// Bytes a second below which an upload is taken for stuck; the time for one request comes on top.
@@ -129,31 +129,13 @@ impl PackFiles for Bucket {
         told
     }
 
-    async fn list_packs(&self, after: Option<&str>) -> Try<FilePage> {
-        let list = async {
-            let prefix = self.path(FOLDER)?;
-            let objects = match after {
-                None => self.client.objects.list(Some(&prefix)),
-                Some(after) => self.client.objects.list_with_offset(Some(&prefix), &self.path(after)?),
-            };
-            let mut objects = objects.take(PAGE_LEN);
-            let mut page = FilePage::default();
-            while let Some(object) = objects.next().await {
-                let object = object.map_err(failed)?;
-                let name = object.location.as_ref().strip_prefix(&self.prefix);
-                page.files.extend(name.map(|name| (name.to_owned(), object.size)));
-            }
-            if page.files.len() == PAGE_LEN {
-                page.more_after = page.files.last().map(|(name, _)| name.clone());
-            }
-            Ok(page)
-        };
-        self.timed(self.options.timeout, list).await
+    async fn list_packs(&self, after: Option<&str>) -> Try<Page> {
+        self.list_below(self.path(FOLDER)?, after).await
     }
 
     async fn any_name(&self) -> Try<Option<String>> {
         let page = self.list("", None).await?;
-        Ok(page.names.into_iter().next())
+        Ok(page.files.into_iter().next().map(|(name, _)| name))
     }
 
     fn may_be_missing(&self, fault: &Fault) -> bool {

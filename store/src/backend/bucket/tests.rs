@@ -12,7 +12,7 @@ use cairn_test_servers::{GsServer, S3Server};
 
 use super::*;
 use crate::contract::{ids_of, open};
-use crate::{ChunkStoreExt as _, Error, IndexStore, Proxy, Prune, contract};
+use crate::{ChunkStoreExt as _, Error, IndexStore, MemberSpec, Proxy, Prune, RemoteKind, contract, open_remote};
 
 /// Options for tests: no proxy from the environment, pauses too short to notice.
 pub(super) fn quick() -> StoreOptions {
@@ -82,6 +82,25 @@ pub(super) fn list_and_delete(url: &dyn Fn(&str) -> String, options: &StoreOptio
     let index = IndexStore::open(&Location::parse(&url("store/x.caibx")).unwrap(), options).unwrap();
     index.put(Bytes::from_static(b"index")).unwrap();
     assert_eq!(ids_of(&*store), all);
+    let member = MemberSpec {
+        location: Location::parse(&url("store")).unwrap(),
+        options: options.clone(),
+    };
+    let RemoteKind::Flat(files) = open_remote(&member).unwrap() else {
+        panic!("it holds no packs");
+    };
+    let mut listed = Vec::new();
+    files
+        .for_each_file(&mut |chunk, len| {
+            listed.push((chunk.id, chunk.form, len));
+            Ok(())
+        })
+        .unwrap();
+    for (id, form, len) in &listed {
+        assert_eq!(store.stat(*id, *form).unwrap().unwrap().stored, Some((*form, *len)));
+    }
+    // Those of the fifth seed in both forms.
+    assert_eq!(listed.len(), all.len() + contract::chunks(5, ChunkForm::Plain).len());
     let (gone, kept) = all.split_at(3);
     store.remove_many(gone).unwrap();
     store.remove_many(gone).unwrap();

@@ -49,7 +49,7 @@ pub(crate) trait Files: Send + Sync + 'static {
     /// Parts of the store that can be listed beside each other.
     fn parts(&self) -> impl Future<Output = Try<Vec<String>>> + Send;
 
-    /// Names in a part, in order and behind `after`: some of them, or all.
+    /// Files in a part, in order and behind `after`: some of them, or all.
     fn list(&self, part: &str, after: Option<&str>) -> impl Future<Output = Try<Page>> + Send;
 
     /// Deletes temporary files of a part that nobody has touched for `age`. Returns how many there were.
@@ -58,11 +58,11 @@ pub(crate) trait Files: Send + Sync + 'static {
     }
 }
 
-/// Some names of a part of a store.
+/// Some files of a store.
 #[derive(Debug, Default)]
 pub(crate) struct Page {
-    /// The names, in order.
-    pub(crate) names: Vec<String>,
+    /// Names from the store's place on, and lengths in bytes, in order.
+    pub(crate) files: Vec<(String, u64)>,
     /// Where to go on, if there are more.
     pub(crate) more_after: Option<String>,
 }

@@ -6,6 +6,7 @@
 //! Blocking outside; inside, operations run on the store's own thread, `concurrency` at a time over all callers, each tried
 //! again as the options say. Not here: verifying what is read (the reader's), deciding what to delete.
 
+use std::collections::VecDeque;
 use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -18,10 +19,20 @@ use super::patience::Patience;
 use super::workers::Workers;
 use super::{Fault, Files, Page, lost};
 use crate::backend::flat::path::{ChunkPath, parse};
-use crate::{ChunkStat, ChunkStore, Error, Prune, Result, Sealing, StoreName};
+use crate::{ChunkStat, ChunkStore, Error, Prune, Result, Sealing, StoreName, StoredChunk};
 
 /// Longest stored chunk: compressors lengthen what they cannot compress by less than a 128th, ciphers by some bytes.
 pub(crate) const STORED_LEN_MAX: usize = CHUNK_LEN_MAX + CHUNK_LEN_MAX / 128 + 4096;
+
+/// Parts of a store that are listed beside each other, so many pages in memory at most.
+const LISTED_TOGETHER: usize = 64;
+
+/// A store behind a network with a file per chunk, beyond its chunks.
+pub trait RemoteChunks: Prune {
+    /// Visits every file of a chunk, with its length in bytes as [`ChunkStore::get_many`] would give it (decrypted), in no order,
+    /// until an error, which is returned. Lengths are those of the listing: nothing is asked of single files.
+    fn for_each_file(&self, visit: &mut dyn FnMut(StoredChunk, u64) -> Result<()>) -> Result<()>;
+}
 
 /// A chunk store on named files.
 pub(crate) struct RemoteStore<F> {
@@ -238,41 +249,12 @@ impl<F: Files> ChunkStore for RemoteStore<F> {
 
 impl<F: Files> Prune for RemoteStore<F> {
     fn for_each_id(&self, visit: &mut dyn FnMut(ChunkId) -> Result<()>) -> Result<()> {
-        let action = "list its chunks";
-        let mut pending: Vec<(String, Option<String>)> =
-            self.parts(action)?.into_iter().map(|part| (part, None)).collect();
         // A chunk's two forms follow one another, if not always within a page.
         let mut last = None;
-        while !pending.is_empty() {
-            let mut rest = Vec::new();
-            let listed: Arc<[(String, Option<String>)]> = std::mem::take(&mut pending).into();
-            let wanted = listed.clone();
-            self.for_all(
-                listed.len(),
-                action,
-                move |shared, index| {
-                    let (part, after) = wanted[index].clone();
-                    async move {
-                        let list = || shared.files.list(&part, after.as_deref());
-                        shared.patience.insist(list).await.map_err(Fault::from)
-                    }
-                },
-                |index, Page { names, more_after }| {
-                    if let Some(after) = more_after {
-                        rest.push((listed[index].0.clone(), Some(after)));
-                    }
-                    for name in names {
-                        match self.shared.chunk_of(&name) {
-                            Some(id) if last.replace(id) != Some(id) => visit(id)?,
-                            _ => {}
-                        }
-                    }
-                    Ok(())
-                },
-            )?;
-            pending = rest;
-        }
-        Ok(())
+        self.for_each_file(&mut |chunk, _| match last.replace(chunk.id) == Some(chunk.id) {
+            true => Ok(()),
+            false => visit(chunk.id),
+        })
     }
 
     fn remove_many(&self, ids: &[ChunkId]) -> Result<()> {
@@ -319,6 +301,44 @@ impl<F: Files> Prune for RemoteStore<F> {
             },
         )?;
         Ok(removed)
+    }
+}
+
+impl<F: Files> RemoteChunks for RemoteStore<F> {
+    fn for_each_file(&self, visit: &mut dyn FnMut(StoredChunk, u64) -> Result<()>) -> Result<()> {
+        let action = "list its chunks";
+        let mut pending: VecDeque<(String, Option<String>)> =
+            self.parts(action)?.into_iter().map(|part| (part, None)).collect();
+        while !pending.is_empty() {
+            // So many and no more: their pages may have to wait for the visitor.
+            let count = pending.len().min(LISTED_TOGETHER);
+            let listed: Arc<[(String, Option<String>)]> = pending.drain(..count).collect();
+            let wanted = listed.clone();
+            self.for_all(
+                listed.len(),
+                action,
+                move |shared, index| {
+                    let (part, after) = wanted[index].clone();
+                    async move {
+                        let list = || shared.files.list(&part, after.as_deref());
+                        shared.patience.insist(list).await.map_err(Fault::from)
+                    }
+                },
+                |index, Page { files, more_after }| {
+                    if let Some(after) = more_after {
+                        pending.push_back((listed[index].0.clone(), Some(after)));
+                    }
+                    for (name, len) in files {
+                        // Empty files are no chunks.
+                        if let (Some(chunk), 1..) = (self.shared.chunk_of(&name), len) {
+                            visit(chunk, self.shared.sealing.opened_len(len))?;
+                        }
+                    }
+                    Ok(())
+                },
+            )?;
+        }
+        Ok(())
     }
 }
 
@@ -371,10 +391,10 @@ impl<F: Files> Shared<F> {
     }
 
     /// The chunk that a listed name stands for.
-    fn chunk_of(&self, name: &str) -> Option<ChunkId> {
+    fn chunk_of(&self, name: &str) -> Option<StoredChunk> {
         let (folder, file) = name.split_once('/')?;
-        let (id, _) = parse(file.as_bytes(), self.sealing.suffix())?;
-        (folder.len() == 4 && file.starts_with(folder)).then_some(id)
+        let (id, form) = parse(file.as_bytes(), self.sealing.suffix())?;
+        (folder.len() == 4 && file.starts_with(folder)).then_some(StoredChunk { id, form })
     }
 }
 

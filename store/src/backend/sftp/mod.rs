@@ -372,10 +372,12 @@ impl Files for Folder {
         let list = |session: Arc<Session>| async move { Self::entries(&session, &path).await };
         let entries = self.with(self.network.timeout, list).await?;
         let files = entries.into_iter().filter(|entry| entry.is_file);
-        let mut names: Vec<String> = files.map(|entry| format!("{part}/{}", entry.name)).collect();
-        names.sort_unstable();
+        let mut files: Vec<_> = files
+            .map(|entry| (format!("{part}/{}", entry.name), entry.len))
+            .collect();
+        files.sort_unstable();
         Ok(Page {
-            names,
+            files,
             more_after: None,
         })
     }

@@ -6,8 +6,9 @@ use bytes::Bytes;
 
 use super::session::{Session, Trouble};
 use super::{Folder, TIMED_LEN_MAX};
-use crate::backend::remote::Try;
-use crate::backend::remote::packs::{FOLDER, FilePage, PackFiles};
+use crate::backend::remote::Files as _;
+use crate::backend::remote::packs::{FOLDER, PackFiles};
+use crate::backend::remote::{Page, Try};
 use crate::rate;
 
 impl PackFiles for Folder {
@@ -36,19 +37,8 @@ impl PackFiles for Folder {
         self.with(limit, create).await
     }
 
-    async fn list_packs(&self, _after: Option<&str>) -> Try<FilePage> {
-        let path = self.path(FOLDER);
-        let list = |session: Arc<Session>| async move { Self::entries(&session, &path).await };
-        let entries = self.with(self.network.timeout, list).await?;
-        let files = entries.into_iter().filter(|entry| entry.is_file);
-        let mut files: Vec<_> = files
-            .map(|entry| (format!("{FOLDER}/{}", entry.name), entry.len))
-            .collect();
-        files.sort_unstable();
-        Ok(FilePage {
-            files,
-            more_after: None,
-        })
+    async fn list_packs(&self, _after: Option<&str>) -> Try<Page> {
+        self.list(FOLDER, None).await
     }
 
     async fn any_name(&self) -> Try<Option<String>> {

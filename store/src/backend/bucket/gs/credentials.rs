@@ -8,9 +8,9 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use object_store::CredentialProvider;
 use object_store::client::{HttpClient, HttpRequest, HttpRequestBody};
 use object_store::gcp::{GcpCredential, GoogleCloudStorageBuilder};
-use object_store::{CredentialProvider, StaticCredentialProvider};
 use reqwest::header::HeaderValue;
 use tokio::sync::Mutex;
 
@@ -136,11 +136,9 @@ impl GsCredentials {
         match self {
             Self::None => {
                 // An empty one, or a file and the machine would be looked for; it is taken off before it is sent.
-                let bearer = String::new();
-                let nobody = Arc::new(StaticCredentialProvider::new(GcpCredential { bearer }));
-                builder.with_credentials(nobody).with_skip_signature(true)
+                builder.with_credentials(Fixed::provider("")).with_skip_signature(true)
             }
-            Self::Token(token) => builder.with_bearer_token(&token.0),
+            Self::Token(token) => builder.with_credentials(Fixed::provider(&token.0)),
             Self::File { file, .. } => builder.with_application_credentials(file.display().to_string()),
             Self::Machine { url } => builder.with_credentials(Arc::new(Machine {
                 url: format!("{}{TOKEN_PATH}", url.trim_end_matches('/')),
@@ -153,6 +151,31 @@ impl GsCredentials {
 
 fn is_made_by_google(maker: &Path) -> bool {
     std::fs::read_to_string(maker).is_ok_and(|maker| maker.trim() == "Google")
+}
+
+/// A token that stays. `Debug` does not show it.
+struct Fixed(Arc<GcpCredential>);
+
+impl Fixed {
+    fn provider(bearer: &str) -> Arc<Self> {
+        let bearer = bearer.to_owned();
+        Arc::new(Self(Arc::new(GcpCredential { bearer })))
+    }
+}
+
+impl fmt::Debug for Fixed {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Fixed(…)")
+    }
+}
+
+#[async_trait::async_trait]
+impl CredentialProvider for Fixed {
+    type Credential = GcpCredential;
+
+    async fn get_credential(&self) -> object_store::Result<Arc<GcpCredential>> {
+        Ok(self.0.clone())
+    }
 }
 
 /// The machine's account. One question at a time; its answer serves until the token is about to end.

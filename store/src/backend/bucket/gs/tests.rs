@@ -99,7 +99,7 @@ fn a_token_goes_over_https_or_within_this_machine_alone() {
             .map(drop)
             .map_err(|error| error_chain(&error))
     };
-    let token = || GsCredentials::Token(GsToken("secret".to_owned()));
+    let token = || GsCredentials::Token(GsToken("hidden-token".to_owned()));
     assert!(
         opened("http://10.0.0.1:80", token())
             .unwrap_err()
@@ -111,6 +111,12 @@ fn a_token_goes_over_https_or_within_this_machine_alone() {
         assert!(opened(wrong, token()).is_err(), "{wrong}");
     }
     assert_eq!(format!("{:?}", token()), "Token(GsToken(…))");
+    let connector = Connector::new(&of_any_service().http, WORDS, None).unwrap();
+    let builder = GoogleCloudStorageBuilder::new()
+        .with_bucket_name("b")
+        .with_http_connector(connector.clone());
+    let store = token().apply(builder, &connector).build().unwrap();
+    assert!(!format!("{store:?}").contains("hidden-token"), "{store:?}");
 }
 
 /// The service beside a machine of Google's that tells its tokens, as far as its protocol goes. Hears the heads of requests.

@@ -336,6 +336,78 @@ fn keys_come_from_roles_of_pods_containers_and_machines() {
     assert!(heard.lock().unwrap().is_empty());
 }
 
+/// Goal: no secret is shown where a store is printed, and none gets into our own environment, which other processes inherit.
+/// Method: keys of every kind are used once, so that providers hold what they were given.
+#[test]
+fn keys_of_no_kind_are_shown_or_handed_on() {
+    let server = S3Server::start();
+    let (url, _) = amazon();
+    let folder = tempfile::tempdir().unwrap();
+    let file = |name: &str, text: &str| {
+        let file = folder.path().join(name);
+        fs::write(&file, text).unwrap();
+        file
+    };
+    let text = |path: std::path::PathBuf| path.display().to_string();
+    let profile = format!("[us]\naws_access_key_id = {ACCESS_KEY}\naws_secret_access_key = {SECRET_KEY}\n");
+    let profile = S3Credentials::Profile {
+        file: file("profile", &profile),
+        profile: "us".to_owned(),
+    };
+    let pod = of_environment(&[
+        ("AWS_CONTAINER_CREDENTIALS_FULL_URI", format!("{url}/pod")),
+        ("AWS_CONTAINER_AUTHORIZATION_TOKEN_FILE", text(file("t1", "pod-token"))),
+    ]);
+    let identity = of_environment(&[
+        ("AWS_WEB_IDENTITY_TOKEN_FILE", text(file("t2", "identity-token"))),
+        ("AWS_ROLE_ARN", "arn:aws:iam::1:role/r".to_owned()),
+        ("AWS_ENDPOINT_URL_STS", url.clone()),
+    ]);
+    let machine = of_environment(&[("AWS_EC2_METADATA_SERVICE_ENDPOINT", url)]);
+    let secrets = [SECRET_KEY, "pod-token", "identity-token", "machine-token"];
+    let hidden = |shown: String| {
+        let found = secrets.into_iter().find(|secret| shown.contains(secret));
+        assert_eq!(found, None, "{shown}");
+    };
+    let before: Vec<_> = std::env::vars_os().collect();
+    let Location::S3(location) = Location::parse(&server.url("p")).unwrap() else {
+        panic!("it is a bucket");
+    };
+    let runtime = crate::backend::remote::workers::network_thread().unwrap();
+    for credentials in [
+        keys(SECRET_KEY),
+        profile,
+        pod.s3.credentials,
+        identity.s3.credentials,
+        machine.s3.credentials,
+    ] {
+        let options = StoreOptions {
+            s3: S3Options {
+                credentials,
+                region: None,
+            },
+            ..of_any_service()
+        };
+        hidden(format!("{options:?}"));
+        let client = client(&location, &options.s3, &options.http).unwrap();
+        let mut listed = client.objects.list(None);
+        runtime.block_on(async { futures_util::StreamExt::next(&mut listed).await });
+        hidden(format!("{:?}", client.objects));
+    }
+    assert_eq!(std::env::vars_os().collect::<Vec<_>>(), before);
+    // An error on the way to the token service does not show the token, which is in the question's address.
+    let gone = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let options = of_environment(&[
+        ("AWS_WEB_IDENTITY_TOKEN_FILE", text(file("t3", "identity-token"))),
+        ("AWS_ROLE_ARN", "arn:aws:iam::1:role/r".to_owned()),
+        ("AWS_ENDPOINT_URL_STS", format!("http://{gone}")),
+    ]);
+    let error = open(&server.url("p"), options)
+        .has(ChunkId::from_bytes([1; 32]))
+        .unwrap_err();
+    hidden(format!("{error:?} {}", error_chain(&error)));
+}
+
 #[test]
 fn a_machine_without_a_role_or_an_answer_says_so() {
     let server = S3Server::start();

@@ -52,6 +52,11 @@ impl<F: PackFiles> RemotePackStore<F> {
                 }));
             }
         }
+        self.take_places_away(gone)
+    }
+
+    /// Takes chunks away where they lie. The caller is the one who deletes.
+    pub(super) fn take_places_away(&self, mut gone: Vec<GoneChunk>) -> Result<()> {
         gone.sort_unstable();
         for gone in gone.chunks(GONE_MAX) {
             let name = self.put_list(gone)?;

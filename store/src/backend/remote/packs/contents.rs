@@ -1,20 +1,17 @@
-//! What lies in the packs: figures, chunks in order, a check of every byte.
+//! What lies in the packs: figures, and chunks in order.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::Duration;
 
 use cairn_formats::{ChunkId, DomainId};
 
 use super::files::PackFiles;
 use super::lease::Ownership;
-use super::read::ReadFault;
 use super::{FOLDER, RemotePackStore, RemotePacks};
-use crate::backend::remote::{Fault, lost};
-use crate::pack::{ChunkKey, ChunkPlace, CompactReport, PackCheck, PackStat, Suspect};
-use crate::{Prune, Result};
-
-/// Bytes read at once while a pack is checked.
-const CHECK_LEN: u64 = 16 << 20;
+use crate::backend::remote::Fault;
+use crate::pack::{ChunkKey, ChunkPlace, CompactReport, PackStat, ScrubOptions, ScrubReport, ScrubState, Suspect};
+use crate::{ChunkStore, Prune, Result};
 
 impl<F: PackFiles> Prune for RemotePackStore<F> {
     fn for_each_id(&self, visit: &mut dyn FnMut(ChunkId) -> Result<()>) -> Result<()> {
@@ -70,51 +67,18 @@ impl<F: PackFiles> RemotePacks for RemotePackStore<F> {
             .try_for_each(|(place, id)| visit(ChunkKey { domain, id }, place.shown()))
     }
 
-    fn check_packs(&self, go_on: &mut dyn FnMut(u64) -> bool) -> Result<PackCheck> {
-        let action = "check a pack";
-        let (packs, suspects) = {
-            let known = self.shared.known();
-            (known.packs().cloned().collect::<Vec<_>>(), known.suspects())
-        };
-        let mut check = PackCheck {
-            suspects,
-            ..PackCheck::default()
-        };
-        for pack in packs {
-            let mut hasher = blake3::Hasher::new();
-            let mut at = 0;
-            while at < pack.end {
-                let (shared, pack, start) = (self.shared.clone(), pack.clone(), at);
-                let end = pack.end.min(at + CHECK_LEN);
-                let read = self.workers.run(async move { shared.range(&pack, start, end).await });
-                let bytes = match read {
-                    Some(Ok(bytes)) => bytes,
-                    // Somebody collects; its chunks are elsewhere.
-                    Some(Err(ReadFault::Gone)) => break,
-                    Some(Err(ReadFault::Failed(fault))) => return Err(fault.into_error(&self.shared.name, action)),
-                    None => return Err(lost(&self.shared.name, action)),
-                };
-                hasher.update(&bytes);
-                at += bytes.len() as u64;
-                check.bytes += bytes.len() as u64;
-                if !go_on(bytes.len() as u64) {
-                    check.stopped = true;
-                    return Ok(check);
-                }
-            }
-            if at < pack.end {
-                continue;
-            }
-            if !pack.name.contains(&*blake3::Hash::to_hex(&hasher.finalize())) {
-                check.suspects.push(Suspect {
-                    file: pack.name.to_string(),
-                    what: format!("its {} bytes do not have the digest in its name", pack.end),
-                });
-            }
-            check.packs += 1;
-            check.records += pack.records;
-        }
-        Ok(check)
+    fn suspects(&self) -> Vec<Suspect> {
+        self.shared.known().suspects()
+    }
+
+    fn scrub(
+        &self,
+        options: &ScrubOptions,
+        sources: &[Arc<dyn ChunkStore>],
+        state: &dyn ScrubState,
+        go_on: &mut dyn FnMut(u64) -> bool,
+    ) -> Result<ScrubReport> {
+        self.scrub_packs(options, sources, state, go_on)
     }
 
     fn compact(&self, live_share_min: f64) -> Result<CompactReport> {

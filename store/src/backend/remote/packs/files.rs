@@ -4,7 +4,7 @@
 use bytes::Bytes;
 
 use crate::backend::remote::patience::Patience;
-use crate::backend::remote::{Fault, Files, Try};
+use crate::backend::remote::{Fault, Files, Page, Try};
 
 /// A folder of packs lies in one of these names below the store's place.
 pub(crate) const FOLDER: &str = "packs";
@@ -36,7 +36,7 @@ pub(crate) trait PackFiles: Files {
 
     /// Files below [`FOLDER`], with their lengths, in order and behind `after`: some of them, or all. None where the folder
     /// is missing.
-    fn list_packs(&self, after: Option<&str>) -> impl Future<Output = Try<FilePage>> + Send;
+    fn list_packs(&self, after: Option<&str>) -> impl Future<Output = Try<Page>> + Send;
 
     /// Something that is there, anywhere below the store's place; `None` where nothing is, and where the place itself is not.
     fn any_name(&self) -> impl Future<Output = Try<Option<String>>> + Send;
@@ -45,13 +45,4 @@ pub(crate) trait PackFiles: Files {
     fn may_be_missing(&self, _fault: &Fault) -> bool {
         false
     }
-}
-
-/// Some files.
-#[derive(Debug, Default)]
-pub(crate) struct FilePage {
-    /// Names from the store's place on, and lengths in bytes, in order.
-    pub(crate) files: Vec<(String, u64)>,
-    /// Where to go on, if there are more.
-    pub(crate) more_after: Option<String>,
 }

@@ -22,7 +22,6 @@ pub(super) struct PackObject {
     pub(super) len: u64,
     /// Where its footer begins.
     pub(super) end: u64,
-    pub(super) records: u64,
     /// It holds more than chunks of this store's one domain: it is never written anew.
     pub(super) kept: bool,
     /// Its header has been read and is right.
@@ -137,7 +136,6 @@ impl Known {
             uuid,
             len,
             end: footer.start,
-            records: footer.entries.len() as u64,
             kept: footer.entries.iter().any(|entry| !ours(entry.kind, entry.domain)),
             header_seen: AtomicBool::new(header_seen),
         });

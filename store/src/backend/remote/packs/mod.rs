@@ -4,7 +4,7 @@
 //! that are never used twice, and lists of chunks that no longer count. Opening lists and reads the packs' ends (`open.rs`,
 //! `footers.rs`), and keeps in memory where each chunk lies (`known.rs`). Chunks gather in memory until a pack is full or
 //! flushed (`write.rs`); they are read through pieces of packs (`read.rs`, `slabs.rs`). Several may write at once; one alone
-//! deletes (`lease.rs`, `collect.rs`).
+//! deletes (`lease.rs`, `collect.rs`, `scrub.rs`).
 //!
 //! Invariants: nothing has a pack's name before it is whole; a pack is never changed; what is damaged, foreign or newer is told
 //! of, left where it is, and never served. Not here: proving chunks beyond their check sums (the reader's), which may go.
@@ -19,6 +19,7 @@ mod lease;
 mod names;
 mod open;
 mod read;
+mod scrub;
 mod slabs;
 #[cfg(test)]
 mod tests;
@@ -33,7 +34,7 @@ use cairn_formats::{ChunkForm, ChunkId, DigestAlgorithm, EncodedChunk, StorableC
 
 use super::patience::Patience;
 use super::workers::Workers;
-use crate::pack::{ChunkKey, ChunkPlace, CompactReport, PackCheck, PackStat};
+use crate::pack::{ChunkKey, ChunkPlace, CompactReport, PackStat, ScrubOptions, ScrubReport, ScrubState, Suspect};
 use crate::{ChunkStat, ChunkStore, Error, Prune, Result, StoreName};
 use footers::Footers;
 use known::Known;
@@ -41,7 +42,7 @@ use lease::Lease;
 use slabs::Slabs;
 use write::Writing;
 
-pub(crate) use files::{FOLDER, FilePage, PackFiles};
+pub(crate) use files::{FOLDER, PackFiles};
 pub(crate) use kind::AsItIs;
 pub use lease::Ownership;
 
@@ -83,10 +84,21 @@ pub trait RemotePacks: Prune {
     /// Visits every chunk in the order in which they lie, until an error, which is returned.
     fn for_each_in_order(&self, visit: &mut dyn FnMut(ChunkKey, ChunkPlace) -> Result<()>) -> Result<()>;
 
-    /// Reads every pack from end to end against its own digest.
+    /// What is not whole and was not opened.
+    fn suspects(&self) -> Vec<Suspect>;
+
+    /// Reads all packs whose time has come, the one longest unread first, and settles what is damaged, as
+    /// [`PackEngine::scrub`](crate::PackEngine::scrub) does; passes note whole packs alone. May run beside readers and writers.
     ///
-    /// - `go_on`: called with the bytes just read; `false` ends the work.
-    fn check_packs(&self, go_on: &mut dyn FnMut(u64) -> bool) -> Result<PackCheck>;
+    /// - Errors: [`Error::Unavailable`] when the far end does not answer, [`Error::Refused`] when there is something to mend while
+    ///   somebody else owns the store. Damage is no error.
+    fn scrub(
+        &self,
+        options: &ScrubOptions,
+        sources: &[Arc<dyn ChunkStore>],
+        state: &dyn ScrubState,
+        go_on: &mut dyn FnMut(u64) -> bool,
+    ) -> Result<ScrubReport>;
 
     /// Writes what counts of mostly dead packs anew, small packs together, then deletes those packs. May run beside readers and
     /// writers; can be run again after any error.

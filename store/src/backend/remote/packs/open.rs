@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use cairn_formats::{GONE_LEN_MAX, GoneChunk, PackFooter, PackHeader, PackUuid};
 
-use super::files::{FilePage, PackFiles};
+use super::files::PackFiles;
 use super::footers::{FooterFault, Footers, decode_footer};
 use super::known::Known;
 use super::names::{FORMAT_NAME, Format, Named, digest_name, parse_name};
@@ -15,7 +15,7 @@ use super::slabs::Slabs;
 use super::{RemotePackOptions, RemotePackStore, Shared, Writing};
 use crate::backend::remote::patience::Patience;
 use crate::backend::remote::workers::Workers;
-use crate::backend::remote::{Fault, lost};
+use crate::backend::remote::{Fault, Page, lost};
 use crate::pack::Suspect;
 use crate::{Error, Result, StoreName};
 
@@ -186,7 +186,7 @@ impl<F: PackFiles> RemotePackStore<F> {
                 let list = || shared.files.list_packs(from.as_deref());
                 shared.patience.insist(list).await.map_err(Fault::from)
             };
-            let FilePage { files, more_after } = self.ask(list, action)?;
+            let Page { files, more_after } = self.ask(list, action)?;
             found.extend(files.into_iter().filter_map(|(name, len)| {
                 let named = parse_name(&name);
                 matches!(named, Named::Pack(..) | Named::Gone(_)).then_some(Found { name, len, named })

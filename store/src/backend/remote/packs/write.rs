@@ -95,6 +95,14 @@ impl Building {
     }
 }
 
+/// A chunk as packs have it.
+pub(super) fn frame_of(chunk: &StorableChunk) -> Bytes {
+    match chunk.form() {
+        ChunkForm::Compressed => chunk.bytes().clone(),
+        ChunkForm::Plain => Bytes::from(raw_frame(chunk.bytes())),
+    }
+}
+
 /// 16 bytes that nobody can guess.
 pub(super) fn random_uuid() -> std::io::Result<PackUuid> {
     let mut bytes = [0; 16];
@@ -160,11 +168,7 @@ impl<F: PackFiles> RemotePackStore<F> {
         self.writable()?;
         let mut filled = false;
         for chunk in chunks {
-            let frame = match chunk.form() {
-                ChunkForm::Compressed => chunk.bytes().clone(),
-                ChunkForm::Plain => Bytes::from(raw_frame(chunk.bytes())),
-            };
-            filled |= self.put_one(chunk, &frame)?;
+            filled |= self.put_one(chunk, &frame_of(chunk))?;
         }
         if filled {
             self.send_one()?;
