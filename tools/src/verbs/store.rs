@@ -6,7 +6,8 @@ use std::thread;
 
 use cairn_formats::{ChunkForm, ChunkId, Level};
 use cairn_store::{
-    ChunkStore, CompactReport, Location, LogPosition, PackStore, RateLimit, RecompressOptions, RecompressReport,
+    ChunkStore, ChunkStoreExt as _, CompactReport, Location, LogPosition, PackStore, RateLimit, RecompressOptions,
+    RecompressReport,
 };
 use serde_json::json;
 
