@@ -108,7 +108,8 @@ impl Program {
                     .arg("--listen")
                     .arg(address.to_string())
                     .arg("--internal")
-                    .arg(free_address()?.to_string());
+                    .arg(free_address()?.to_string())
+                    .args(["--s3", "127.0.0.1:0"]);
                 command
             }
             Self::CairnChunkServer => {

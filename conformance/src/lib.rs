@@ -4,6 +4,7 @@
 
 pub mod cuts;
 pub mod mounted;
+pub mod s3;
 pub mod sshd;
 pub mod support;
 pub mod trees;

@@ -305,6 +305,7 @@ pub fn cairnd_with(data: &Path, settings: &[(&str, &str)]) -> Server {
         .arg("--data")
         .arg(data)
         .args([OsStr::new("--listen"), OsStr::new(&format!("127.0.0.1:{port}"))])
-        .args([OsStr::new("--internal"), OsStr::new(&format!("127.0.0.1:{internal}"))]);
+        .args([OsStr::new("--internal"), OsStr::new(&format!("127.0.0.1:{internal}"))])
+        .args(["--s3", "127.0.0.1:0"]);
     Server::start(&mut command, port)
 }

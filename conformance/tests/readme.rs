@@ -63,7 +63,14 @@ struct Server {
 impl Server {
     fn start(folder: &Path) -> Self {
         let mut child = Command::new(programs().join("cairnd"))
-            .args(["--listen", "127.0.0.1:0", "--internal", "127.0.0.1:0"])
+            .args([
+                "--listen",
+                "127.0.0.1:0",
+                "--internal",
+                "127.0.0.1:0",
+                "--s3",
+                "127.0.0.1:0",
+            ])
             .current_dir(folder)
             .stdin(Stdio::null())
             .stdout(Stdio::piped())

@@ -111,6 +111,11 @@ impl Care {
         Ok(care)
     }
 
+    /// The rows, whose one lane of commits this is.
+    pub(crate) fn rows(&self) -> Arc<Rows> {
+        Arc::clone(&self.shared.rows)
+    }
+
     fn spawn(&mut self, name: &str, work: fn(&Shared, &Receiver<()>)) -> Result<(), String> {
         let (stop, stopped) = channel();
         let shared = Arc::clone(&self.shared);

@@ -40,6 +40,8 @@ pub(crate) struct Config {
     pub(crate) collect: Collect,
     /// How packs are read for damage.
     pub(crate) scrub: Scrub,
+    /// The S3 door.
+    pub(crate) s3: S3,
     /// Bounds.
     pub(crate) limits: Limits,
     /// What is logged.
@@ -54,6 +56,8 @@ pub(crate) struct Listen {
     pub(crate) public: SocketAddr,
     /// Address and port of `/metrics`, always plain HTTP. Default `127.0.0.1:8001`.
     pub(crate) internal: SocketAddr,
+    /// Address and port of the S3 door. Default `127.0.0.1:9000`.
+    pub(crate) s3: SocketAddr,
     /// Allow plain HTTP on an address that is not of this machine alone: tokens and data can be read on the way. Default `false`.
     pub(crate) allow_plain_remote: bool,
     /// Allow a writable store without a write token on such an address: anybody can fill the disk. Default `false`.
@@ -215,6 +219,30 @@ pub(crate) struct Scrub {
     pub(crate) paused: bool,
 }
 
+/// The S3 door: buckets and objects, in `{data}/objects`.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(deny_unknown_fields, default)]
+pub(crate) struct S3 {
+    /// Serve it at all. Default `true`.
+    pub(crate) enabled: bool,
+    /// Region that requests are signed for, and label of new buckets. Default `us-east-1`.
+    pub(crate) region: String,
+    /// Domains under which `bucket.domain` is a bucket, beside the path style that always is. Default: none.
+    pub(crate) domains: Vec<String>,
+    /// zstd level, -7 to 22, of chunks of objects when they come. Default `1`.
+    pub(crate) frame_level: i32,
+    /// Bytes of uploads that are cut and compressed at once, all together. Default `268435456`.
+    pub(crate) buffer_bytes: usize,
+    /// Bytes of memory for the index of objects and places, what is cached of its files and what is not in them yet. Default `134217728`.
+    pub(crate) places_cache: usize,
+    /// Requests at once that work on the index or on chunks. Default `64`.
+    pub(crate) jobs: usize,
+    /// Requests that wait for one of those; a further one is told to slow down (503). Default `4096`.
+    pub(crate) waiting: usize,
+    /// Seconds they wait; then they are told so too. Default `10`.
+    pub(crate) wait_seconds: u64,
+}
+
 /// Bounds of what clients can make the server do.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(deny_unknown_fields, default)]
@@ -302,6 +330,7 @@ impl Default for Config {
             stores: BTreeMap::from([(DEFAULT_STORE.to_owned(), open)]),
             collect: Collect::default(),
             scrub: Scrub::default(),
+            s3: S3::default(),
             limits: Limits::default(),
             log: Log::default(),
         }
@@ -349,6 +378,7 @@ impl Default for Listen {
         Self {
             public: SocketAddr::from(([127, 0, 0, 1], 8000)),
             internal: SocketAddr::from(([127, 0, 0, 1], 8001)),
+            s3: SocketAddr::from(([127, 0, 0, 1], 9000)),
             allow_plain_remote: false,
             allow_anonymous_writes: false,
         }
@@ -380,6 +410,22 @@ impl Default for Scrub {
     }
 }
 
+impl Default for S3 {
+    fn default() -> Self {
+        Self {
+            enabled: true,
+            region: "us-east-1".to_owned(),
+            domains: Vec::new(),
+            frame_level: 1,
+            buffer_bytes: 256 << 20,
+            places_cache: 128 << 20,
+            jobs: 64,
+            waiting: 4096,
+            wait_seconds: 10,
+        }
+    }
+}
+
 impl Default for Limits {
     fn default() -> Self {
         Self {
@@ -402,6 +448,45 @@ impl Default for Log {
         Self {
             level: "info".to_owned(),
             requests: LogRequests::default(),
+        }
+    }
+}
+
+impl S3 {
+    fn check(&self) -> Result<(), ConfigError> {
+        let is_label = |label: &str| {
+            !label.is_empty()
+                && label
+                    .bytes()
+                    .all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-')
+        };
+        let is_domain = |domain: &String| domain.split('.').all(is_label);
+        let wrong = [
+            (
+                !is_label(&self.region),
+                "s3.region",
+                "lower-case letters, digits and '-', as eu-west-1",
+            ),
+            (
+                !self.domains.iter().all(is_domain),
+                "s3.domains",
+                "domains in lower case without dots at their ends, as s3.example.net",
+            ),
+            (!(-7..=22).contains(&self.frame_level), "s3.frame_level", "-7 to 22"),
+            (self.buffer_bytes < QUEUE_LEN_LEAST, "s3.buffer_bytes", "at least 65536"),
+            (
+                self.places_cache < PLACES_CACHE_LEAST,
+                "s3.places_cache",
+                "at least 8388608",
+            ),
+            (self.jobs == 0, "s3.jobs", "at least 1"),
+        ];
+        match wrong.into_iter().find(|(is_wrong, ..)| *is_wrong) {
+            None => Ok(()),
+            Some((_, name, rule)) => Err(ConfigError::Value {
+                name: name.to_owned(),
+                rule: rule.to_owned(),
+            }),
         }
     }
 }
@@ -436,6 +521,7 @@ pub(crate) struct Overrides {
     pub(crate) data: Option<PathBuf>,
     pub(crate) public: Option<SocketAddr>,
     pub(crate) internal: Option<SocketAddr>,
+    pub(crate) s3: Option<SocketAddr>,
 }
 
 impl Config {
@@ -464,6 +550,7 @@ impl Config {
         }
         config.listen.public = overrides.public.unwrap_or(config.listen.public);
         config.listen.internal = overrides.internal.unwrap_or(config.listen.internal);
+        config.listen.s3 = overrides.s3.unwrap_or(config.listen.s3);
         config.check()?;
         Ok(config)
     }
@@ -479,6 +566,7 @@ impl Config {
         for (name, address, plain) in [
             ("listen.public", self.listen.public, self.tls.is_none()),
             ("listen.internal", self.listen.internal, true),
+            ("listen.s3", self.listen.s3, self.tls.is_none() && self.s3.enabled),
         ] {
             if is_remote(address) && plain && !self.listen.allow_plain_remote {
                 return wrong(
@@ -490,6 +578,7 @@ impl Config {
                 );
             }
         }
+        self.s3.check()?;
         for (name, store) in &self.stores {
             if !is_store_name(name) {
                 return wrong(
@@ -734,9 +823,11 @@ pub(crate) fn unknown_variables() -> Vec<String> {
 
 fn is_setting(key: &str) -> bool {
     let first = key.split("__").next().unwrap_or(key);
-    ["data", "listen", "tls", "stores", "collect", "scrub", "limits", "log"]
-        .iter()
-        .any(|known| first.eq_ignore_ascii_case(known))
+    [
+        "data", "listen", "tls", "stores", "collect", "scrub", "s3", "limits", "log",
+    ]
+    .iter()
+    .any(|known| first.eq_ignore_ascii_case(known))
 }
 
 fn is_store_name(name: &str) -> bool {

@@ -265,7 +265,7 @@ fn open_packs(path: &Path, opened_as: &OpenedAs) -> Result<(Arc<PackEngine>, Opt
     Ok((engine, index))
 }
 
-fn log_opened(path: &Path, engine: &PackEngine, report: &OpenReport, begun: Instant) {
+pub(crate) fn log_opened(path: &Path, engine: &PackEngine, report: &OpenReport, begun: Instant) {
     for suspect in &report.suspects {
         log_suspect(engine.name(), suspect);
     }

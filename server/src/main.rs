@@ -12,6 +12,7 @@ mod folders;
 mod keeper;
 mod log;
 mod metrics;
+mod objects;
 mod places;
 mod routes;
 mod scrub;
@@ -24,7 +25,7 @@ use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
 
-use cairn_roots::{ServeOptions, Tls, WorkerOptions, Workers, serve, server_tls, shutdown_channel};
+use cairn_roots::{ServeOptions, Shutdown, Tls, WorkerOptions, Workers, serve, server_tls, shutdown_channel};
 use clap::{Parser, Subcommand};
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
@@ -33,12 +34,17 @@ use crate::config::{Config, Overrides, TlsFiles};
 use crate::data::DataFolder;
 use crate::log::LogLevel;
 use crate::metrics::Metrics;
+use crate::objects::{MadeKey, ObjectStore};
 use crate::routes::{App, Internal, Public, Roots};
 
 /// Read when no file is named and it is there.
 const CONFIG_FILE: &str = "cairnd.toml";
 /// Threads for jobs that are not counted by `limits.jobs`: pieces of large indexes, health.
 const SPARE_BLOCKING_THREADS: usize = 32;
+/// Bytes of a request's line and headers that the S3 door reads; it takes 16 KiB of headers.
+const S3_HEADER_BYTES: usize = 64 << 10;
+/// Headers of a request at the S3 door.
+const S3_HEADERS: usize = 512;
 /// Connections of the internal listener.
 const INTERNAL_CONNECTIONS: usize = 64;
 
@@ -46,7 +52,7 @@ const INTERNAL_CONNECTIONS: usize = 64;
 ///
 /// Without any configuration it keeps one store, `default`, in ./data and listens on this machine alone:
 /// chunks at http://127.0.0.1:8000/store/default/, indexes at http://127.0.0.1:8000/index/default/,
-/// health at http://127.0.0.1:8000/health, metrics at http://127.0.0.1:8001/metrics.
+/// S3 at http://127.0.0.1:9000/ (its first access key is printed at the first start, once), health at http://127.0.0.1:8000/health, metrics at http://127.0.0.1:8001/metrics.
 #[derive(Debug, Parser)]
 #[command(name = "cairnd", version, after_long_help = AFTER_HELP)]
 struct Arguments {
@@ -62,6 +68,9 @@ struct Arguments {
     /// Address and port of the metrics page (setting listen.internal) [default: 127.0.0.1:8001]
     #[arg(long, value_name = "ADDRESS:PORT")]
     internal: Option<SocketAddr>,
+    /// Address and port of the S3 door (setting listen.s3) [default: 127.0.0.1:9000]
+    #[arg(long, value_name = "ADDRESS:PORT")]
+    s3: Option<SocketAddr>,
     /// Check the settings, print them as JSON without secrets, and leave
     #[arg(long)]
     check: bool,
@@ -83,7 +92,7 @@ SETTINGS
 
 SIGNALS
   SIGHUP           read settings, tokens and certificates again; no request fails, a bad configuration is logged and the
-                   old one stays (listen.* and limits.* need a restart)
+                   old one stays (listen.*, limits.* and s3.* need a restart)
   SIGTERM, SIGINT  stop accepting, let requests in flight end (limits.drain_seconds), leave; a second one leaves at once
 
 EXIT CODES
@@ -117,6 +126,7 @@ fn run(arguments: &Arguments) -> Result<ExitCode, String> {
         data: arguments.data.clone(),
         public: arguments.listen,
         internal: arguments.internal,
+        s3: arguments.s3,
     };
     let config = Config::load(file.as_deref(), &overrides).map_err(|error| error.to_string())?;
     if arguments.check {
@@ -136,7 +146,7 @@ fn run(arguments: &Arguments) -> Result<ExitCode, String> {
         runtime.worker_threads(config.limits.threads);
     }
     let runtime = runtime
-        .max_blocking_threads(config.limits.jobs + SPARE_BLOCKING_THREADS)
+        .max_blocking_threads(config.limits.jobs + config.s3.jobs + SPARE_BLOCKING_THREADS)
         .enable_all()
         .build()
         .map_err(|error| format!("cannot start threads: {error}"))?;
@@ -175,12 +185,21 @@ async fn run_server(config: Config, started: &Started<'_>) -> Result<(), String>
     // Before the stores: a port in use should not begin to take over a folder.
     let public = listen("listen.public", config.listen.public).await?;
     let internal = listen("listen.internal", config.listen.internal).await?;
+    let s3 = match config.s3.enabled {
+        true => Some(listen("listen.s3", config.listen.s3).await?),
+        false => None,
+    };
     let roots = Roots::open(&config, &workers, None)?;
+    let objects = match &s3 {
+        Some(_) => Some(ObjectStore::open(&config).map_err(|error| format!("objects: {error}"))?),
+        None => None,
+    };
+    let first_key = objects.as_ref().map_or(Ok(None), ObjectStore::first_key)?;
     let tls = match &config.tls {
         Some(files) => Some(Arc::new(Tls::new(read_tls(files)?))),
         None => None,
     };
-    announce(&config, &roots, &public, &internal)?;
+    announce(&config, &roots, &public, &internal, s3.as_ref(), first_key.as_ref())?;
 
     let app = Arc::new(App::new(roots, metrics.clone()));
     let (trigger, shutdown) = shutdown_channel();
@@ -202,6 +221,14 @@ async fn run_server(config: Config, started: &Started<'_>) -> Result<(), String>
         options,
         shutdown.clone(),
     ));
+    let serving_s3 = tokio::spawn(serve_s3(
+        s3,
+        objects.as_ref(),
+        &config,
+        tls.clone(),
+        options,
+        shutdown.clone(),
+    ));
     let serving_internal = tokio::spawn(serve(
         internal,
         Arc::new(Internal(Arc::clone(&app))),
@@ -217,6 +244,9 @@ async fn run_server(config: Config, started: &Started<'_>) -> Result<(), String>
             _ = interrupt.recv() => break,
             _ = hangup.recv() => match reload(&config, started, &data, &workers, &app, tls.as_deref()) {
                 Ok(new) => {
+                    if let Some(objects) = &objects {
+                        objects.configure(&new);
+                    }
                     config = new;
                     tracing::info!("the configuration was read again");
                 }
@@ -229,12 +259,35 @@ async fn run_server(config: Config, started: &Started<'_>) -> Result<(), String>
     app.leave();
     trigger.begin();
     tokio::select! {
-        _ = async { tokio::join!(serving, serving_internal) } => {}
+        _ = async { tokio::join!(serving, serving_s3, serving_internal) } => {}
         _ = terminate.recv() => {}
         _ = interrupt.recv() => {}
     }
     tracing::info!("shut down");
     Ok(())
+}
+
+/// Serves the S3 door, where there is one, until shutdown.
+fn serve_s3(
+    listener: Option<TcpListener>,
+    objects: Option<&ObjectStore>,
+    config: &Config,
+    tls: Option<Arc<Tls>>,
+    options: ServeOptions,
+    shutdown: Shutdown,
+) -> impl Future<Output = ()> + use<> {
+    // Its own bound of headers answers as S3 does; that of the connection is only to be above it.
+    let options = ServeOptions {
+        header_bytes: options.header_bytes.max(S3_HEADER_BYTES),
+        headers: options.headers.max(S3_HEADERS),
+        ..options
+    };
+    let door = objects.map(|objects| Arc::new(objects.door(&config.s3)));
+    async move {
+        if let (Some(listener), Some(door)) = (listener, door) {
+            serve(listener, door, tls, options, shutdown).await;
+        }
+    }
 }
 
 /// Locks the data folder, and closes it to older programs if it is to hold what they do not know.
@@ -259,15 +312,17 @@ fn reload(
     if new.data != old.data
         || new.listen != old.listen
         || new.limits != old.limits
+        || new.s3 != old.s3
         || new.tls.is_some() != old.tls.is_some()
     {
-        tracing::warn!("data, listen, limits, and whether there is tls, change with a restart only");
+        tracing::warn!("data, listen, limits, s3, and whether there is tls, change with a restart only");
     }
     // Folders follow the data folder that is locked.
     let new = Config {
         data: old.data.clone(),
         listen: old.listen.clone(),
         limits: old.limits.clone(),
+        s3: old.s3.clone(),
         ..new
     };
     if new.has_own_packs() {
@@ -301,7 +356,14 @@ fn read_tls(files: &TlsFiles) -> Result<rustls::ServerConfig, String> {
 }
 
 /// Tells people where the server is and what to try. Standard output has this and nothing else.
-fn announce(config: &Config, roots: &Roots, public: &TcpListener, internal: &TcpListener) -> Result<(), String> {
+fn announce(
+    config: &Config,
+    roots: &Roots,
+    public: &TcpListener,
+    internal: &TcpListener,
+    s3: Option<&TcpListener>,
+    first_key: Option<&MadeKey>,
+) -> Result<(), String> {
     let address = |listener: &TcpListener| listener.local_addr().map_err(|error| error.to_string());
     let scheme = if config.tls.is_some() { "https" } else { "http" };
     let base = format!("{scheme}://{}", address(public)?);
@@ -314,6 +376,14 @@ fn announce(config: &Config, roots: &Roots, public: &TcpListener, internal: &Tcp
     for name in roots.names() {
         lines.push(format!("  chunks   {base}/store/{name}/"));
         lines.push(format!("  indexes  {base}/index/{name}/"));
+    }
+    if let Some(s3) = s3 {
+        lines.push(format!("  s3       {scheme}://{}/", address(s3)?));
+    }
+    if let Some(key) = first_key {
+        lines.push("the first access key, shown this once:".to_owned());
+        lines.push(format!("  export AWS_ACCESS_KEY_ID={}", key.id));
+        lines.push(format!("  export AWS_SECRET_ACCESS_KEY={}", key.secret));
     }
     lines.push(format!("  health   {base}/health"));
     lines.push(format!("  metrics  http://{}/metrics", address(internal)?));

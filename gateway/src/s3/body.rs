@@ -88,14 +88,21 @@ impl Promise {
         self.md5.is_some() || matches!(self.announced, Announced::Value(..) | Announced::Trailer(_))
     }
 
-    /// The check sums of the content that are to be worked out: the one that is kept first.
-    pub(crate) fn wanted(&self) -> Vec<Algorithm> {
-        let kept = self.announced.algorithm().unwrap_or(Algorithm::Crc64Nvme);
+    /// The check sums of the content that are to be worked out, each once: to be kept, and to be compared.
+    pub(crate) fn wanted(&self, kept: Algorithm) -> Vec<Algorithm> {
+        let compared = [self.announced.algorithm(), self.sha256.map(|_| Algorithm::Sha256)];
         let mut wanted = vec![kept];
-        if self.sha256.is_some() && kept != Algorithm::Sha256 {
-            wanted.push(Algorithm::Sha256);
+        for algorithm in compared.into_iter().flatten() {
+            if !wanted.contains(&algorithm) {
+                wanted.push(algorithm);
+            }
         }
         wanted
+    }
+
+    /// The MD5 that was promised.
+    pub(crate) fn md5(&self) -> Option<[u8; 16]> {
+        self.md5
     }
 
     /// Begins to take the body.
@@ -295,8 +302,9 @@ pub(crate) async fn document<B: HttpBody<Data = Bytes, Error: std::fmt::Display>
     if promise.len > DOCUMENT_LEN_MAX {
         return Err(Code::MalformedXml.into());
     }
+    let kept = promise.announced.algorithm().unwrap_or(Algorithm::Crc32);
     let mut hashers: Vec<(Algorithm, Hasher)> = promise
-        .wanted()
+        .wanted(kept)
         .into_iter()
         .map(|algorithm| (algorithm, Hasher::new(algorithm)))
         .collect();

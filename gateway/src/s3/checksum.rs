@@ -5,6 +5,7 @@
 
 use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
+use cairn_index::names;
 use crc_fast::{CrcAlgorithm, Digest as Crc};
 use http::HeaderMap;
 use sha1::Sha1;
@@ -77,6 +78,35 @@ impl Algorithm {
         }
     }
 
+    /// That of a row.
+    pub(crate) fn of(algorithm: names::ChecksumAlgorithm) -> Self {
+        let mut all = Self::ALL.into_iter();
+        let own = all.find(|own| own.to_index() == algorithm);
+        own.expect("each of rows is one of ours: a test holds it")
+    }
+
+    /// As rows have it.
+    pub(crate) fn to_index(self) -> names::ChecksumAlgorithm {
+        match self {
+            Self::Crc32 => names::ChecksumAlgorithm::Crc32,
+            Self::Crc32c => names::ChecksumAlgorithm::Crc32c,
+            Self::Crc64Nvme => names::ChecksumAlgorithm::Crc64Nvme,
+            Self::Sha1 => names::ChecksumAlgorithm::Sha1,
+            Self::Sha256 => names::ChecksumAlgorithm::Sha256,
+        }
+    }
+
+    /// As it is worked out.
+    pub(crate) fn to_formats(self) -> cairn_formats::ChecksumAlgorithm {
+        match self {
+            Self::Crc32 => cairn_formats::ChecksumAlgorithm::Crc32,
+            Self::Crc32c => cairn_formats::ChecksumAlgorithm::Crc32c,
+            Self::Crc64Nvme => cairn_formats::ChecksumAlgorithm::Crc64Nvme,
+            Self::Sha1 => cairn_formats::ChecksumAlgorithm::Sha1,
+            Self::Sha256 => cairn_formats::ChecksumAlgorithm::Sha256,
+        }
+    }
+
     /// Errors: `InvalidRequest` for a name that is none of ours.
     pub(crate) fn of_name(name: &str) -> S3Result<Self> {
         let found = Self::ALL
@@ -112,6 +142,22 @@ impl Algorithm {
 }
 
 impl Kind {
+    /// That of a row.
+    pub(crate) fn of(kind: names::ChecksumKind) -> Self {
+        match kind {
+            names::ChecksumKind::FullObject => Self::FullObject,
+            names::ChecksumKind::Composite => Self::Composite,
+        }
+    }
+
+    /// As rows have it.
+    pub(crate) fn to_index(self) -> names::ChecksumKind {
+        match self {
+            Self::FullObject => names::ChecksumKind::FullObject,
+            Self::Composite => names::ChecksumKind::Composite,
+        }
+    }
+
     /// As in `x-amz-checksum-type`.
     pub(crate) fn name(self) -> &'static str {
         match self {
@@ -376,6 +422,13 @@ mod tests {
                 let values: Vec<_> = parts.iter().map(|part| (value_of(algorithm, part), part.len() as u64)).collect();
                 prop_assert_eq!(join(algorithm, Kind::FullObject, &values), Some(value_of(algorithm, &whole)));
             }
+        }
+    }
+
+    #[test]
+    fn each_algorithm_of_rows_is_one_of_ours() {
+        for algorithm in names::ChecksumAlgorithm::ALL {
+            assert_eq!(Algorithm::of(algorithm).to_index(), algorithm);
         }
     }
 

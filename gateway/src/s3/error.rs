@@ -49,8 +49,6 @@ codes! {
     BucketAlreadyExists 409 "BucketAlreadyExists" "The requested bucket name is not available. The bucket namespace is shared by all users of the system. Please select a different name and try again.";
     BucketAlreadyOwnedByYou 409 "BucketAlreadyOwnedByYou" "Your previous request to create the named bucket succeeded and you already own it.";
     BucketNotEmpty 409 "BucketNotEmpty" "The bucket you tried to delete is not empty";
-    BucketNotEmptyVersions 409 "BucketNotEmpty" "The bucket you tried to delete is not empty. You must delete all versions in the bucket.";
-    ConditionalRequestConflict 409 "ConditionalRequestConflict" "The conditional request cannot succeed due to a conflicting operation against this resource.";
     EntityTooLarge 400 "EntityTooLarge" "Your proposed upload exceeds the maximum allowed size";
     EntityTooSmall 400 "EntityTooSmall" "Your proposed upload is smaller than the minimum allowed size";
     HeadersTooLarge 400 "RequestHeaderSectionTooLarge" "Your request header section exceeds the maximum allowed size.";
@@ -78,6 +76,7 @@ codes! {
     AttributesInvalid 400 "InvalidArgument" "Invalid attribute name specified.";
     AclInvalid 400 "InvalidArgument" "The canned ACL you provided is not valid.";
     InvalidBucketName 400 "InvalidBucketName" "The specified bucket is not valid.";
+    InvalidBucketState 409 "InvalidBucketState" "An Object Lock configuration is present on this bucket, so the versioning state cannot be changed.";
     InvalidChunkSize 400 "InvalidChunkSizeError" "Only the last chunk is allowed to have a size less than 8192 bytes";
     ChunkTooLarge 400 "InvalidChunkSizeError" "A chunk is larger than the 16777216 bytes allowed here";
     InvalidDigest 400 "InvalidDigest" "The Content-MD5 you specified was invalid.";
@@ -86,7 +85,6 @@ codes! {
     InvalidPartNumber 416 "InvalidPartNumber" "The requested partnumber is not satisfiable";
     InvalidPartOrder 400 "InvalidPartOrder" "The list of parts was not in ascending order. Parts must be ordered by part number.";
     InvalidRange 416 "InvalidRange" "The requested range is not satisfiable";
-    InvalidRequest 400 "InvalidRequest" "Invalid Request";
     SignatureV2 400 "InvalidRequest" "The authorization mechanism you have provided is not supported. Please use AWS4-HMAC-SHA256.";
     ContentSha256Missing 400 "InvalidRequest" "Missing required header for this request: x-amz-content-sha256";
     ContentMd5Missing 400 "InvalidRequest" "Missing required header for this request: Content-MD5 OR x-amz-checksum-*";
@@ -125,8 +123,9 @@ codes! {
     NoSuchUpload 404 "NoSuchUpload" "The specified upload does not exist. The upload ID may be invalid, or the upload may have been aborted or completed.";
     NoSuchVersion 404 "NoSuchVersion" "The specified version does not exist.";
     NotImplemented 501 "NotImplemented" "A header you provided implies functionality that is not implemented";
-    NotModified 304 "NotModified" "Not Modified";
+    OperationAborted 409 "OperationAborted" "A conflicting conditional operation is currently in progress against this resource. Please try again.";
     PreconditionFailed 412 "PreconditionFailed" "At least one of the pre-conditions you specified did not hold";
+    QuotaExceeded 403 "QuotaExceeded" "The quota of the bucket is exceeded.";
     RequestTimeout 400 "RequestTimeout" "Your socket connection to the server was not read from or written to within the timeout period. Idle connections will be closed.";
     RequestTimeTooSkewed 403 "RequestTimeTooSkewed" "The difference between the request time and the current time is too large.";
     SignatureDoesNotMatch 403 "SignatureDoesNotMatch" "The request signature we calculated does not match the signature you provided. Check your key and signing method.";
@@ -157,6 +156,46 @@ impl From<Code> for S3Error {
             code,
             fields: Vec::new(),
             headers: Vec::new(),
+        }
+    }
+}
+
+/// The one map from what the index says to what clients are told.
+impl From<cairn_index::Error> for S3Error {
+    fn from(error: cairn_index::Error) -> Self {
+        use cairn_index::Error as E;
+        if error.is_full() {
+            tracing::error!(error = cairn_store::error_chain(&error), "no room for a request");
+            return Code::StorageFull.into();
+        }
+        match error {
+            E::NoBucket { name } => Code::NoSuchBucket.with("BucketName", name),
+            E::BucketExists { name } => Code::BucketAlreadyOwnedByYou.with("BucketName", name),
+            E::BucketTaken { name } => Code::BucketAlreadyExists.with("BucketName", name),
+            E::BucketNotEmpty { name } => Code::BucketNotEmpty.with("BucketName", name),
+            E::NoObject { key, .. } => Code::NoSuchKey.with("Key", key),
+            E::NoVersion { key, version, .. } => Code::NoSuchVersion.with("Key", key).with("VersionId", version),
+            E::NoUpload { upload, .. } => Code::NoSuchUpload.with("UploadId", upload),
+            E::UploadEnded => Code::NoSuchUpload.into(),
+            E::Precondition { .. } => Code::PreconditionFailed.into(),
+            E::Contended { .. } | E::FenceMoved => Code::OperationAborted.into(),
+            E::OverQuota { name, .. } => Code::QuotaExceeded.with("BucketName", name),
+            E::PartOrder => Code::InvalidPartOrder.into(),
+            E::NoPart { number } => Code::InvalidPart.with("PartNumber", number.to_string()),
+            E::PartTooSmall { number, size, least } => Code::EntityTooSmall
+                .with("PartNumber", number.to_string())
+                .with("ProposedSize", size.to_string())
+                .with("MinSizeAllowed", least.to_string()),
+            E::Busy { .. } => Code::SlowDown.into(),
+            E::BadName { what: "key", .. } => Code::KeyTooLong.into(),
+            E::BadName {
+                what: "bucket", name, ..
+            } => Code::InvalidBucketName.with("BucketName", name),
+            E::BadPlace { .. } => Code::ContinuationTokenInvalid.into(),
+            error => {
+                tracing::error!(error = cairn_store::error_chain(&error), "a request failed");
+                Code::InternalError.into()
+            }
         }
     }
 }
@@ -214,8 +253,15 @@ impl S3Error {
         xml.finish()
     }
 
+    /// [`S3Error::document`] without its declaration.
+    pub(crate) fn element(&self, resource: &str, request_id: &str, host_id: &str) -> String {
+        let mut xml = Writer::empty();
+        self.write(&mut xml, resource, request_id, host_id);
+        xml.finish()
+    }
+
     /// The `Error` element alone.
-    pub(crate) fn write(&self, xml: &mut Writer, resource: &str, request_id: &str, host_id: &str) {
+    fn write(&self, xml: &mut Writer, resource: &str, request_id: &str, host_id: &str) {
         let (_, code, message) = self.code.row();
         xml.open("Error");
         xml.text("Code", code);

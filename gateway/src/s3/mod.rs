@@ -5,24 +5,28 @@
 //! Here a row of `operation` is the only way to an operation, `error` has all codes and messages, and each rule of the protocol
 //! is a pure function with its tests.
 
-// The operations that use all of this come with the next change.
-#![allow(dead_code)]
-
 mod body;
 mod checksum;
 mod chunked;
 mod condition;
+mod content;
 mod copy_source;
 mod date;
 mod document;
 mod error;
+mod listing;
 mod metadata;
 mod operation;
+mod ops;
 mod pool;
 mod range;
+mod request;
+mod service;
 mod signature;
+mod slow;
 mod tagging;
 mod uri;
 mod xml;
 
 pub use pool::PoolOptions;
+pub use service::{S3, S3Options};

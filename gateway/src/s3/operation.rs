@@ -364,6 +364,11 @@ const UNSERVED_HEADERS: &[&str] = &[
 ];
 
 impl Operation {
+    /// For counters and logs.
+    pub(crate) fn name(self) -> String {
+        format!("{self:?}")
+    }
+
     /// What a request is.
     ///
     /// Errors: `NotImplemented` for what no row allows, and for headers that ask for what is not served.

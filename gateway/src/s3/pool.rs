@@ -5,7 +5,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use tokio::sync::Semaphore;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use crate::s3::error::{Code, S3Result};
 
@@ -66,12 +66,28 @@ impl Pool {
                     .expect("the semaphore is never closed")
             }
         };
-        let done = tokio::task::spawn_blocking(move || {
-            let _place = place;
-            job()
-        });
-        done.await.unwrap_or_else(|_| Err(Code::InternalError.into()))
+        run_at(place, job).await
     }
+
+    /// [`Pool::run`] of a job whose answer has begun: it waits for its turn however long that takes.
+    pub(crate) async fn run_patiently<T: Send + 'static>(
+        &self,
+        job: impl FnOnce() -> S3Result<T> + Send + 'static,
+    ) -> S3Result<T> {
+        let place = Arc::clone(&self.jobs).acquire_owned().await;
+        run_at(place.expect("the semaphore is never closed"), job).await
+    }
+}
+
+async fn run_at<T: Send + 'static>(
+    place: OwnedSemaphorePermit,
+    job: impl FnOnce() -> S3Result<T> + Send + 'static,
+) -> S3Result<T> {
+    let done = tokio::task::spawn_blocking(move || {
+        let _place = place;
+        job()
+    });
+    done.await.unwrap_or_else(|_| Err(Code::InternalError.into()))
 }
 
 #[cfg(test)]

@@ -25,6 +25,11 @@ impl Writer {
         Self(text)
     }
 
+    /// Without the declaration.
+    pub(crate) fn empty() -> Self {
+        Self(String::new())
+    }
+
     /// A document in [`NAMESPACE`] with this root, which [`Writer::end`] closes.
     pub(crate) fn root(name: &str) -> Self {
         let mut xml = Self::document();
@@ -32,6 +37,13 @@ impl Writer {
             xml.0.push_str(part);
         }
         xml
+    }
+
+    /// As [`Writer::root`], without the declaration: what goes on behind one.
+    pub(crate) fn fragment_root(name: &str) -> Self {
+        let mut text = Self::root(name).0;
+        let at = text.find('\n').map_or(0, |at| at + 1);
+        Self(text.split_off(at))
     }
 
     /// Opens an element; `name` is ours.

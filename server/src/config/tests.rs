@@ -91,6 +91,10 @@ fn bad_settings_are_named() {
         "[listen]\npublic = '0.0.0.0:80'\nallow_plain_remote = true",
         &["stores.default.writable", "write_token"],
     );
+    refused("[s3]\nregion = 'US East'", &["s3.region"]);
+    refused("[s3]\ndomains = ['.example.net']", &["s3.domains"]);
+    refused("[s3]\njobs = 0", &["s3.jobs"]);
+    refused("[listen]\ns3 = '0.0.0.0:9000'", &["listen.s3", "allow_plain_remote"]);
     refused("data = ", &["data"]);
 }
 

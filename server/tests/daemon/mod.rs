@@ -27,7 +27,14 @@ pub(crate) fn command(folder: &Path) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_cairnd"));
     command
         .current_dir(folder)
-        .args(["--listen", "127.0.0.1:0", "--internal", "127.0.0.1:0"])
+        .args([
+            "--listen",
+            "127.0.0.1:0",
+            "--internal",
+            "127.0.0.1:0",
+            "--s3",
+            "127.0.0.1:0",
+        ])
         .stdin(Stdio::null());
     command
 }

@@ -1,0 +1,103 @@
+//! `cairnd`'s S3 door for the tests: started on a folder, with the key that it prints once, asked by programs that we did not
+//! write.
+
+use std::io::{BufRead as _, BufReader};
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+
+use crate::support::built;
+
+/// A server with an S3 door; ends with its value.
+pub struct Door {
+    child: Child,
+    /// `http://127.0.0.1:<port>`, or `https://localhost:<port>`.
+    pub url: String,
+    /// Id of the first access key; empty where the folder had one already.
+    pub key: String,
+    /// Its secret.
+    pub secret: String,
+}
+
+impl Door {
+    /// Starts on a data folder.
+    ///
+    /// - `settings`: variables of settings.
+    pub fn start(data: &Path, settings: &[(&str, &str)]) -> Self {
+        let mut child = Command::new(built("cairnd"))
+            .arg("--data")
+            .arg(data)
+            .args([
+                "--listen",
+                "127.0.0.1:0",
+                "--internal",
+                "127.0.0.1:0",
+                "--s3",
+                "127.0.0.1:0",
+            ])
+            .env("CAIRN_S3__DOMAINS", "[\"s3.test\"]")
+            .envs(settings.iter().copied())
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::null())
+            .spawn()
+            .expect("it was built");
+        let lines = BufReader::new(child.stdout.take().expect("it is piped")).lines();
+        let (mut url, mut key, mut secret) = (String::new(), String::new(), String::new());
+        for line in lines.map_while(Result::ok) {
+            if let Some(address) = line.trim().strip_prefix("s3 ") {
+                url = address
+                    .trim()
+                    .trim_end_matches('/')
+                    .replace("https://127.0.0.1", "https://localhost");
+            }
+            for (name, value) in [
+                ("AWS_ACCESS_KEY_ID=", &mut key),
+                ("AWS_SECRET_ACCESS_KEY=", &mut secret),
+            ] {
+                if let Some((_, found)) = line.split_once(name) {
+                    *value = found.to_owned();
+                }
+            }
+            if line.trim().starts_with("health") {
+                break;
+            }
+        }
+        assert!(!url.is_empty(), "the server told no address of its S3 door");
+        Self {
+            child,
+            url,
+            key,
+            secret,
+        }
+    }
+
+    /// A client of it: its key and region in the variables that all of them read, and nothing of the user's.
+    pub fn client(&self, program: &str, home: &Path) -> Command {
+        let mut command = Command::new(program);
+        command
+            .env("HOME", home)
+            .env("CAIRN_S3", &self.url)
+            .env("AWS_ACCESS_KEY_ID", &self.key)
+            .env("AWS_SECRET_ACCESS_KEY", &self.secret)
+            .env("AWS_DEFAULT_REGION", "us-east-1")
+            .env("AWS_EC2_METADATA_DISABLED", "true")
+            .env_remove("AWS_CA_BUNDLE")
+            .env_remove("AWS_PROFILE")
+            .env_remove("AWS_SESSION_TOKEN")
+            .stdin(Stdio::null());
+        command
+    }
+
+    /// Ends it as a power cut would.
+    pub fn kill(mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+impl Drop for Door {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}

@@ -1,0 +1,124 @@
+//! The S3 door, asked by clients that we did not write. Each test starts a server of its own.
+//!
+//! The suites in `conformance/s3` have a named test for each rule; they run here one file at a time. boto3 is pinned in
+//! `conformance/tools/python`; `tools/bootstrap test` makes `cairn-python`, which has it.
+
+// A helper that fails is a test that fails.
+#![allow(clippy::unwrap_used)]
+
+mod tools;
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use cairn_conformance::s3::Door;
+use cairn_conformance::support::{ok, run};
+
+fn suites() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("s3")
+}
+
+/// Runs a suite of boto3 against a door; all of it has to pass.
+fn suite(door: &Door, home: &Path, name: &str, ca: Option<&Path>) {
+    let mut command = door.client("cairn-python", home);
+    command
+        .args(["-B", "-W", "ignore", "-m", "unittest", "-v", name])
+        .current_dir(suites());
+    if let Some(ca) = ca {
+        command.env("CAIRN_S3_CA", ca);
+    }
+    let output = run(&mut command);
+    let words = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{name}\n{words}");
+    let count = words.lines().filter(|line| line.ends_with("... ok")).count();
+    assert!(count > 5, "{name} has run {count} tests\n{words}");
+}
+
+fn plain(name: &str) {
+    let folder = tempfile::tempdir().unwrap();
+    let door = Door::start(&folder.path().join("data"), &[]);
+    suite(&door, folder.path(), name, None);
+}
+
+#[test]
+fn requests_follow_the_rules_for_every_request() {
+    plain("test_requests");
+}
+
+#[test]
+fn objects_have_their_digests_conditions_ranges_tags_and_copies() {
+    plain("test_objects");
+}
+
+#[test]
+fn listings_and_versions_are_as_documented() {
+    plain("test_listing");
+}
+
+#[test]
+fn uploads_in_parts_become_one_object() {
+    plain("test_multipart");
+}
+
+/// Goal: over TLS, where clients send their bodies in another mode, all is the same.
+#[test]
+fn objects_and_uploads_go_over_tls() {
+    let folder = tempfile::tempdir().unwrap();
+    let (certificate, key) = (folder.path().join("cert.pem"), folder.path().join("key.pem"));
+    ok(Command::new("openssl")
+        .args([
+            "req",
+            "-x509",
+            "-newkey",
+            "ec",
+            "-pkeyopt",
+            "ec_paramgen_curve:P-256",
+            "-nodes",
+            "-days",
+            "2",
+        ])
+        .args(["-subj", "/CN=localhost", "-addext", "subjectAltName=DNS:localhost"])
+        .args(["-addext", "basicConstraints=critical,CA:FALSE"])
+        .arg("-keyout")
+        .arg(&key)
+        .arg("-out")
+        .arg(&certificate));
+    let settings = [
+        ("CAIRN_TLS__CERTIFICATE", certificate.to_str().unwrap()),
+        ("CAIRN_TLS__KEY", key.to_str().unwrap()),
+    ];
+    let door = Door::start(&folder.path().join("data"), &settings);
+    assert!(door.url.starts_with("https://localhost:"), "{}", door.url);
+    for name in ["test_objects", "test_multipart"] {
+        suite(&door, folder.path(), name, Some(&certificate));
+    }
+}
+
+/// Goal: the first key is made once, and what was acknowledged is there after the server was killed.
+#[test]
+fn objects_and_keys_outlive_the_server() {
+    let folder = tempfile::tempdir().unwrap();
+    let data = folder.path().join("data");
+    let first = Door::start(&data, &[]);
+    let (key, secret) = (first.key.clone(), first.secret.clone());
+    assert!(key.len() == 20 && secret.len() == 40, "{key} {secret}");
+    let script = |door: &Door, words: &str| {
+        let program = format!("import door; s3 = door.client(); {words}");
+        ok(door
+            .client("cairn-python", folder.path())
+            .args(["-B", "-c", &program])
+            .current_dir(suites()));
+    };
+    script(
+        &first,
+        "s3.create_bucket(Bucket='abc'); s3.put_object(Bucket='abc', Key='k', Body=b'x' * 3000000)",
+    );
+    first.kill();
+    let mut second = Door::start(&data, &[]);
+    assert_eq!(second.key, "", "a second key was made");
+    (second.key, second.secret) = (key, secret);
+    script(
+        &second,
+        "assert s3.get_object(Bucket='abc', Key='k')['Body'].read() == b'x' * 3000000",
+    );
+}

@@ -1,0 +1,145 @@
+//! Programs that people use: aws, rclone, s3cmd, restic.
+
+use std::path::Path;
+
+use cairn_conformance::s3::Door;
+use cairn_conformance::support::{input, ok};
+
+fn write_tree(folder: &Path) {
+    std::fs::create_dir_all(folder.join("a/b")).unwrap();
+    for (name, seed, len) in [
+        ("one", 1, 100),
+        ("a/two", 2, 3 << 20),
+        ("a/b/three ü+%", 3, 20 << 20),
+        ("a/b/empty", 4, 0),
+    ] {
+        std::fs::write(folder.join(name), input(seed, len)).unwrap();
+    }
+}
+
+fn same_trees(left: &Path, right: &Path) {
+    ok(std::process::Command::new("diff").arg("-r").arg(left).arg(right));
+}
+
+/// Goal: what people do with aws works: buckets, copies both ways, listings, sync, deletes, presigned links.
+#[test]
+fn aws_copies_lists_and_syncs() {
+    let folder = tempfile::tempdir().unwrap();
+    let door = Door::start(&folder.path().join("data"), &[]);
+    let (tree, back) = (folder.path().join("tree"), folder.path().join("back"));
+    write_tree(&tree);
+    let aws = |words: &[&str]| {
+        // Debian's, whatever else is on the path.
+        let mut command = door.client("/usr/bin/aws", folder.path());
+        command.args(["--endpoint-url", &door.url]).args(words);
+        String::from_utf8(ok(&mut command).stdout).unwrap()
+    };
+    let (tree_text, back_text) = (tree.to_str().unwrap(), back.to_str().unwrap());
+    aws(&["s3", "mb", "s3://abc"]);
+    assert!(aws(&["s3", "ls"]).contains("abc"));
+    aws(&["s3", "cp", "--recursive", tree_text, "s3://abc/tree/"]);
+    let listed = aws(&["s3", "ls", "--recursive", "s3://abc/tree/"]);
+    assert!(listed.contains("20971520 tree/a/b/three ü+%"), "{listed}");
+    assert!(aws(&["s3", "ls", "s3://abc/tree/"]).contains("PRE a/"));
+    aws(&["s3", "sync", "s3://abc/tree/", back_text]);
+    same_trees(&tree, &back);
+    aws(&["s3", "sync", "s3://abc/tree/", "s3://abc/copy/"]);
+    aws(&["s3", "mv", "s3://abc/copy/one", "s3://abc/moved"]);
+    assert_eq!(aws(&["s3", "cp", "s3://abc/moved", "-"]).len(), input(1, 100).len());
+    let head = aws(&["s3api", "head-object", "--bucket", "abc", "--key", "moved"]);
+    assert!(head.contains("\"ContentLength\": 100"), "{head}");
+    aws(&["s3", "rb", "--force", "s3://abc"]);
+    assert!(!aws(&["s3", "ls"]).contains("abc"));
+}
+
+/// Goal: rclone's copy, check, sync and multi-thread transfers work.
+#[test]
+fn rclone_copies_checks_and_syncs() {
+    let folder = tempfile::tempdir().unwrap();
+    let door = Door::start(&folder.path().join("data"), &[]);
+    let (tree, back) = (folder.path().join("tree"), folder.path().join("back"));
+    write_tree(&tree);
+    let rclone = |words: &[&str]| {
+        let mut command = door.client("rclone", folder.path());
+        command
+            .env("RCLONE_CONFIG", folder.path().join("rclone.conf"))
+            .env("RCLONE_CONFIG_DOOR_TYPE", "s3")
+            .env("RCLONE_CONFIG_DOOR_PROVIDER", "Other")
+            .env("RCLONE_CONFIG_DOOR_ENV_AUTH", "true")
+            .env("RCLONE_CONFIG_DOOR_REGION", "us-east-1")
+            .env("RCLONE_CONFIG_DOOR_ENDPOINT", &door.url)
+            .args(["--retries", "1", "--low-level-retries", "1"])
+            .args(words);
+        String::from_utf8(ok(&mut command).stdout).unwrap()
+    };
+    let (tree_text, back_text) = (tree.to_str().unwrap(), back.to_str().unwrap());
+    rclone(&["mkdir", "door:abc"]);
+    rclone(&[
+        "copy",
+        tree_text,
+        "door:abc/tree",
+        "--s3-upload-cutoff",
+        "5Mi",
+        "--s3-chunk-size",
+        "5Mi",
+    ]);
+    rclone(&["check", tree_text, "door:abc/tree"]);
+    rclone(&["check", "--download", tree_text, "door:abc/tree"]);
+    std::fs::remove_file(tree.join("one")).unwrap();
+    std::fs::write(tree.join("a/two"), b"changed").unwrap();
+    rclone(&["sync", tree_text, "door:abc/tree"]);
+    rclone(&["check", tree_text, "door:abc/tree"]);
+    rclone(&[
+        "copy",
+        "door:abc/tree",
+        back_text,
+        "--multi-thread-streams",
+        "4",
+        "--multi-thread-cutoff",
+        "1Mi",
+    ]);
+    same_trees(&tree, &back);
+    rclone(&["copy", "door:abc/tree", "door:abc/copy"]);
+    assert_eq!(
+        rclone(&["lsf", "-R", "--files-only", "door:abc/copy"]).lines().count(),
+        3
+    );
+    rclone(&["purge", "door:abc"]);
+}
+
+/// Goal: s3cmd's copies, listings and deletes work.
+#[test]
+fn s3cmd_copies_and_lists() {
+    let folder = tempfile::tempdir().unwrap();
+    let door = Door::start(&folder.path().join("data"), &[]);
+    let (tree, back) = (folder.path().join("tree"), folder.path().join("back"));
+    write_tree(&tree);
+    std::fs::create_dir(&back).unwrap();
+    let host = door.url.trim_start_matches("http://");
+    let s3cmd = |words: &[&str]| {
+        let mut command = door.client("s3cmd", folder.path());
+        command
+            .args([
+                "--config",
+                "/dev/null",
+                "--no-ssl",
+                "--region=us-east-1",
+                "--no-progress",
+            ])
+            .arg(format!("--host={host}"))
+            .arg(format!("--host-bucket={host}"))
+            .arg(format!("--access_key={}", door.key))
+            .arg(format!("--secret_key={}", door.secret))
+            .args(words);
+        String::from_utf8(ok(&mut command).stdout).unwrap()
+    };
+    let (tree_text, back_text) = (format!("{}/", tree.display()), format!("{}/", back.display()));
+    s3cmd(&["mb", "s3://abc"]);
+    s3cmd(&["sync", "--multipart-chunk-size-mb=5", &tree_text, "s3://abc/tree/"]);
+    assert!(s3cmd(&["ls", "-r", "s3://abc/"]).contains("s3://abc/tree/a/b/three ü+%"));
+    s3cmd(&["sync", "s3://abc/tree/", &back_text]);
+    same_trees(&tree, &back);
+    s3cmd(&["cp", "s3://abc/tree/one", "s3://abc/copy"]);
+    s3cmd(&["del", "--recursive", "--force", "s3://abc/"]);
+    s3cmd(&["rb", "s3://abc"]);
+}

@@ -1,0 +1,372 @@
+//! From a connection's request to a handler: ids, address, signature, operation, bucket, decision; and from its answer back.
+//!
+//! Order: what needs nothing (address, form of the signature, operation), then one job that reads the key, checks the signature
+//! and reads the bucket, then the decision, then the handler. Nothing of the body is read before. An absent bucket is told
+//! before anything of the key.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant, SystemTime};
+
+use cairn_identity::{Action, Permit, Principal, Resource, User, authorize};
+use cairn_index::Objects;
+use cairn_index::names::{AccessKeyId, Bucket, BucketName, KeyState, Names};
+use cairn_roots::{Body, Handler};
+use http::header::{CONTENT_SECURITY_POLICY, HOST, X_CONTENT_TYPE_OPTIONS};
+use http::request::Parts;
+use http::{HeaderName, HeaderValue, Request, Response};
+use hyper::body::Incoming as HyperIncoming;
+
+use crate::s3::body::Incoming;
+use crate::s3::error::{Code, S3Result};
+use crate::s3::operation::Operation;
+use crate::s3::ops;
+use crate::s3::pool::{Pool, PoolOptions};
+use crate::s3::request::{Ask, tenant_of};
+use crate::s3::signature::{self, ChunkSigner, Head, Payload, Signed};
+use crate::s3::uri::{Query, Target};
+use crate::s3::{metadata, uri};
+
+const REQUEST_ID: HeaderName = HeaderName::from_static("x-amz-request-id");
+const HOST_ID: HeaderName = HeaderName::from_static("x-amz-id-2");
+
+/// What the S3 door is told.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct S3Options {
+    /// The region that requests are signed for, and the label of new buckets.
+    pub region: String,
+    /// Domains under which `bucket.domain` is a bucket, in lower case.
+    pub domains: Vec<String>,
+    /// Work of ordinary requests.
+    pub pool: PoolOptions,
+    /// Work of requests that may take long: Complete, Copy.
+    pub slow_pool: PoolOptions,
+}
+
+impl Default for S3Options {
+    fn default() -> Self {
+        Self {
+            region: "us-east-1".to_owned(),
+            domains: Vec::new(),
+            pool: PoolOptions::default(),
+            slow_pool: PoolOptions {
+                jobs: 16,
+                waiting: 1024,
+                patience: Duration::from_secs(60),
+            },
+        }
+    }
+}
+
+/// What handlers work with.
+#[derive(Debug)]
+pub(crate) struct Core {
+    objects: Arc<Objects>,
+    options: S3Options,
+    pool: Pool,
+    slow_pool: Pool,
+    /// Names this process in answers.
+    host_id: String,
+}
+
+impl Core {
+    pub(crate) fn names(&self) -> Names {
+        self.objects.names().clone()
+    }
+
+    pub(crate) fn objects(&self) -> Arc<Objects> {
+        Arc::clone(&self.objects)
+    }
+
+    pub(crate) fn options(&self) -> &S3Options {
+        &self.options
+    }
+
+    pub(crate) fn host_id(&self) -> &str {
+        &self.host_id
+    }
+
+    pub(crate) fn pool(&self) -> &Pool {
+        &self.pool
+    }
+
+    pub(crate) fn slow_pool(&self) -> &Pool {
+        &self.slow_pool
+    }
+
+    /// Runs a job of an ordinary request.
+    pub(crate) async fn run<T: Send + 'static>(
+        &self,
+        job: impl FnOnce() -> S3Result<T> + Send + 'static,
+    ) -> S3Result<T> {
+        self.pool.run(job).await
+    }
+}
+
+/// The S3 door.
+#[derive(Debug)]
+pub struct S3 {
+    core: Arc<Core>,
+}
+
+/// A request's head, taken apart.
+struct Address {
+    parts: Parts,
+    query: Query,
+    target: Target,
+    host: String,
+}
+
+impl Address {
+    fn head(&self) -> Head<'_> {
+        Head {
+            method: self.parts.method.as_str(),
+            path: self.parts.uri.path(),
+            query: &self.query,
+            headers: &self.parts.headers,
+            host: &self.host,
+        }
+    }
+}
+
+/// What the job of admission finds out.
+struct Admitted {
+    address: Address,
+    user: Arc<User>,
+    signer: ChunkSigner,
+    bucket: Option<Arc<Bucket>>,
+}
+
+impl S3 {
+    /// A door to these objects.
+    pub fn new(objects: Arc<Objects>, options: S3Options) -> Self {
+        let core = Core {
+            objects,
+            pool: Pool::new(options.pool),
+            slow_pool: Pool::new(options.slow_pool),
+            host_id: format!("{:032x}", fastrand::u128(..)),
+            options,
+        };
+        Self { core: Arc::new(core) }
+    }
+
+    async fn answer(
+        &self,
+        parts: Parts,
+        body: HyperIncoming,
+        request_id: &str,
+        seen: &mut Option<Operation>,
+    ) -> S3Result<Response<Body>> {
+        let core = &self.core;
+        metadata::check_len(&parts.headers)?;
+        let host = match parts.headers.get(HOST) {
+            Some(host) => host.to_str().unwrap_or("").to_owned(),
+            None => parts
+                .uri
+                .authority()
+                .map(|authority| authority.to_string())
+                .unwrap_or_default(),
+        };
+        let options = &core.options;
+        let target = Target::parse(Some(&host), parts.uri.path(), &options.domains, &options.region)?;
+        let query = Query::parse(parts.uri.query())?;
+        let (operation, action) = Operation::of(&parts.method, &target, &query, &parts.headers)?;
+        *seen = Some(operation);
+        let address = Address {
+            parts,
+            query,
+            target,
+            host,
+        };
+        let Some(signed) = signature::read(address.head(), &options.region, now_seconds())? else {
+            return Err(refuse_anonymous(&address, action));
+        };
+        let payload = signed.payload;
+        let names = core.names();
+        let admitted = core
+            .run(move || admit(&names, address, &signed, operation == Operation::CreateBucket))
+            .await?;
+        let permit = decide(&admitted, action)?;
+        let ask = ask(admitted, operation, payload, request_id.to_owned());
+        check_owner(&ask, "x-amz-expected-bucket-owner")?;
+        if let Some(key) = ask.target.key() {
+            uri::check_key(key)?;
+        }
+        dispatch(core, permit, ask, Incoming::new(body)).await
+    }
+}
+
+/// Reads the key, checks the signature, reads the bucket.
+fn admit(names: &Names, address: Address, signed: &Signed, without_bucket: bool) -> S3Result<Admitted> {
+    let unknown = || Code::InvalidAccessKeyId.with("AWSAccessKeyId", &signed.access_key_id);
+    let id = AccessKeyId::new(&signed.access_key_id).map_err(|_| unknown())?;
+    let key = names
+        .access_key(&id)?
+        .filter(|key| key.state == KeyState::Enabled)
+        .ok_or_else(unknown)?;
+    let signer = signed.verify(address.head(), key.secret.reveal())?;
+    let user = User {
+        tenant: key.tenant.as_str().to_owned(),
+        id: key.owner.as_str().to_owned(),
+        name: key.owner.as_str().to_owned(),
+    };
+    let bucket = match address.target.bucket().filter(|_| !without_bucket) {
+        None => None,
+        Some(name) => {
+            // Of the caller's tenant: another's bucket is not there.
+            let tenant = tenant_of(&user)?;
+            Some(Arc::new(names.buckets(&tenant).get(&BucketName::new(name)?)?))
+        }
+    };
+    Ok(Admitted {
+        address,
+        user: Arc::new(user),
+        signer,
+        bucket,
+    })
+}
+
+/// The one decision.
+fn decide(admitted: &Admitted, action: Action) -> S3Result<Permit> {
+    let principal = Principal::User(Arc::clone(&admitted.user));
+    let resource = match (&admitted.bucket, &admitted.address.target) {
+        (Some(bucket), Target::Object { bucket: name, key }) => Resource::Object {
+            tenant: bucket.tenant().as_str(),
+            owner: bucket.record.owner.as_str(),
+            bucket: name,
+            key,
+        },
+        (Some(bucket), Target::Bucket(name)) => Resource::Bucket {
+            tenant: bucket.tenant().as_str(),
+            owner: bucket.record.owner.as_str(),
+            bucket: name,
+        },
+        _ => Resource::Service,
+    };
+    authorize(&principal, action, resource).map_err(|_| Code::AccessDenied.into())
+}
+
+/// Nobody in particular may do anything yet; what they are told is that, or that they may not even ask so.
+fn refuse_anonymous(address: &Address, action: Action) -> crate::s3::error::S3Error {
+    if address.query.names().any(|(name, _)| name.starts_with("response-")) {
+        return Code::ResponseHeadersAnonymous.into();
+    }
+    match authorize(&Principal::Anonymous, action, Resource::Service) {
+        Err(_) | Ok(_) => Code::AccessDenied.into(),
+    }
+}
+
+fn ask(admitted: Admitted, operation: Operation, payload: Payload, request_id: String) -> Ask {
+    let Address {
+        parts, query, target, ..
+    } = admitted.address;
+    Ask {
+        method: parts.method,
+        resource: parts.uri.path().to_owned(),
+        headers: parts.headers,
+        query,
+        target,
+        operation,
+        payload,
+        signer: Some(admitted.signer),
+        bucket: admitted.bucket,
+        request_id,
+    }
+}
+
+/// `x-amz-expected-bucket-owner`. Errors: `AccessDenied`.
+fn check_owner(ask: &Ask, header: &str) -> S3Result<()> {
+    match (ask.header(header), &ask.bucket) {
+        (Some(expected), Some(bucket)) if expected != bucket.record.owner.as_str() => Err(Code::AccessDenied.into()),
+        _ => Ok(()),
+    }
+}
+
+async fn dispatch(
+    core: &Arc<Core>,
+    permit: Permit,
+    ask: Ask,
+    body: Incoming<HyperIncoming>,
+) -> S3Result<Response<Body>> {
+    match ask.operation {
+        Operation::ListBuckets => ops::bucket::list(core, permit, ask).await,
+        Operation::CreateBucket => ops::bucket::create(core, permit, ask, body).await,
+        Operation::HeadBucket => ops::bucket::head(core, permit, ask).await,
+        Operation::DeleteBucket => ops::bucket::delete(core, permit, ask).await,
+        Operation::GetBucketLocation => ops::bucket::location(core, permit, ask).await,
+        Operation::GetBucketVersioning => ops::bucket::versioning(core, permit, ask).await,
+        Operation::PutBucketVersioning => ops::bucket::put_versioning(core, permit, ask, body).await,
+        Operation::GetBucketAcl | Operation::GetObjectAcl => ops::bucket::acl(core, permit, ask).await,
+        Operation::GetBucketRequestPayment => ops::bucket::request_payment(core, permit, ask).await,
+        Operation::GetBucketAccelerate => ops::bucket::accelerate(core, permit, ask).await,
+        Operation::ListObjects => ops::list::objects(core, permit, ask).await,
+        Operation::ListObjectsV2 => ops::list::objects_v2(core, permit, ask).await,
+        Operation::ListObjectVersions => ops::list::versions(core, permit, ask).await,
+        Operation::DeleteObject => ops::delete::object(core, permit, ask).await,
+        Operation::DeleteObjects => ops::delete::objects(core, permit, ask, body).await,
+        Operation::GetObjectTagging => ops::tags::get(core, permit, ask).await,
+        Operation::PutObjectTagging => ops::tags::put(core, permit, ask, body).await,
+        Operation::DeleteObjectTagging => ops::tags::delete(core, permit, ask).await,
+        Operation::GetObjectAttributes => ops::attributes::get(core, permit, ask).await,
+        Operation::HeadObject => ops::read::head(core, permit, ask).await,
+        Operation::CreateMultipartUpload => ops::upload::create(core, permit, ask).await,
+        Operation::AbortMultipartUpload => ops::upload::abort(core, permit, ask).await,
+        Operation::ListMultipartUploads => ops::upload::list(core, permit, ask).await,
+        Operation::ListParts => ops::upload::parts(core, permit, ask).await,
+        Operation::GetObject => ops::read::get(core, permit, ask).await,
+        Operation::PutObject => ops::write::put(core, permit, ask, body).await,
+        Operation::CopyObject => ops::copy::object(core, permit, ask).await,
+        Operation::UploadPart => ops::upload::part(core, permit, ask, body).await,
+        Operation::UploadPartCopy => ops::copy::part(core, permit, ask).await,
+        Operation::CompleteMultipartUpload => ops::upload::complete(core, permit, ask, body).await,
+    }
+}
+
+/// Seconds since 1970 UTC.
+pub(crate) fn now_seconds() -> i64 {
+    let since = SystemTime::now()
+        .duration_since(SystemTime::UNIX_EPOCH)
+        .unwrap_or_default();
+    i64::try_from(since.as_secs()).unwrap_or(i64::MAX)
+}
+
+impl Handler for S3 {
+    async fn handle(&self, request: Request<HyperIncoming>) -> Response<Body> {
+        let started = Instant::now();
+        let request_id = format!("{:016X}", fastrand::u64(..));
+        let host_id = &self.core.host_id;
+        let (parts, body) = request.into_parts();
+        let (method, resource) = (parts.method.clone(), parts.uri.path().to_owned());
+        let mut operation = None;
+        let answer = self.answer(parts, body, &request_id, &mut operation).await;
+        let mut response = match answer {
+            Ok(response) => response,
+            Err(error) => error.reply(&method, &resource, &request_id, host_id),
+        };
+        let headers = response.headers_mut();
+        for (name, value) in [(REQUEST_ID, &request_id), (HOST_ID, host_id)] {
+            if let Ok(value) = HeaderValue::from_str(value) {
+                headers.insert(name, value);
+            }
+        }
+        // What was uploaded is hostile on our origin.
+        headers.insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+        headers.insert(CONTENT_SECURITY_POLICY, HeaderValue::from_static("sandbox"));
+        let name = operation.map_or_else(|| "unknown".to_owned(), Operation::name);
+        let status = response.status().as_u16();
+        metrics::counter!("s3_requests_total", "operation" => name.clone(), "status" => status.to_string())
+            .increment(1);
+        metrics::histogram!("s3_request_seconds", "operation" => name.clone()).record(started.elapsed().as_secs_f64());
+        let is_read = method == http::Method::GET || method == http::Method::HEAD;
+        if status >= 500 || (!is_read || status >= 400) && !matches!(status, 404 | 412 | 416) {
+            let duration_ms = started.elapsed().as_micros() as f64 / 1000.0;
+            tracing::info!(
+                request_id,
+                operation = name,
+                status_code = status,
+                duration_ms,
+                "S3 request answered"
+            );
+        }
+        response
+    }
+}

@@ -1,0 +1,112 @@
+//! The objects of buckets: their packs and index in the folder `objects` of the data folder, their care, and the S3 door to them.
+//!
+//! What buckets hold is named by rows of the same index, so the folder is always collected and scrubbed as a rooted store is.
+//! Who asks first finds a key: it is made at the first start and told once. Not here: what the door does (`cairn_gateway`).
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use cairn_gateway::s3::{PoolOptions, S3, S3Options};
+use cairn_index::names::{FirstKey, Names, Owner};
+use cairn_index::{Compression, ObjectOptions, Objects, Tenant};
+use cairn_store::{PackOptions, SyncPolicy};
+
+use crate::care::Care;
+use crate::config::{self, Config};
+use crate::folders::log_opened;
+use crate::places::Packs;
+use crate::routes::chain;
+use crate::scrub::Scrubber;
+
+/// Folder of it all, in the data folder.
+const FOLDER_NAME: &str = "objects";
+/// Its name in logs and metrics.
+const STORE_NAME: &str = "objects";
+/// Whose the first key is.
+const FIRST_OWNER: &str = "admin";
+
+/// Objects that are open.
+#[derive(Debug)]
+pub(crate) struct ObjectStore {
+    objects: Arc<Objects>,
+    /// Ends before the packs do.
+    care: Care,
+    /// As that.
+    scrubber: Scrubber,
+}
+
+/// A key that was made just now, to be told once.
+#[derive(Debug)]
+pub(crate) struct MadeKey {
+    pub(crate) id: String,
+    pub(crate) secret: String,
+}
+
+impl ObjectStore {
+    /// Opens the objects of a data folder, made if they are missing.
+    ///
+    /// Errors, in words: the folder cannot be made or is damaged beyond its own repair.
+    pub(crate) fn open(config: &Config) -> Result<Self, String> {
+        let path = config.data.join(FOLDER_NAME);
+        std::fs::create_dir_all(&path).map_err(|error| format!("cannot make folder {}: {error}", path.display()))?;
+        let options = PackOptions {
+            sync: SyncPolicy::Sync,
+            ..PackOptions::default()
+        };
+        let digest = options.algorithm;
+        let begun = std::time::Instant::now();
+        let (packs, report) = Packs::open(&path, &options, config.s3.places_cache, None)?;
+        if let Some(why) = &packs.rebuilt {
+            tracing::warn!(folder = %path.display(), why, "the index of objects was built anew from the packs");
+        }
+        log_opened(&path, &packs.engine, &report, begun);
+        let care = Care::start(STORE_NAME, &packs.engine, &packs.index, true, &config.collect)?;
+        let scrubber = Scrubber::start(STORE_NAME, &path, &packs.engine, &config.scrub)?;
+        let options = ObjectOptions {
+            digest,
+            compression: Compression::Level(config.s3.frame_level),
+            buffer_len: config.s3.buffer_bytes,
+            ..ObjectOptions::default()
+        };
+        let objects = Objects::new(Names::new(care.rows()), packs.engine, options);
+        Ok(Self {
+            objects,
+            care,
+            scrubber,
+        })
+    }
+
+    /// Makes a key if there is none.
+    pub(crate) fn first_key(&self) -> Result<Option<MadeKey>, String> {
+        let owner = Owner::new(FIRST_OWNER).map_err(|error| chain(&error))?;
+        let first = self.objects.names().first_access_key(&Tenant::default(), &owner);
+        Ok(match first.map_err(|error| chain(&error))? {
+            FirstKey::Made(key) => Some(MadeKey {
+                id: key.id.to_string(),
+                secret: key.secret.reveal().to_owned(),
+            }),
+            FirstKey::There => None,
+        })
+    }
+
+    /// The door to them.
+    pub(crate) fn door(&self, settings: &config::S3) -> S3 {
+        let options = S3Options {
+            region: settings.region.clone(),
+            domains: settings.domains.clone(),
+            pool: PoolOptions {
+                jobs: settings.jobs,
+                waiting: settings.waiting,
+                patience: Duration::from_secs(settings.wait_seconds),
+            },
+            ..S3Options::default()
+        };
+        S3::new(Arc::clone(&self.objects), options)
+    }
+
+    /// Takes new settings as far as they do not need a restart.
+    pub(crate) fn configure(&self, config: &Config) {
+        self.care.configure(&config.collect);
+        self.scrubber.configure(&config.scrub);
+    }
+}
