@@ -2,6 +2,7 @@
 //!
 //! Not here: chunks themselves (`store`), wire formats and status codes (`gateway`).
 
+mod backup;
 mod bug;
 mod collector;
 #[cfg(test)]
@@ -30,6 +31,7 @@ pub use kv::{
     VALUE_LEN_MAX, Version, View, ViewExt,
 };
 
+pub use backup::{BACKUP_INDEX, BACKUP_PACKS, BackupReport, backup};
 pub use collector::{
     Amount, CollectControl, CollectOptions, CollectReport, CollectTimes, Collector, Recompress, Roots,
 };

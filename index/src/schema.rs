@@ -3,10 +3,10 @@
 //! A release opens rows of its own schema and of older ones, which it brings up to its own, a step a schema; rows of a newer one are
 //! refused. A step is one or more commits and may be run again after a crash: the number moves with its last one.
 //!
-//! | schema | since | what it is |
-//! |---|---|---|
-//! | 1 | 0.1 | manifests, leases, condemned chunks |
-//! | 2 | 0.2 | names (`names/`): releases of schema 1 would collect the chunks that only these keep |
+//! | schema | what it is |
+//! |---|---|
+//! | 1 | manifests, leases, condemned chunks |
+//! | 2 | names (`names/`) as well: a program that knows schema 1 alone would collect the chunks that only these keep |
 
 use crate::kv::{Batch, Check, Commit, Kv, Row, View, ViewExt as _};
 use crate::names::any_names;

@@ -12,6 +12,7 @@ mod folders;
 mod keeper;
 mod log;
 mod metrics;
+mod migrate;
 mod objects;
 mod places;
 mod routes;
@@ -83,6 +84,8 @@ struct Arguments {
 enum Verb {
     /// Look into the stores of the data folder, check them, give back their space, write them out; no server may use it
     Store(store_verbs::StoreArgs),
+    /// Tell or change the schema of a store's rows; no server may use it
+    Migrate(migrate::MigrateArgs),
 }
 
 const AFTER_HELP: &str = "\
@@ -134,8 +137,10 @@ fn run(arguments: &Arguments) -> Result<ExitCode, String> {
         println!("{shown}");
         return Ok(ExitCode::SUCCESS);
     }
-    if let Some(Verb::Store(arguments)) = &arguments.verb {
-        return store_verbs::run(&config, arguments);
+    match &arguments.verb {
+        Some(Verb::Store(arguments)) => return store_verbs::run(&config, arguments),
+        Some(Verb::Migrate(arguments)) => return migrate::run(&config, arguments),
+        None => {}
     }
     let level = log::install(&config.log.level)?;
     for name in config::unknown_variables() {

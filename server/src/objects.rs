@@ -19,7 +19,7 @@ use crate::routes::chain;
 use crate::scrub::Scrubber;
 
 /// Folder of it all, in the data folder.
-const FOLDER_NAME: &str = "objects";
+pub(crate) const FOLDER_NAME: &str = "objects";
 /// Its name in logs and metrics.
 const STORE_NAME: &str = "objects";
 /// Whose the first key is.

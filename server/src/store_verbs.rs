@@ -182,7 +182,7 @@ pub(crate) fn run(config: &Config, arguments: &StoreArgs) -> Result<ExitCode, St
 
 pub(crate) type Say<'a> = dyn Fn(serde_json::Value, &str) -> Result<(), String> + 'a;
 
-fn print(json: bool, object: &serde_json::Value, lines: &str) -> Result<(), String> {
+pub(crate) fn print(json: bool, object: &serde_json::Value, lines: &str) -> Result<(), String> {
     let text = if json {
         object.to_string()
     } else {
@@ -196,7 +196,7 @@ fn print(json: bool, object: &serde_json::Value, lines: &str) -> Result<(), Stri
 }
 
 /// The store that is meant.
-fn chosen<'a>(config: &'a Config, name: Option<&str>) -> Result<(&'a str, &'a Store), String> {
+pub(crate) fn chosen<'a>(config: &'a Config, name: Option<&str>) -> Result<(&'a str, &'a Store), String> {
     let known = || config.stores.keys().cloned().collect::<Vec<_>>().join(", ");
     let found = match name {
         Some(name) => config.stores.get_key_value(name),
@@ -213,7 +213,7 @@ fn chosen<'a>(config: &'a Config, name: Option<&str>) -> Result<(&'a str, &'a St
 }
 
 impl Own {
-    fn open(
+    pub(crate) fn open(
         config: &Config,
         name: &str,
         settings: &Store,

@@ -547,3 +547,26 @@ fn an_export_goes_to_a_folder_of_its_own() {
         .output();
     assert_eq!(nowhere.unwrap().status.code(), Some(1));
 }
+
+/// Goal: the schema of the rows, of objects and of a rooted store, is told, left for the one before, and taken up again by the server.
+#[test]
+fn the_schema_of_the_rows_is_told_and_changed() {
+    let settings = "[stores.default]\nwritable = true\nrooted = true\n";
+    let daemon = Daemon::start(settings);
+    let put = sample(1);
+    assert_eq!(daemon.status("PUT", &path(&put), &put.frame), 200);
+    let mut folder = daemon.leave();
+    for store in [&[][..], &["--store", "default"]] {
+        let ask = |folder: &tempfile::TempDir, words: &[&str]| done(folder, &[&["migrate"], store, words].concat());
+        assert!(ask(&folder, &["status"]).contains("schema: 2; this release writes 2"));
+        assert!(ask(&folder, &["up"]).contains("nothing is to be done"));
+        let told = ask(&folder, &["down", "1", "--dry-run"]);
+        assert!(told.contains("from schema 2 to 1 would be taken"), "{told}");
+        assert!(ask(&folder, &["status"]).contains("schema: 2;"));
+        ask(&folder, &["down", "1"]);
+        assert!(ask(&folder, &["status"]).contains("schema: 1;"));
+        assert!(failed(&folder, &["migrate", "down", "3"], 1).contains("schema 3"));
+        folder = Daemon::start_in(folder, settings, &[]).leave();
+        assert!(ask(&folder, &["status"]).contains("schema: 2;"));
+    }
+}

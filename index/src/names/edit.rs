@@ -5,12 +5,13 @@ use std::collections::BTreeSet;
 use serde_json::{Map, Value};
 
 use super::Names;
-use super::bucket::Bucket;
+use super::bucket::{Bucket, Switch};
 use super::content::{Content, NewContent};
 use super::event::{Cause, Event, EventId};
 use super::ids::{VersionId, VersionOrder};
 use super::name::ObjectKey;
 use super::rows::{self, Counted};
+use super::search::found_by;
 use super::version::{ObjectVersion, PART_PAGE_LEN, PartRecord, Parts, encode_part};
 use crate::kv::{Batch, Check, Commit, Version};
 use crate::liveness::{Fence, given_up, join, retire};
@@ -137,6 +138,7 @@ impl<'a> Edit<'a> {
         let table = match version.object() {
             Some(_) => {
                 self.usage[0] += 1;
+                self.found_as(key, version);
                 Table::Objects
             }
             None => Table::Markers,
@@ -149,11 +151,24 @@ impl<'a> Edit<'a> {
         let is_object = newest.object().is_some();
         if is_object {
             self.usage[0] -= 1;
+            self.no_more_found_as(key, newest);
         }
         if next.is_none_or(|next| next.object().is_some() != is_object) {
             let table = if is_object { Table::Objects } else { Table::Markers };
             self.batch.delete(self.key(table, key));
         }
+    }
+
+    /// Has search find an object.
+    pub(super) fn found_as(&mut self, key: &ObjectKey, version: &ObjectVersion) {
+        if self.bucket.record.settings.search == Switch::On {
+            self.found_after.extend(found_by(self.bucket, key, version));
+        }
+    }
+
+    /// Has search find an object no more, unless it is found by the same again.
+    pub(super) fn no_more_found_as(&mut self, key: &ObjectKey, version: &ObjectVersion) {
+        self.found_before.extend(found_by(self.bucket, key, version));
     }
 
     /// Keeps what was the newest version as an older one.

@@ -18,7 +18,7 @@ use crate::{Error, Key, KeyRange, KeyReader, Result, Table};
 
 /// Rows that are read at once, at least and at most.
 const ROWS_MIN: usize = 16;
-const ROWS_MAX: usize = 1000;
+const ROWS_MAX: usize = 1024;
 
 /// Where a listing begins.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

@@ -13,17 +13,23 @@ mod access_keys;
 mod bucket;
 mod buckets;
 mod content;
+mod domains;
+#[cfg(test)]
+mod durable_tests;
 mod edit;
 mod etag;
 mod event;
 mod fields;
 mod ids;
 mod listing;
+#[cfg(test)]
+mod model_tests;
 mod name;
 mod objects;
 mod outbox;
 mod roots;
 mod rows;
+mod search;
 mod surroundings;
 mod sweep;
 #[cfg(test)]
@@ -45,6 +51,7 @@ pub use listing::{List, ListPage, ListStart, Listed, ListedObject, ListedVersion
 pub use name::{BucketName, OBJECT_KEY_LEN_MAX, OWNER_LEN_MAX, ObjectKey, Owner};
 pub use objects::{Condition, Current, Deleted, Objects, Written};
 pub use outbox::{Outbox, OutboxBound, Segment, Shard};
+pub use search::{SEARCH_KEYS_MAX, SEARCH_LIMIT_MAX, Search, SearchPage, SearchPlace};
 pub use surroundings::{FixedSurroundings, Surroundings, SystemSurroundings};
 pub use sweep::sweep_names;
 pub use uploads::{

@@ -21,6 +21,9 @@ use super::{Names, TRIES_MAX, rows};
 use crate::kv::{Check, Order, Row, Version, ViewExt as _};
 use crate::{Error, KeyReader, Result, Table, Tenant};
 
+/// Bytes of a header that an event tells, at most; longer ones are looked up by who wants them.
+const EVENT_WORD_LEN_MAX: usize = 256;
+
 /// The objects of a bucket.
 #[derive(Clone, Copy, Debug)]
 pub struct Objects<'a> {
@@ -227,7 +230,9 @@ impl Objects<'_> {
             let mut payload = self.payload(bucket, key, &version);
             payload.insert("size".to_owned(), json!(record.size));
             payload.insert("etag".to_owned(), json!(record.etag.as_str()));
-            payload.insert("content_type".to_owned(), json!(record.headers.content_type));
+            let content_type = record.headers.content_type.as_deref();
+            let content_type = content_type.filter(|text| text.len() <= EVENT_WORD_LEN_MAX);
+            payload.insert("content_type".to_owned(), json!(content_type));
             edit.event("object.created", key, cause, payload)?;
             let mut written = Written {
                 version,
@@ -279,10 +284,11 @@ impl Objects<'_> {
         condition.test(bucket, key, state.newest.as_ref())?;
         let mut edit = Edit::new(self.names, bucket);
         let (deleted, version) = if bucket.record.versioning == Versioning::Unset {
-            let Some(newest) = &state.newest else {
-                return Ok(Ok(Deleted::Nothing));
-            };
             self.depend(&mut edit, key, &state);
+            let Some(newest) = &state.newest else {
+                // True only while the bucket keeps no versions.
+                return Ok(edit.commit()?.map(|_| Deleted::Nothing));
+            };
             edit.clear_newest(key, newest, None);
             edit.drop_version(key, newest);
             let deleted = Deleted::Version {
@@ -384,6 +390,10 @@ impl Objects<'_> {
             if let Some(kept) = before.object() {
                 (object.content, object.size) = (kept.content.clone(), kept.size);
                 object.parts = kept.parts.clone();
+            }
+            if state.newest.as_ref().is_some_and(|newest| newest.id == before.id) {
+                edit.no_more_found_as(key, &before);
+                edit.found_as(key, &after);
             }
             edit.batch.put(at, after.encode());
             let payload = self.payload(bucket, key, &after);

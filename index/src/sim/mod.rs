@@ -2,6 +2,7 @@
 //! that a seed gives, and every promise held up against it (`store/DURABILITY.md`). How runs are asked for:
 //! `cairn_store::sim::runs`.
 
+mod bucket;
 mod objects;
 mod rows;
 mod workload;

@@ -17,6 +17,7 @@ use cairn_store::{
     ScrubOptions, StoreName, SyncPolicy,
 };
 
+use super::bucket::SimBucket;
 use super::rows::SimRows;
 use crate::collector::{CollectControl, CollectOptions, Collector, Roots, Run};
 use crate::liveness::{Fence, ManifestChunk, NewManifest, Settled, drop_manifest, manifest, manifest_page};
@@ -135,6 +136,29 @@ fn chunk(n: usize) -> &'static StorableChunk {
     &ALL.get_or_init(|| chunks(CHUNKS, 2000))[n]
 }
 
+/// Of the two names of each writer one is an object's, the other a manifest's.
+fn is_object(name: usize) -> bool {
+    name % 2 == 1
+}
+
+fn key(name: usize) -> String {
+    format!("name {name}")
+}
+
+fn pieces(keys: &[usize]) -> Vec<ManifestChunk> {
+    let piece = |&n: &usize| ManifestChunk {
+        id: chunk(n).id(),
+        len: chunk(n).plain_len() as u32,
+    };
+    keys.iter().map(piece).collect()
+}
+
+fn send_again(live: &Live, ids: Vec<ChunkId>) -> crate::Result<()> {
+    let gone = ids.into_iter().filter_map(number_of).map(|n| chunk(n).clone());
+    live.store.put_many(&gone.collect::<Vec<_>>())?;
+    Ok(live.store.flush()?)
+}
+
 fn number_of(id: ChunkId) -> Option<usize> {
     (0..CHUNKS).find(|&n| chunk(n).id() == id)
 }
@@ -147,7 +171,7 @@ fn key_of(n: usize) -> ChunkKey {
 }
 
 fn text(name: usize) -> Vec<u8> {
-    format!("name {name}").into_bytes()
+    key(name).into_bytes()
 }
 
 impl Simulated for World {
@@ -348,16 +372,15 @@ impl World {
     }
 
     fn try_publish(&mut self, live: &Live, name: usize, keys: &[usize], mut fence: Fence) -> crate::Result<bool> {
+        if is_object(name) {
+            return self.put_object(live, name, keys, fence).map(|()| true);
+        }
         let (tenant, kv) = (Tenant::default(), live.kv.as_ref());
         let before = manifest(kv, &tenant, &text(name))?;
         let mut id = [0; 16];
         self.random.fill(&mut id);
         let mut new = NewManifest::begin(kv, &tenant, id, DomainId::default(), 1000)?;
-        let pieces = keys.iter().map(|&n| ManifestChunk {
-            id: chunk(n).id(),
-            len: chunk(n).plain_len() as u32,
-        });
-        new.push(&pieces.collect::<Vec<_>>())?;
+        new.push(&pieces(keys))?;
         new.finish()?;
         loop {
             match new.settle(&live.store, &text(name), &fence, before.as_ref())? {
@@ -366,22 +389,32 @@ impl World {
                 Settled::NameTaken => return Ok(false),
                 Settled::Missing { ids, fence: next } => {
                     say!(self, "{} have gone meanwhile", ids.len());
-                    let gone = ids.into_iter().filter_map(number_of).map(|n| chunk(n).clone());
-                    live.store.put_many(&gone.collect::<Vec<_>>())?;
-                    live.store.flush()?;
+                    send_again(live, ids)?;
                     fence = next;
                 }
             }
         }
     }
 
+    fn put_object(&mut self, live: &Live, name: usize, keys: &[usize], fence: Fence) -> crate::Result<()> {
+        let bucket = SimBucket::new(&live.kv, &live.store, self.random.u64(..));
+        let pages = self.random.bool().then(|| std::array::from_fn(|_| self.random.u8(..)));
+        let etag = format!("{:016x}", self.random.u64(..));
+        let send = &mut |ids: Vec<ChunkId>| send_again(live, ids);
+        bucket.put(&key(name), &etag, &pieces(keys), fence, pages, send)
+    }
+
     fn unpublish(&mut self) -> Outcome {
         let name = self.random.usize(..NAMES);
         let (live, tenant) = (self.live(), Tenant::default());
-        let dropped = manifest(live.kv.as_ref(), &tenant, &text(name)).and_then(|found| match found {
-            Some(found) => drop_manifest(live.kv.as_ref(), &tenant, &text(name), &found),
-            None => Ok(false),
-        });
+        let dropped = if is_object(name) {
+            SimBucket::new(&live.kv, &live.store, self.random.u64(..)).delete(&key(name))
+        } else {
+            manifest(live.kv.as_ref(), &tenant, &text(name)).and_then(|found| match found {
+                Some(found) => drop_manifest(live.kv.as_ref(), &tenant, &text(name), &found),
+                None => Ok(false),
+            })
+        };
         say!(self, "unpublish {name}: {dropped:?}");
         match dropped {
             Ok(true) => self.names[name] = vec![None],
@@ -563,6 +596,16 @@ impl World {
     }
 
     fn chunks_of(&self, live: &Live, name: usize) -> crate::Result<Names> {
+        if is_object(name) {
+            let found = SimBucket::new(&live.kv, &live.store, 0).find(&key(name))?;
+            // An event is committed with its object, or not at all; damage takes commits out of the middle.
+            assert!(
+                self.is_damaged() || found.wrong.is_none(),
+                "object {name}: {:?}",
+                found.wrong
+            );
+            return Ok(found.ids.map(|ids| ids.into_iter().filter_map(number_of).collect()));
+        }
         let tenant = Tenant::default();
         let Some(found) = manifest(live.kv.as_ref(), &tenant, &text(name))? else {
             return Ok(None);
