@@ -186,7 +186,8 @@ impl From<cairn_index::Error> for S3Error {
                 .with("PartNumber", number.to_string())
                 .with("ProposedSize", size.to_string())
                 .with("MinSizeAllowed", least.to_string()),
-            E::Busy { .. } => Code::SlowDown.into(),
+            // Chunks went while the upload stood still: it is to be sent again.
+            E::Busy { .. } | E::ChunksMissing { .. } => Code::SlowDown.into(),
             E::BadName { what: "key", .. } => Code::KeyTooLong.into(),
             E::BadName {
                 what: "bucket", name, ..
