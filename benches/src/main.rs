@@ -11,6 +11,7 @@ mod ingest;
 mod kernels;
 mod load;
 mod mount;
+mod objects;
 mod packs;
 mod places;
 mod process;
@@ -82,6 +83,8 @@ enum Part {
     Ingest,
     /// The pack store beside the flat one and the disk
     Packs,
+    /// The object layer, without a door
+    Objects,
     /// Where chunks lie: existence, reads and memory of a look-up
     Places,
     /// Ten releases of one package beside restic and borg: what they take of a disk. Needs a package index, restic and borg
@@ -141,6 +144,9 @@ fn run(arguments: &Arguments) -> Result<()> {
     }
     if wanted(Part::Packs) {
         add(packs::run(scratch.path(), arguments.repeats, &arguments.flush_ms)?);
+    }
+    if wanted(Part::Objects) {
+        add(objects::run(scratch.path(), arguments.repeats)?);
     }
     if wanted(Part::Places) {
         let (rows, records) = (arguments.rows, arguments.records);

@@ -2,6 +2,7 @@
 //!
 //! MD5 is the slowest digest that anyone asks for (a long chain of additions, each waiting for the one before), and it is serial
 //! within a stream. Streams are independent: the kernels here take the next bytes of several in the lanes of one vector.
+//! On a Zen 5 core: `md-5` 0.74 GB/s, OpenSSL 3.0 0.88, AVX2 with 8 streams 2.9, AVX-512 with 16 6.4 (`make bench`, row `kernels`).
 //! `lanes.rs` keeps the lanes busy, one file a kernel holds the rounds, and a stream alone is the `md-5` crate's.
 //!
 //! Not for anything that has to withstand somebody: MD5 is broken. Hot path, as `digest/`. Not here: threads, which gather what
