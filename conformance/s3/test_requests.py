@@ -93,6 +93,11 @@ class Signatures(Suite):
         self.assertRefused(answer, 403, "SignatureDoesNotMatch")
 
 
+    def test_who_waits_for_100_continue_and_sends_nothing_gets_another_connection(self):
+        answer = self.raw("PUT", "k", headers={"expect": "100-continue"}).send()
+        self.assertEqual((answer.status, answer.headers["connection"]), (200, "close"))
+
+
 class PresignedLinks(Suite):
     def test_a_link_of_boto3_reads_and_writes(self):
         where = {"Bucket": self.bucket, "Key": "a b/ü"}

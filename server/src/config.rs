@@ -229,6 +229,8 @@ pub(crate) struct S3 {
     pub(crate) region: String,
     /// Domains under which `bucket.domain` is a bucket, beside the path style that always is. Default: none.
     pub(crate) domains: Vec<String>,
+    /// Believe `X-Forwarded-Host` and `X-Forwarded-Prefix`: only where all requests come through a proxy that sets them. Default `false`.
+    pub(crate) trust_forwarded: bool,
     /// zstd level, -7 to 22, of chunks of objects when they come. Default `1`.
     pub(crate) frame_level: i32,
     /// Bytes of uploads that are cut and compressed at once, all together. Default `268435456`.
@@ -416,6 +418,7 @@ impl Default for S3 {
             enabled: true,
             region: "us-east-1".to_owned(),
             domains: Vec::new(),
+            trust_forwarded: false,
             frame_level: 1,
             buffer_bytes: 256 << 20,
             places_cache: 128 << 20,

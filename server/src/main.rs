@@ -8,6 +8,7 @@ mod care;
 mod config;
 mod convert;
 mod data;
+mod events;
 mod folders;
 mod keeper;
 mod log;

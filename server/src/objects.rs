@@ -13,6 +13,7 @@ use cairn_store::{PackOptions, SyncPolicy};
 
 use crate::care::Care;
 use crate::config::{self, Config};
+use crate::events::Sealer;
 use crate::folders::log_opened;
 use crate::places::Packs;
 use crate::routes::chain;
@@ -33,6 +34,8 @@ pub(crate) struct ObjectStore {
     care: Care,
     /// As that.
     scrubber: Scrubber,
+    /// As that.
+    _sealer: Sealer,
 }
 
 /// A key that was made just now, to be told once.
@@ -69,11 +72,20 @@ impl ObjectStore {
             ..ObjectOptions::default()
         };
         let objects = Objects::new(Names::new(care.rows()), packs.engine, options);
+        let owner = Owner::new(FIRST_OWNER).map_err(|error| chain(&error))?;
+        let sealer = Sealer::start(&objects, &owner)?;
         Ok(Self {
             objects,
             care,
             scrubber,
+            _sealer: sealer,
         })
+    }
+
+    /// The objects.
+    #[cfg(test)]
+    pub(crate) fn objects(&self) -> &Arc<Objects> {
+        &self.objects
     }
 
     /// Makes a key if there is none.
@@ -94,6 +106,7 @@ impl ObjectStore {
         let options = S3Options {
             region: settings.region.clone(),
             domains: settings.domains.clone(),
+            trust_forwarded: settings.trust_forwarded,
             pool: PoolOptions {
                 jobs: settings.jobs,
                 waiting: settings.waiting,

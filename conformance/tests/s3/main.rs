@@ -94,6 +94,27 @@ fn objects_and_uploads_go_over_tls() {
     }
 }
 
+/// Goal: behind a proxy that changes host and path, what clients signed holds where the proxy is trusted, and only there.
+#[test]
+fn a_trusted_proxy_may_change_host_and_path() {
+    let program = "\
+import door, sys
+door.client().create_bucket(Bucket='abc')
+asked = door.Signed('GET', '/some/where/abc', headers={'host': 'outside.example'})
+headers = {**asked.headers(), 'host': door.host(), 'x-forwarded-host': 'outside.example', 'x-forwarded-prefix': '/some/where/'}
+answer = door.send('GET', '/abc', headers)
+assert answer.status == int(sys.argv[1]), answer
+";
+    for (trusted, status) in [("true", "200"), ("false", "403")] {
+        let folder = tempfile::tempdir().unwrap();
+        let door = Door::start(&folder.path().join("data"), &[("CAIRN_S3__TRUST_FORWARDED", trusted)]);
+        ok(door
+            .client("cairn-python", folder.path())
+            .args(["-B", "-c", program, status])
+            .current_dir(suites()));
+    }
+}
+
 /// Goal: the first key is made once, and what was acknowledged is there after the server was killed.
 #[test]
 fn objects_and_keys_outlive_the_server() {

@@ -45,11 +45,44 @@ fn aws_copies_lists_and_syncs() {
     same_trees(&tree, &back);
     aws(&["s3", "sync", "s3://abc/tree/", "s3://abc/copy/"]);
     aws(&["s3", "mv", "s3://abc/copy/one", "s3://abc/moved"]);
-    assert_eq!(aws(&["s3", "cp", "s3://abc/moved", "-"]).len(), input(1, 100).len());
+    let moved = folder.path().join("moved");
+    aws(&["s3", "cp", "s3://abc/moved", moved.to_str().unwrap()]);
+    assert_eq!(std::fs::read(&moved).unwrap(), input(1, 100));
     let head = aws(&["s3api", "head-object", "--bucket", "abc", "--key", "moved"]);
     assert!(head.contains("\"ContentLength\": 100"), "{head}");
     aws(&["s3", "rb", "--force", "s3://abc"]);
     assert!(!aws(&["s3", "ls"]).contains("abc"));
+}
+
+/// Goal: many files, empty ones among them, go up without one that waits for the client's time-out.
+#[test]
+fn aws_uploads_many_files_and_none_hangs() {
+    let folder = tempfile::tempdir().unwrap();
+    let door = Door::start(&folder.path().join("data"), &[]);
+    let tree = folder.path().join("tree");
+    std::fs::create_dir(&tree).unwrap();
+    for number in 0..60 {
+        std::fs::write(tree.join(format!("empty {number}")), b"").unwrap();
+        std::fs::write(tree.join(format!("small {number}")), input(number, 100)).unwrap();
+    }
+    std::fs::write(tree.join("large"), input(99, 20 << 20)).unwrap();
+    let aws = |words: &[&str]| {
+        let mut command = door.client("/usr/bin/aws", folder.path());
+        command
+            .env("AWS_MAX_ATTEMPTS", "1")
+            .args(["--cli-read-timeout", "30", "--endpoint-url", &door.url]);
+        String::from_utf8(ok(command.args(words)).stdout).unwrap()
+    };
+    aws(&["s3", "mb", "s3://abc"]);
+    aws(&[
+        "s3",
+        "cp",
+        "--quiet",
+        "--recursive",
+        tree.to_str().unwrap(),
+        "s3://abc/",
+    ]);
+    assert_eq!(aws(&["s3", "ls", "s3://abc/"]).lines().count(), 121);
 }
 
 /// Goal: rclone's copy, check, sync and multi-thread transfers work.
@@ -142,4 +175,31 @@ fn s3cmd_copies_and_lists() {
     s3cmd(&["cp", "s3://abc/tree/one", "s3://abc/copy"]);
     s3cmd(&["del", "--recursive", "--force", "s3://abc/"]);
     s3cmd(&["rb", "s3://abc"]);
+}
+
+/// Goal: a restic repository lives in a bucket: it is begun, written, checked, read back and pruned.
+#[test]
+fn restic_keeps_a_repository() {
+    let folder = tempfile::tempdir().unwrap();
+    let door = Door::start(&folder.path().join("data"), &[]);
+    let (tree, back) = (folder.path().join("tree"), folder.path().join("back"));
+    write_tree(&tree);
+    let restic = |words: &[&str]| {
+        let mut command = door.client("restic", folder.path());
+        command
+            .current_dir(folder.path())
+            .env("RESTIC_REPOSITORY", format!("s3:{}/repository/of/restic", door.url))
+            .env("RESTIC_PASSWORD", "a word")
+            .env("RESTIC_CACHE_DIR", folder.path().join("cache"));
+        ok(command.args(words));
+    };
+    restic(&["init"]);
+    restic(&["backup", "tree"]);
+    std::fs::write(tree.join("a/two"), b"changed").unwrap();
+    restic(&["backup", "tree"]);
+    restic(&["check", "--read-data"]);
+    restic(&["restore", "latest", "--target", back.to_str().unwrap()]);
+    same_trees(&tree, &back.join("tree"));
+    restic(&["forget", "--keep-last", "1", "--prune"]);
+    restic(&["check"]);
 }

@@ -11,10 +11,10 @@ use cairn_identity::{Action, Permit, Principal, Resource, User, authorize};
 use cairn_index::Objects;
 use cairn_index::names::{AccessKeyId, Bucket, BucketName, KeyState, Names};
 use cairn_roots::{Body, Handler};
-use http::header::{CONTENT_SECURITY_POLICY, HOST, X_CONTENT_TYPE_OPTIONS};
+use http::header::{CONNECTION, CONTENT_SECURITY_POLICY, EXPECT, HOST, X_CONTENT_TYPE_OPTIONS};
 use http::request::Parts;
 use http::{HeaderName, HeaderValue, Request, Response};
-use hyper::body::Incoming as HyperIncoming;
+use hyper::body::{Body as _, Incoming as HyperIncoming};
 
 use crate::s3::body::Incoming;
 use crate::s3::error::{Code, S3Result};
@@ -36,6 +36,8 @@ pub struct S3Options {
     pub region: String,
     /// Domains under which `bucket.domain` is a bucket, in lower case.
     pub domains: Vec<String>,
+    /// Believe `X-Forwarded-Host` and `X-Forwarded-Prefix`: clients sign what the proxy in front was asked.
+    pub trust_forwarded: bool,
     /// Work of ordinary requests.
     pub pool: PoolOptions,
     /// Work of requests that may take long: Complete, Copy.
@@ -47,6 +49,7 @@ impl Default for S3Options {
         Self {
             region: "us-east-1".to_owned(),
             domains: Vec::new(),
+            trust_forwarded: false,
             pool: PoolOptions::default(),
             slow_pool: PoolOptions {
                 jobs: 16,
@@ -113,14 +116,16 @@ struct Address {
     parts: Parts,
     query: Query,
     target: Target,
+    /// What the client asked for: the host, and the path as it was signed.
     host: String,
+    path: String,
 }
 
 impl Address {
     fn head(&self) -> Head<'_> {
         Head {
             method: self.parts.method.as_str(),
-            path: self.parts.uri.path(),
+            path: &self.path,
             query: &self.query,
             headers: &self.parts.headers,
             host: &self.host,
@@ -167,6 +172,13 @@ impl S3 {
                 .unwrap_or_default(),
         };
         let options = &core.options;
+        let forwarded = |name: &str| {
+            let value = parts.headers.get(name).filter(|_| options.trust_forwarded)?;
+            value.to_str().ok().map(|value| value.trim().to_owned())
+        };
+        let host = forwarded("x-forwarded-host").unwrap_or(host);
+        let prefix = forwarded("x-forwarded-prefix").unwrap_or_default();
+        let path = format!("{}{}", prefix.trim_end_matches('/'), parts.uri.path());
         let target = Target::parse(Some(&host), parts.uri.path(), &options.domains, &options.region)?;
         let query = Query::parse(parts.uri.query())?;
         let (operation, action) = Operation::of(&parts.method, &target, &query, &parts.headers)?;
@@ -176,6 +188,7 @@ impl S3 {
             query,
             target,
             host,
+            path,
         };
         let Some(signed) = signature::read(address.head(), &options.region, now_seconds())? else {
             return Err(refuse_anonymous(&address, action));
@@ -335,6 +348,9 @@ impl Handler for S3 {
         let request_id = format!("{:016X}", fastrand::u64(..));
         let host_id = &self.core.host_id;
         let (parts, body) = request.into_parts();
+        // Of an empty body nothing is read, so nothing tells the client to go on. The botocore of aws-cli takes an answer
+        // without that for one that leaves the connection in an unknown state, and then hangs on it.
+        let waits_in_vain = parts.headers.contains_key(EXPECT) && body.is_end_stream();
         let (method, resource) = (parts.method.clone(), parts.uri.path().to_owned());
         let mut operation = None;
         let answer = self.answer(parts, body, &request_id, &mut operation).await;
@@ -347,6 +363,9 @@ impl Handler for S3 {
             if let Ok(value) = HeaderValue::from_str(value) {
                 headers.insert(name, value);
             }
+        }
+        if waits_in_vain {
+            headers.insert(CONNECTION, HeaderValue::from_static("close"));
         }
         // What was uploaded is hostile on our origin.
         headers.insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
@@ -368,5 +387,117 @@ impl Handler for S3 {
             );
         }
         response
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use cairn_index::names::{AccessKey, NewBucket, Owner};
+    use cairn_index::{Database, MemoryEngine, Tenant};
+    use http::{HeaderMap, Method};
+
+    use super::*;
+
+    fn owner(id: &str) -> Owner {
+        Owner::new(id).unwrap()
+    }
+
+    /// What admission and the decision say of a signed request.
+    fn ask_for(names: &Names, key: &AccessKey, method: Method, path: &str) -> Result<Action, Code> {
+        let (path, query) = path.split_once('?').unwrap_or((path, ""));
+        let query = Query::parse(Some(query)).unwrap();
+        let target = Target::parse(None, path, &[], "us-east-1").unwrap();
+        let now = now_seconds();
+        let unsigned = HeaderMap::new();
+        let head = Head {
+            method: method.as_str(),
+            path,
+            query: &query,
+            headers: &unsigned,
+            host: "here",
+        };
+        let headers = signature::sign(head, key.id.as_str(), key.secret.reveal(), now);
+        let head = Head {
+            headers: &headers,
+            ..head
+        };
+        let signed = signature::read(head, "us-east-1", now).unwrap().unwrap();
+        let (operation, action) = Operation::of(&method, &target, &query, &headers).unwrap();
+        let mut request = Request::builder().method(method.clone()).uri(path).body(()).unwrap();
+        *request.headers_mut() = headers.clone();
+        let address = Address {
+            parts: request.into_parts().0,
+            query: query.clone(),
+            target,
+            host: "here".to_owned(),
+            path: path.to_owned(),
+        };
+        admit(names, address, &signed, operation == Operation::CreateBucket)
+            .and_then(|admitted| decide(&admitted, action))
+            .map(|permit| permit.action())
+            .map_err(|error| error.code)
+    }
+
+    /// Goal: to a second tenant a bucket of the first is not there, and to a second owner it is closed, whatever is asked of it.
+    #[test]
+    fn buckets_of_others_are_not_there_or_closed() {
+        let names = Names::new(Arc::new(Database::new(Arc::new(MemoryEngine::new()))));
+        let (first, second) = (Tenant::new("first").unwrap(), Tenant::new("second").unwrap());
+        let anna = names.create_access_key(&first, &owner("anna")).unwrap();
+        let bert = names.create_access_key(&first, &owner("bert")).unwrap();
+        // Of the same name: owners are of their tenant.
+        let other = names.create_access_key(&second, &owner("anna")).unwrap();
+        let bucket = BucketName::new("abc").unwrap();
+        names
+            .buckets(&first)
+            .create(&bucket, NewBucket::of(owner("anna")))
+            .unwrap();
+        for (method, path) in [
+            (Method::GET, "/abc"),
+            (Method::GET, "/abc?list-type=2"),
+            (Method::GET, "/abc?versions"),
+            (Method::GET, "/abc?uploads"),
+            (Method::GET, "/abc?location"),
+            (Method::HEAD, "/abc"),
+            (Method::DELETE, "/abc"),
+            (Method::PUT, "/abc?versioning"),
+            (Method::POST, "/abc?delete"),
+            (Method::GET, "/abc/k"),
+            (Method::GET, "/abc/k?versionId=null"),
+            (Method::GET, "/abc/k?tagging"),
+            (Method::GET, "/abc/k?attributes"),
+            (Method::GET, "/abc/k?uploadId=u"),
+            (Method::HEAD, "/abc/k"),
+            (Method::PUT, "/abc/k"),
+            (Method::PUT, "/abc/k?partNumber=1&uploadId=u"),
+            (Method::POST, "/abc/k?uploads"),
+            (Method::POST, "/abc/k?uploadId=u"),
+            (Method::DELETE, "/abc/k"),
+            (Method::DELETE, "/abc/k?uploadId=u"),
+        ] {
+            assert!(ask_for(&names, &anna, method.clone(), path).is_ok(), "{method} {path}");
+            assert_eq!(
+                ask_for(&names, &bert, method.clone(), path),
+                Err(Code::AccessDenied),
+                "{method} {path}"
+            );
+            assert_eq!(
+                ask_for(&names, &other, method.clone(), path),
+                Err(Code::NoSuchBucket),
+                "{method} {path}"
+            );
+        }
+    }
+
+    #[test]
+    fn a_key_that_is_disabled_or_was_deleted_opens_nothing() {
+        let names = Names::new(Arc::new(Database::new(Arc::new(MemoryEngine::new()))));
+        let tenant = Tenant::default();
+        let key = names.create_access_key(&tenant, &owner("anna")).unwrap();
+        assert!(ask_for(&names, &key, Method::GET, "/").is_ok());
+        assert!(names.set_access_key(&tenant, &key.id, KeyState::Disabled).unwrap());
+        assert_eq!(ask_for(&names, &key, Method::GET, "/"), Err(Code::InvalidAccessKeyId));
+        assert!(names.delete_access_key(&tenant, &key.id).unwrap());
+        assert_eq!(ask_for(&names, &key, Method::GET, "/"), Err(Code::InvalidAccessKeyId));
     }
 }
