@@ -11,10 +11,10 @@ use cairn_formats::{CHUNK_LEN_MAX, ChunkCipher, ChunkForm, ChunkIndex, CipherAlg
 use cairn_store::{
     Authorization, Behind, CacheOptions, CacheStore, ChunkKey, ChunkPlace, ChunkStore, CompactOptions, CompactReport,
     Cookie, GsConfigured, GsOptions, HttpOptions, IndexStore, LocalStore, Location, LogPosition, MemberSpec, Ownership,
-    PackOptions, PackStat, PackStore, Proxy, Prune, RateLimit, RemoteChunks, RemoteKind, RemotePackOptions,
-    RemotePacks, S3Options, ScrubMemory, ScrubOptions, ScrubReport, Sealing, SftpOptions, SshOptions, SshPush,
-    StoreChain, StoreName, StoreOptions, StoreSpec, StoredChunk, Suspect, SyncPolicy, Together, VerifyStore,
-    init_remote_packs, open_chain, open_prunable_spec, open_remote, open_store,
+    PackOptions, PackStat, PackStore, Proxy, Prune, RateLimit, RecompressOptions, RecompressReport, RemoteChunks,
+    RemoteKind, RemotePackOptions, RemotePacks, S3Options, ScrubMemory, ScrubOptions, ScrubReport, Sealing,
+    SftpOptions, SshOptions, SshPush, StoreChain, StoreName, StoreOptions, StoreSpec, StoredChunk, Suspect, SyncPolicy,
+    Together, VerifyStore, init_remote_packs, open_chain, open_prunable_spec, open_remote, open_store,
 };
 
 use crate::bar::{Bar, Unit};
@@ -557,6 +557,18 @@ impl<'s> Packs<'s> {
         Ok(match self {
             Self::Local(packs) => packs.engine().compact(&options)?,
             Self::Remote(packs) => packs.compact(live_share)?,
+        })
+    }
+
+    /// Compresses packs anew where that makes them smaller.
+    pub(crate) fn recompress(
+        self,
+        options: &RecompressOptions,
+        pace: &mut dyn FnMut(u64) -> cairn_store::Result<()>,
+    ) -> Outcome<RecompressReport> {
+        Ok(match self {
+            Self::Local(packs) => packs.engine().recompress(options, pace)?,
+            Self::Remote(packs) => packs.recompress(options, pace)?,
         })
     }
 

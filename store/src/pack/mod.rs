@@ -57,6 +57,7 @@ pub use host::{Host, HostFile};
 pub use liveness::Liveness;
 pub use locations::{Change, ChunkKey, ChunkPlace, Locations, LogPosition, MemoryLocations, Watermark};
 pub use recompress::{RecompressOptions, RecompressReport};
+pub(crate) use recompress::{SAMPLE_CHUNKS, smaller_frame};
 pub use recover::{OpenReport, PLACES_FOLDER, Suspect};
 pub use scrub::{Damage, DamageKind, Fate, ScrubOptions, ScrubReport};
 pub(crate) use scrub::{end_of, fetch, head_is_right, proven, window};

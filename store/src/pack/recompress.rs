@@ -9,14 +9,16 @@ use std::collections::HashMap;
 use std::sync::{Arc, MutexGuard, PoisonError};
 
 use bytes::Bytes;
-use cairn_formats::{ChunkForm, EncodedChunk, Level, PackFooter, RecordKind, compress_frame, decompress_frame};
+use cairn_formats::{
+    ChunkForm, ChunkId, DigestAlgorithm, EncodedChunk, Level, PackFooter, RecordKind, compress_frame, decompress_frame,
+};
 
 use super::queue::Item;
 use super::{ChunkKey, ChunkPlace, LogPosition, Pack, PackEngine};
 use crate::Result;
 
 /// Chunks of a pack that are tried.
-const SAMPLE_CHUNKS: usize = 32;
+pub(crate) const SAMPLE_CHUNKS: usize = 32;
 
 /// How packs are compressed anew.
 #[derive(Clone, Copy, Debug)]
@@ -139,22 +141,30 @@ impl PackEngine {
 
     /// The chunk to be written anew, in a shorter frame if there is one.
     fn smaller(&self, key: ChunkKey, place: ChunkPlace, frame: Bytes, level: Level) -> Item {
-        let encoded = EncodedChunk {
-            id: key.id,
-            form: ChunkForm::Compressed,
-            bytes: frame.clone(),
-        };
         // Chunks of another digest, which nothing was checked by here, stay as they are.
-        let Ok(chunk) = encoded.open_exact(self.options.algorithm, place.plain_len as usize) else {
-            return Item::moved(key, place, frame);
-        };
-        let smaller = compress_frame(chunk.plain(), level);
-        let is_right = |smaller: &[u8]| {
-            decompress_frame(smaller, chunk.plain().len()).is_ok_and(|plain| plain == chunk.plain()[..])
-        };
-        if smaller.len() < frame.len() && is_right(&smaller) {
-            return Item::moved_as(key, place, smaller.into());
+        match smaller_frame(key.id, &frame, place.plain_len, level, self.options.algorithm) {
+            Some(smaller) => Item::moved_as(key, place, smaller),
+            None => Item::moved(key, place, frame),
         }
-        Item::moved(key, place, frame)
     }
+}
+
+/// A shorter frame of the same chunk, if this level gives one that decodes to it.
+pub(crate) fn smaller_frame(
+    id: ChunkId,
+    frame: &Bytes,
+    plain_len: u32,
+    level: Level,
+    algorithm: DigestAlgorithm,
+) -> Option<Bytes> {
+    let encoded = EncodedChunk {
+        id,
+        form: ChunkForm::Compressed,
+        bytes: frame.clone(),
+    };
+    let chunk = encoded.open_exact(algorithm, plain_len as usize).ok()?;
+    let smaller = compress_frame(chunk.plain(), level);
+    let is_right =
+        |smaller: &[u8]| decompress_frame(smaller, chunk.plain().len()).is_ok_and(|plain| plain == chunk.plain()[..]);
+    (smaller.len() < frame.len() && is_right(&smaller)).then(|| smaller.into())
 }

@@ -375,13 +375,9 @@ fn gc(context: &Context, arguments: &StoreGc) -> Outcome<()> {
     let store = context.prunable(&arguments.store, &arguments.access, purpose)?;
     let packs = store.packs().filter(|_| !arguments.dry_run);
     let _owner = packs.map(|packs| packs.own(arguments.take_over)).transpose()?;
-    let local = match store.packs() {
-        Some(Packs::Local(packs)) => Some(packs),
-        _ => None,
-    };
-    if arguments.recompress.is_some() && local.is_none() {
+    if arguments.recompress.is_some() && store.packs().is_none() {
         return Err(Failure::usage(
-            "only packs in a folder are compressed anew; `cairn store copy --packs` makes packs of a flat store",
+            "only packs are compressed anew; `cairn store copy --packs` makes packs of a flat store",
         ));
     }
     let sweep = match (&arguments.indexes[..], store.packs()) {
@@ -403,8 +399,8 @@ fn gc(context: &Context, arguments: &StoreGc) -> Outcome<()> {
         Some(packs) => packs.compact(arguments.live_share)?,
         None => CompactReport::default(),
     };
-    let smaller = match (local, arguments.recompress) {
-        (Some(packs), Some(level)) if !arguments.dry_run => recompress(packs, level, arguments.recompress_rate)?,
+    let smaller = match (packs, arguments.recompress) {
+        (Some(packs), Some(level)) => recompress(packs, level, arguments.recompress_rate)?,
         _ => RecompressReport::default(),
     };
     let object = json!({
@@ -445,7 +441,7 @@ fn gc(context: &Context, arguments: &StoreGc) -> Outcome<()> {
 /// Compresses the packs anew where that makes them smaller.
 ///
 /// - `rate`: bytes a second, 0 for no limit.
-fn recompress(store: &PackStore, level: i32, rate: u64) -> Outcome<RecompressReport> {
+fn recompress(packs: Packs<'_>, level: i32, rate: u64) -> Outcome<RecompressReport> {
     /// A pack of which a sample shrinks by less is left.
     const GAIN_MIN: f64 = 0.02;
     let options = RecompressOptions {
@@ -461,5 +457,5 @@ fn recompress(store: &PackStore, level: i32, rate: u64) -> Outcome<RecompressRep
         }
         Ok(())
     };
-    Ok(store.engine().recompress(&options, pace)?)
+    packs.recompress(&options, pace)
 }

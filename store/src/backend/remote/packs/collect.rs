@@ -5,7 +5,7 @@
 //! list goes once the packs that it names are gone. A stop between any two leaves chunks twice, or space to be had. Readers of a
 //! pack that has gone look at the listing again.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::{Arc, PoisonError};
 
 use bytes::Bytes;
@@ -17,7 +17,7 @@ use super::known::{PackObject, Place};
 use super::names::gone_name;
 use super::write::{Building, random_uuid};
 use crate::backend::remote::Fault;
-use crate::pack::CompactReport;
+use crate::pack::{CompactReport, RecompressOptions, RecompressReport, SAMPLE_CHUNKS, smaller_frame};
 use crate::{Error, Result};
 
 /// Bytes of frames read together while packs are written anew, about.
@@ -25,7 +25,10 @@ const READ_LEN: u64 = 16 << 20;
 /// A pack shorter than this part of a full one is small.
 const SMALL_PART: u64 = 2;
 
+const ACTION: &str = "write packs anew";
+
 /// Packs to be written anew, and what counts in them, in the order in which it lies.
+#[derive(Default)]
 struct Victims {
     packs: Vec<Arc<PackObject>>,
     frames: Vec<(Place, ChunkId)>,
@@ -90,11 +93,72 @@ impl<F: PackFiles> RemotePackStore<F> {
     }
 
     pub(super) fn compact_packs(&self, live_share_min: f64) -> Result<CompactReport> {
-        let action = "write packs anew";
         let _one = self.deleting.lock().unwrap_or_else(PoisonError::into_inner);
         let _owner = self.take_lease(false)?;
-        self.refresh(action)?;
+        self.refresh(ACTION)?;
         let victims = self.victims(live_share_min);
+        self.write_anew(victims, &mut |_, _, frame| Ok(frame))
+    }
+
+    /// Writes packs anew of which a sample gets smaller at a level.
+    pub(super) fn recompress_packs(
+        &self,
+        options: &RecompressOptions,
+        pace: &mut dyn FnMut(u64) -> Result<()>,
+    ) -> Result<RecompressReport> {
+        let _one = self.deleting.lock().unwrap_or_else(PoisonError::into_inner);
+        let _owner = self.take_lease(false)?;
+        self.refresh(ACTION)?;
+        let smaller = |id, place: &Place, frame: Bytes| {
+            let smaller = smaller_frame(id, &frame, place.plain_len, options.level, self.algorithm);
+            smaller.unwrap_or(frame)
+        };
+        let mut report = RecompressReport::default();
+        let mut victims = Victims::default();
+        for pack in self.all_packs() {
+            pace(0)?;
+            let sample = pack
+                .frames
+                .iter()
+                .step_by(pack.frames.len().div_ceil(SAMPLE_CHUNKS).max(1));
+            let sample: Vec<_> = sample.copied().collect();
+            let ids: Vec<ChunkId> = sample.iter().map(|(_, id)| *id).collect();
+            let (mut before, mut after) = (0, 0);
+            for ((place, id), read) in sample.iter().zip(self.read_many(&ids)) {
+                // What cannot be read is for who moves it to find.
+                let Ok(chunk) = read else { continue };
+                pace(chunk.bytes.len() as u64)?;
+                before += chunk.bytes.len();
+                after += smaller(*id, place, chunk.bytes).len();
+            }
+            if (after as f64) < before as f64 * (1.0 - options.gain_min) {
+                victims.packs.extend(pack.packs);
+                victims.frames.extend(pack.frames);
+            } else {
+                report.packs_left += 1;
+            }
+        }
+        let mut bytes = (0, 0);
+        let done = self.write_anew(victims, &mut |id, place, frame| {
+            pace(frame.len() as u64)?;
+            let len = frame.len() as u64;
+            let frame = smaller(id, place, frame);
+            bytes = (bytes.0 + len, bytes.1 + frame.len() as u64);
+            Ok(frame)
+        })?;
+        report.packs_removed = done.packs_removed;
+        (report.bytes_before, report.bytes_after) = bytes;
+        Ok(report)
+    }
+
+    /// Writes what counts in packs anew, then deletes them. The caller is the one who deletes.
+    ///
+    /// - `change`: the frame of a chunk as it is to be, from what it is.
+    fn write_anew(
+        &self,
+        victims: Victims,
+        change: &mut dyn FnMut(ChunkId, &Place, Bytes) -> Result<Bytes>,
+    ) -> Result<CompactReport> {
         let mut report = CompactReport::default();
         let mut kept = HashSet::new();
         let mut building: Option<Building> = None;
@@ -119,7 +183,7 @@ impl<F: PackFiles> RemotePackStore<F> {
                 let ids: Vec<ChunkId> = these.iter().map(|(_, id)| *id).collect();
                 for ((place, id), read) in these.iter().zip(self.read_many(&ids)) {
                     let frame = match read {
-                        Ok(chunk) => chunk.bytes,
+                        Ok(chunk) => change(*id, place, chunk.bytes)?,
                         // Its bytes stay for whoever wants to know what happened to them.
                         Err(Error::Corrupt { .. }) => {
                             kept.insert(pack.slot);
@@ -137,7 +201,7 @@ impl<F: PackFiles> RemotePackStore<F> {
                         Some(new) => new,
                         none => none.insert(Building::new(self.algorithm).map_err(|error| Error::Unavailable {
                             store: self.shared.name.clone(),
-                            action,
+                            action: ACTION,
                             source: error.into(),
                         })?),
                     };
@@ -163,7 +227,7 @@ impl<F: PackFiles> RemotePackStore<F> {
         report: &mut CompactReport,
     ) -> Result<()> {
         if let Some(new) = building.take() {
-            self.upload(&new.seal(), "write packs anew", true)?;
+            self.upload(&new.seal(), ACTION, true)?;
         }
         if emptied.is_empty() {
             return Ok(());
@@ -178,6 +242,21 @@ impl<F: PackFiles> RemotePackStore<F> {
             report.bytes_removed += pack.len;
         }
         Ok(())
+    }
+
+    /// Each pack that may be written anew, with what counts in it.
+    fn all_packs(&self) -> Vec<Victims> {
+        let known = self.shared.known();
+        let mut by_slot: BTreeMap<u32, Victims> = BTreeMap::new();
+        for pack in known.packs().filter(|pack| !pack.kept) {
+            by_slot.entry(pack.slot).or_default().packs.push(pack.clone());
+        }
+        for (place, id) in known.in_order() {
+            if let Some(pack) = by_slot.get_mut(&place.slot) {
+                pack.frames.push((place, id));
+            }
+        }
+        by_slot.into_values().collect()
     }
 
     fn victims(&self, live_share_min: f64) -> Victims {

@@ -10,7 +10,10 @@ use super::files::PackFiles;
 use super::lease::Ownership;
 use super::{FOLDER, RemotePackStore, RemotePacks};
 use crate::backend::remote::Fault;
-use crate::pack::{ChunkKey, ChunkPlace, CompactReport, PackStat, ScrubOptions, ScrubReport, ScrubState, Suspect};
+use crate::pack::{
+    ChunkKey, ChunkPlace, CompactReport, PackStat, RecompressOptions, RecompressReport, ScrubOptions, ScrubReport,
+    ScrubState, Suspect,
+};
 use crate::{ChunkStore, Prune, Result};
 
 impl<F: PackFiles> Prune for RemotePackStore<F> {
@@ -83,6 +86,14 @@ impl<F: PackFiles> RemotePacks for RemotePackStore<F> {
 
     fn compact(&self, live_share_min: f64) -> Result<CompactReport> {
         self.compact_packs(live_share_min)
+    }
+
+    fn recompress(
+        &self,
+        options: &RecompressOptions,
+        pace: &mut dyn FnMut(u64) -> Result<()>,
+    ) -> Result<RecompressReport> {
+        self.recompress_packs(options, pace)
     }
 
     fn own(&self, take_over: bool) -> Result<Ownership<'_>> {

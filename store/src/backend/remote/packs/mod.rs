@@ -20,6 +20,8 @@ mod names;
 mod open;
 mod read;
 mod scrub;
+#[cfg(test)]
+mod scrub_tests;
 mod slabs;
 #[cfg(test)]
 mod tests;
@@ -34,7 +36,10 @@ use cairn_formats::{ChunkForm, ChunkId, DigestAlgorithm, EncodedChunk, StorableC
 
 use super::patience::Patience;
 use super::workers::Workers;
-use crate::pack::{ChunkKey, ChunkPlace, CompactReport, PackStat, ScrubOptions, ScrubReport, ScrubState, Suspect};
+use crate::pack::{
+    ChunkKey, ChunkPlace, CompactReport, PackStat, RecompressOptions, RecompressReport, ScrubOptions, ScrubReport,
+    ScrubState, Suspect,
+};
 use crate::{ChunkStat, ChunkStore, Error, Prune, Result, StoreName};
 use footers::Footers;
 use known::Known;
@@ -106,6 +111,16 @@ pub trait RemotePacks: Prune {
     /// - `live_share_min`: packs of which less than this share counts, 0 to 1.
     /// - Errors: [`Error::Refused`] while somebody else owns the store.
     fn compact(&self, live_share_min: f64) -> Result<CompactReport>;
+
+    /// Writes packs anew with smaller frames, as [`PackEngine::recompress`](crate::PackEngine::recompress) does; there are no newest
+    /// packs, and none is kept for an index.
+    ///
+    /// - Errors: [`Error::Refused`] while somebody else owns the store.
+    fn recompress(
+        &self,
+        options: &RecompressOptions,
+        pace: &mut dyn FnMut(u64) -> Result<()>,
+    ) -> Result<RecompressReport>;
 
     /// Makes this the only one who may delete, until the value is dropped.
     ///
