@@ -417,3 +417,55 @@ fn a_version_is_not_committed_behind_a_collection() {
     store.collect();
     assert_eq!(store.there(&[1, 2]), [true, false]);
 }
+
+/// Goal: searches over many objects find what is there and read no more than their bound; the run that asks for more (`OBJECTS=n`)
+/// tells how long they take.
+#[test]
+fn searches_over_many_objects_stay_within_their_bound() {
+    let folder = tempfile::tempdir().unwrap();
+    let engine = Arc::new(RocksEngine::open(folder.path(), &RocksOptions::default()).unwrap());
+    let surroundings = Arc::new(FixedSurroundings::new(1_000_000, 1));
+    let names = Names::with_surroundings(Arc::new(Database::new(engine)), surroundings.clone());
+    let (tenant, name) = (Tenant::default(), BucketName::new("many").unwrap());
+    let bucket = names.buckets(&tenant).create(&name, NewBucket::of(owner())).unwrap();
+    let objects = names.objects(&bucket);
+    let count = objects_wanted();
+    let mut random = fastrand::Rng::with_seed(5);
+    let tag = |name: &str, n: u64| (name.to_owned(), n.to_string());
+    let mut teams = vec![0_usize; 100];
+    for n in 0..count {
+        surroundings.set_now(1_000_000 + 1000 * n);
+        let team = random.u64(..100);
+        teams[team as usize] += 1;
+        let mut new = inline(&"x".repeat(random.usize(..200)));
+        new.record.tags = vec![tag("team", team), tag("half", n % 2)];
+        new.record.headers.content_type = Some(format!("type/{}", n % 7));
+        let key = ObjectKey::new(format!("f{}/{n}", n % 50)).unwrap();
+        objects.put(&key, &new, &Condition::Always, &Cause::default()).unwrap();
+    }
+    let mut times = Vec::new();
+    for n in 0..300 {
+        let mut search = Search::default();
+        let (team, newest) = (random.u64(..100), 1_000_000 + 1000 * count);
+        match n % 6 {
+            0 => search.tags = vec![tag("team", team)],
+            1 => search.tags = vec![tag("half", 0), tag("team", team)],
+            2 => (search.prefix, search.content_type) = (format!("f{}/", team % 50), Some("type/3".to_owned())),
+            3 => (search.size, search.tags) = (Some(5..=6), vec![tag("half", 1)]),
+            4 => (search.created_ms, search.owner) = (Some(newest - 5000..=newest), Some(owner())),
+            _ => (search.content_type, search.size) = (Some("type/1".to_owned()), Some(0..=3)),
+        }
+        let began = std::time::Instant::now();
+        let page = objects.search(&search, None, 50).unwrap();
+        times.push(began.elapsed());
+        assert!(page.scanned <= SEARCH_KEYS_MAX, "{search:?}: {}", page.scanned);
+        if n % 6 == 0 {
+            assert_eq!(page.objects.len(), teams[team as usize].min(50));
+        }
+    }
+    times.sort();
+    println!(
+        "{count} objects: p50 {:.1?}, p95 {:.1?}, slowest {:.1?}",
+        times[150], times[285], times[299]
+    );
+}

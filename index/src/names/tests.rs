@@ -777,3 +777,19 @@ fn the_longest_of_everything_fits() {
     let put = objects.put(&longest, &new, &Condition::Always, &Cause::default());
     assert!(matches!(put, Err(crate::Error::TooLarge { .. })), "{put:?}");
 }
+
+/// Goal: a handle from before versions were kept does not answer that there was nothing to delete: a marker is put. Found by the model.
+#[test]
+fn deleting_nothing_is_decided_by_what_the_bucket_keeps_now() {
+    let names = names();
+    let old = bucket(&names, Versioning::Unset);
+    let kept = names.buckets(&old.tenant).update(&old.name, |record| {
+        record.versioning = Versioning::Enabled;
+        Ok(())
+    });
+    kept.unwrap();
+    let deleted = names
+        .objects(&old)
+        .delete(&key("k"), None, &me(), &Condition::Always, &Cause::default());
+    assert!(matches!(deleted.unwrap(), Deleted::MarkerPut(_)));
+}
