@@ -6,9 +6,11 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use cairn_formats::{ChunkIndex, FeatureFlags, IndexEncoder};
+use cairn_formats::{ChunkId, ChunkIndex, FeatureFlags, IndexEncoder};
+use cairn_store::ChunkKey;
 
 use super::Objects;
+use super::ingest::IngestCounts;
 use super::put::{Body, Open};
 use crate::liveness::ManifestChunk;
 use crate::names::{Bucket, ChunkerKind, Chunking, ObjectRecord};
@@ -74,6 +76,7 @@ impl Objects {
         };
         let chunks: Vec<ManifestChunk> = index.spans().map(chunk).collect();
         let ids = self.missing(bucket.record.settings.domain, &chunks)?;
+        let ids = self.put_inlined(&open, ids)?;
         if !ids.is_empty() {
             return Err(Error::ChunksMissing { ids });
         }
@@ -83,5 +86,21 @@ impl Objects {
             sizes: index.sizes(),
         };
         Ok(Body::of(open, content, chunks, chunking))
+    }
+
+    /// Puts those of these chunks that objects hold within their rows: the objects may go at any time. Returns the others.
+    fn put_inlined(&self, open: &Open, ids: Vec<ChunkId>) -> Result<Vec<ChunkId>> {
+        let (bucket, sink) = (&open.bucket, open.sink());
+        let mut rest = Vec::new();
+        for id in ids {
+            let domain = bucket.record.settings.domain;
+            match self.names().inline_chunk(bucket.tenant(), &ChunkKey { domain, id })? {
+                Some(bytes) if self.options().digest.id(&bytes) == id => {
+                    sink.put(vec![bytes], &mut IngestCounts::default())?;
+                }
+                _ => rest.push(id),
+            }
+        }
+        Ok(rest)
     }
 }

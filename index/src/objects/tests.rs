@@ -359,6 +359,36 @@ fn an_index_becomes_the_object_and_missing_chunks_are_named() {
     assert!(world.objects.index_file(bucket.tenant(), record, None).unwrap() == file);
 }
 
+/// Goal: a chunk that lies in the row of an object is found by an index, and outlives that object.
+#[test]
+fn an_index_may_name_chunks_that_lie_in_rows() {
+    let world = World::new();
+    let bucket = world.bucket("bucket", |settings| settings.inline_len = 1 << 10);
+    let bytes = noise(3, 700);
+    world.put(&bucket, "inlined", &bytes);
+    assert_eq!(world.chunk_count(), 0);
+    let index = ChunkIndex::parse(Bytes::from(index_of(&bytes, small()))).unwrap();
+    let body = world
+        .objects
+        .body_of_index(&bucket, &index, ChunkerKind::Casync)
+        .unwrap();
+    let describe = |_: &mut crate::names::NewVersion| {};
+    body.put(
+        &key("by index"),
+        &owner(),
+        describe,
+        &Condition::Always,
+        &Cause::default(),
+    )
+    .unwrap();
+    let objects = world.objects.names().objects(&bucket);
+    objects
+        .delete(&key("inlined"), None, &owner(), &Condition::Always, &Cause::default())
+        .unwrap();
+    world.collect();
+    assert!(world.get(&bucket, "by index") == bytes);
+}
+
 /// Goal: parts in any order make the object that one put makes, with casync's index; in order the end reads nothing.
 #[test]
 fn parts_in_any_order_make_the_object() {
