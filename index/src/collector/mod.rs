@@ -308,10 +308,6 @@ impl<'a, E: Engine + 'static> Run<'a, E> {
     }
 
     fn all(&mut self) -> Result<()> {
-        if !self.options.dry_run {
-            // What waits for room first: it may be what makes chunks needless.
-            self.with_room(|| Ok(self.collector.packs.sync()?))?;
-        }
         self.timed(Self::mark, |took| &mut took.mark)?;
         self.timed(Self::condemn, |took| &mut took.condemn)?;
         if self.options.dry_run {
@@ -338,6 +334,11 @@ impl<'a, E: Engine + 'static> Run<'a, E> {
     /// Learns what is named, and pardons what an earlier collection, cut short, condemned of it.
     pub(crate) fn mark(&mut self) -> Result<()> {
         let kv = &self.collector.kv;
+        if !self.options.dry_run {
+            // What waits for room first: it may be what makes chunks needless, or marks of an earlier collection, which have to be
+            // seen here to be pardoned.
+            self.with_room(|| Ok(self.collector.packs.sync()?))?;
+        }
         self.horizon = self.collector.packs.position().min(self.options.new_from);
         for lease in leases(kv.as_ref())? {
             if lease.until >= self.options.now {
