@@ -260,7 +260,7 @@ fn every_verb_works(place: &dyn Place, settings: &str) {
     // A server in front of it.
     let (public, internal) = (free_port(), free_port());
     let config = format!(
-        "data = '{}'\n[listen]\npublic = '127.0.0.1:{public}'\ninternal = '127.0.0.1:{internal}'\n\
+        "data = '{}'\n[listen]\npublic = '127.0.0.1:{public}'\ninternal = '127.0.0.1:{internal}'\ns3 = '127.0.0.1:0'\n\
          [stores.far]\nupstream = ['{}']\n{settings}",
         out("data").display(),
         place.url("copy")
