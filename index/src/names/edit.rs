@@ -227,7 +227,7 @@ impl<'a> Edit<'a> {
         }
     }
 
-    /// Says that an event happened.
+    /// Says that an event happened, unless it is the outbox that made it happen.
     pub(super) fn event(
         &mut self,
         event_type: &str,
@@ -235,6 +235,9 @@ impl<'a> Edit<'a> {
         cause: &Cause,
         payload: Map<String, Value>,
     ) -> Result<()> {
+        if !cause.makes_events() {
+            return Ok(());
+        }
         let event = Event {
             id: EventId::of_chance(self.names.chance()?),
             event_type: event_type.to_owned(),

@@ -46,7 +46,19 @@ pub struct Cause {
     pub trace_id: Option<String>,
 }
 
+/// The source of what keeps events that leave the outbox.
+const OUTBOX: &str = "outbox";
+
 impl Cause {
+    /// Events that leave the outbox become an object. That is no event itself: there would be no end to it.
+    pub fn outbox() -> Self {
+        Self::of(OUTBOX)
+    }
+
+    pub(super) fn makes_events(&self) -> bool {
+        self.source != OUTBOX
+    }
+
     /// A change by a component alone.
     pub fn of(source: &str) -> Self {
         Self {
