@@ -3,6 +3,7 @@
 
 use std::collections::BTreeSet;
 use std::fs;
+use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -326,7 +327,8 @@ fn casync_reads_a_folder_behind_sftp_that_we_wrote() {
         .arg(&socket)
         .spawn()
         .expect("tools/bootstrap installs openssh-client");
-    while !socket.exists() {
+    // The socket has its name before it listens.
+    while UnixStream::connect(&socket).is_err() {
         std::thread::yield_now();
     }
     ok(Command::new("ssh-add")

@@ -195,7 +195,8 @@ fn a_key_in_an_agent_is_enough() {
         .arg(&socket)
         .spawn()
         .unwrap();
-    while !socket.exists() {
+    // The socket has its name before it listens.
+    while std::os::unix::net::UnixStream::connect(&socket).is_err() {
         std::thread::yield_now();
     }
     for kind in ["rsa", "ecdsa"] {
