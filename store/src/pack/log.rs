@@ -3,13 +3,15 @@
 //! There is no thread: the first who needs something durable becomes the writer of all that is queued; who comes
 //! meanwhile waits and finds it done, or becomes the next writer. Writers that come and go in two groups, each waiting for the
 //! other's sync, would pay two syncs where one does: so who writes first waits for as many as waited when the last write ended, no
-//! longer than half of what that write took. Who is alone waits for nobody. Order: records, one sync, places published, waiters
+//! longer than half of what a sync takes at the least: where syncs are cheap, two groups that take turns are faster. Who is alone
+//! waits for nobody. Order: records, one sync, places published, waiters
 //! let go.
 //! A failed sync spoils the file for good: the pack is cut back to what was durable and left, and the records, still in memory,
 //! go into a new one. Hot path: keep out copies of payloads.
 
 use std::collections::HashSet;
 use std::io;
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -230,13 +232,10 @@ impl PackEngine {
             queue = self.gather(queue);
             let mut items = std::mem::take(&mut queue.items);
             drop(queue);
-            let begun = self.host.now();
             let (written, outcome) = self.write(&items);
-            let took = self.host.now().saturating_sub(begun);
             queue = self.queue();
             let rest = items.split_off(written);
             queue.done += written as u64;
-            queue.write_took = took;
             queue.expected = queue.waiting.len();
             let done = queue.done;
             for item in &items {
@@ -269,7 +268,7 @@ impl PackEngine {
 
     /// Waits a little for those who are to be expected.
     fn gather<'a>(&self, queue: MutexGuard<'a, Queue>) -> MutexGuard<'a, Queue> {
-        let patience = queue.write_took / 2;
+        let patience = Duration::from_nanos(self.sync_least_ns.load(Ordering::Relaxed) / 2);
         let (queue, _) = self
             .gathered
             .wait_timeout_while(queue, patience, |queue| queue.waiting.len() < queue.expected)
@@ -345,11 +344,21 @@ impl PackEngine {
             SyncPolicy::Batch => self.host.now().saturating_sub(open.synced_at) >= BATCH_TIME,
             SyncPolicy::None => false,
         };
-        if sync && let Err(error) = open.sync(self.host.now()) {
+        let begun = self.host.now();
+        if sync && let Err(error) = open.sync(begun) {
             // These are still in memory, and nobody has been told of them.
             open.entries.truncate(open.entries.len() - fitting);
             self.abandon(writer);
             return Err(("sync a pack", error));
+        }
+        if sync {
+            let took = self.host.now().saturating_sub(begun).as_nanos();
+            let took = u64::try_from(took).unwrap_or(u64::MAX);
+            // None yet is 0.
+            let least = |least: u64| Some(if least == 0 { took } else { least.min(took) });
+            let _ = self
+                .sync_least_ns
+                .fetch_update(Ordering::Relaxed, Ordering::Relaxed, least);
         }
         writer.last_commit += commits as u64;
         let written = Written {

@@ -118,6 +118,8 @@ pub struct PackEngine {
     settled: Condvar,
     /// Told when as many wait as are expected.
     gathered: Condvar,
+    /// Nanoseconds that a sync of records took, at the least; 0: there was none yet.
+    sync_least_ns: AtomicU64,
     writer: Mutex<Writer>,
     /// Packs that are not compacted because damage was found in them.
     kept: Mutex<BTreeSet<PackUuid>>,

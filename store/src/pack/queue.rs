@@ -4,7 +4,6 @@
 //! here: files, locks.
 
 use std::collections::HashMap;
-use std::time::Duration;
 
 use bytes::Bytes;
 use cairn_formats::{
@@ -183,8 +182,6 @@ pub(super) struct Queue {
     pub(super) waiting: Vec<u64>,
     /// How many waited when the last write ended.
     pub(super) expected: usize,
-    /// How long the last write took.
-    pub(super) write_took: Duration,
     /// Chunks that wait or are being written, and whether they will be pinned.
     pub(super) pending: HashMap<ChunkKey, (u64, bool)>,
     /// Chunks whose removal waits or is being written: whoever puts one now must not be told that it is there.

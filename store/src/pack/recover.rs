@@ -133,6 +133,7 @@ impl PackEngine {
             queue: Mutex::new(Queue::default()),
             settled: Condvar::new(),
             gathered: Condvar::new(),
+            sync_least_ns: AtomicU64::new(0),
             writer: Mutex::new(Writer::default()),
             kept: Mutex::default(),
             snapshots: Mutex::default(),
