@@ -5,7 +5,7 @@ use std::io::{BufRead as _, BufReader};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 
-use crate::support::built;
+use crate::support::{built, end};
 
 /// A server with an S3 door; ends with its value.
 pub struct Door {
@@ -97,7 +97,6 @@ impl Door {
 
 impl Drop for Door {
     fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
+        end(&mut self.child);
     }
 }

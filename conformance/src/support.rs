@@ -261,22 +261,27 @@ impl Server {
 }
 
 impl Drop for Server {
-    /// Asks it to end, which lets it write what `make coverage` counts; one that does not hear is killed.
     fn drop(&mut self) {
-        // Already gone, if the test stopped it.
-        if let Ok(None) = self.child.try_wait() {
-            self.signal(rustix::process::Signal::TERM);
-            let begun = Instant::now();
-            while begun.elapsed() < END_MAX {
-                if !matches!(self.child.try_wait(), Ok(None)) {
-                    return;
-                }
-                std::thread::yield_now();
-            }
-            let _ = self.child.kill();
-        }
-        let _ = self.child.wait();
+        end(&mut self.child);
     }
+}
+
+/// Asks a server to end, which lets it write what `make coverage` counts; one that does not hear is killed.
+pub fn end(child: &mut Child) {
+    // Already gone, if the test stopped it.
+    if let Ok(None) = child.try_wait() {
+        let pid = rustix::process::Pid::from_child(child);
+        rustix::process::kill_process(pid, rustix::process::Signal::TERM).expect("our own child");
+        let begun = Instant::now();
+        while begun.elapsed() < END_MAX {
+            if !matches!(child.try_wait(), Ok(None)) {
+                return;
+            }
+            std::thread::yield_now();
+        }
+        let _ = child.kill();
+    }
+    let _ = child.wait();
 }
 
 /// `cairnd` on an embedded default in `data`, which keeps packs.
