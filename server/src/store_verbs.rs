@@ -434,6 +434,7 @@ impl Checked {
     ) -> Result<(), String> {
         let options = ScrubOptions {
             dry_run: !repair,
+            workers: std::thread::available_parallelism().map_or(1, usize::from),
             ..ScrubOptions::default()
         };
         let notes: Box<dyn ScrubState> = match repair {

@@ -32,6 +32,9 @@ const WINDOW_LEN: u64 = 4 << 20;
 /// Bytes of chunks that are decoded together, unless one is longer: a window of what compresses well holds many.
 const PLAIN_LEN: u64 = 64 << 20;
 
+/// Frames that are worth a thread of their own.
+const FRAMES_MIN: usize = 8;
+
 /// Bytes read between two notes of how far a pass has come.
 const SAVE_LEN: u64 = 64 << 20;
 
@@ -50,6 +53,8 @@ pub struct ScrubOptions {
     pub verified_before: u64,
     /// Only look: nothing is taken out or written.
     pub dry_run: bool,
+    /// Threads that decode and hash; reading is one thread's.
+    pub workers: usize,
 }
 
 impl Default for ScrubOptions {
@@ -58,6 +63,7 @@ impl Default for ScrubOptions {
             rate: None,
             verified_before: u64::MAX,
             dry_run: false,
+            workers: 1,
         }
     }
 }
@@ -500,7 +506,7 @@ impl Pass<'_> {
             (EncodedChunk { id, form, bytes }, place.plain_len)
         };
         let encoded: Vec<(EncodedChunk, u32)> = sound.iter().map(encode).collect();
-        let proven = proven(&encoded, reading.algorithm);
+        let proven = proven(&encoded, reading.algorithm, self.options.workers);
         let mut rewritten = Vec::new();
         for ((key, place, what, frame), is_proven) in sound.into_iter().zip(proven) {
             // Once more if it is not: what went wrong may have gone wrong in memory.
@@ -723,22 +729,42 @@ pub(crate) fn fetch(
 }
 
 /// Which frames are those of the chunks of their names, of so many plain bytes each.
-pub(crate) fn proven(frames: &[(EncodedChunk, u32)], algorithm: DigestAlgorithm) -> Vec<bool> {
-    let mut proven = Vec::with_capacity(frames.len());
-    let mut rest = frames;
-    while !rest.is_empty() {
-        let mut len = 0;
-        let fits = rest.iter().take_while(|(_, plain_len)| {
-            len += u64::from(*plain_len);
-            len <= PLAIN_LEN
-        });
-        let (these, others) = rest.split_at(fits.count().max(1));
-        let encoded: Vec<EncodedChunk> = these.iter().map(|(chunk, _)| chunk.clone()).collect();
-        let opened = EncodedChunk::open_many(&encoded, algorithm, CHUNK_LEN_MAX);
-        proven.extend(opened.into_iter().map(|chunk| chunk.is_ok()));
-        rest = others;
+///
+/// - `workers`: threads that decode and hash.
+pub(crate) fn proven(frames: &[(EncodedChunk, u32)], algorithm: DigestAlgorithm, workers: usize) -> Vec<bool> {
+    let workers = workers.min(frames.len() / FRAMES_MIN).max(1);
+    let prove = |frames: &[(EncodedChunk, u32)]| {
+        let mut proven = Vec::with_capacity(frames.len());
+        let mut rest = frames;
+        while !rest.is_empty() {
+            let mut len = 0;
+            let fits = rest.iter().take_while(|(_, plain_len)| {
+                len += u64::from(*plain_len);
+                len <= PLAIN_LEN / workers as u64
+            });
+            let (these, others) = rest.split_at(fits.count().max(1));
+            let encoded: Vec<EncodedChunk> = these.iter().map(|(chunk, _)| chunk.clone()).collect();
+            let opened = EncodedChunk::open_many(&encoded, algorithm, CHUNK_LEN_MAX);
+            proven.extend(opened.into_iter().map(|chunk| chunk.is_ok()));
+            rest = others;
+        }
+        proven
+    };
+    if workers == 1 {
+        return prove(frames);
     }
-    proven
+    let prove = &prove;
+    std::thread::scope(|scope| {
+        let shares = frames.chunks(frames.len().div_ceil(workers));
+        let threads: Vec<_> = shares
+            .map(|share| (share.len(), scope.spawn(move || prove(share))))
+            .collect();
+        let proven = threads.into_iter();
+        // A thread that panicked has proven nothing: each of its chunks is looked at once more.
+        proven
+            .flat_map(|(len, thread)| thread.join().unwrap_or_else(|_| vec![false; len]))
+            .collect()
+    })
 }
 
 fn key_of(entry: &PackEntry) -> ChunkKey {

@@ -67,7 +67,10 @@ fn place(store: &PackStore, n: u64) -> ChunkPlace {
 }
 
 fn scrub(store: &PackStore, sources: &[Arc<dyn ChunkStore>]) -> ScrubReport {
-    let all = ScrubOptions::default();
+    let all = ScrubOptions {
+        workers: 3,
+        ..ScrubOptions::default()
+    };
     store
         .engine()
         .scrub(&all, sources, &ScrubMemory::default(), &mut |_| true)

@@ -24,6 +24,15 @@ pub(crate) struct Verify {
     pub(crate) effort: Effort,
 }
 
+impl Verify {
+    /// Threads, by either flag.
+    pub(crate) fn workers(&self) -> usize {
+        let mut effort = self.effort.clone();
+        effort.workers = effort.workers.or(self.concurrency);
+        effort.workers()
+    }
+}
+
 /// What is done about bad chunks.
 #[derive(Clone, Debug, Args)]
 pub(crate) struct Mending {

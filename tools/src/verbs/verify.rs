@@ -54,7 +54,7 @@ fn lacks(context: &Context, arguments: &Verify, others: &[String]) -> Outcome<()
         encode: None,
         keep_going: true,
         dry_run: !repair,
-        workers: arguments.effort.workers(),
+        workers: arguments.workers(),
     };
     let mut lacking = 0;
     for other in others {
@@ -102,7 +102,7 @@ fn verify_one(context: &Context, arguments: &Verify) -> Outcome<()> {
         from => Some(context.proven_chain(from)?),
     };
     if let Some(packs) = store.packs() {
-        return verify_packs(context, packs, store.chunks().name(), source, mending.repair);
+        return verify_packs(context, packs, store.chunks().name(), source, arguments);
     }
     let repair = match (&source, mending.repair) {
         (_, false) => Repair::Leave,
@@ -113,8 +113,6 @@ fn verify_one(context: &Context, arguments: &Verify) -> Outcome<()> {
     let bad = Mutex::new(Vec::new());
     let bad_ids = Mutex::new(BTreeSet::new());
     let bar = context.bar("verifying", Unit::Chunks);
-    let mut effort = arguments.effort.clone();
-    effort.workers = effort.workers.or(arguments.concurrency);
     let on_bad = |error: &cairn_formats::ChunkError| {
         bad_ids
             .lock()
@@ -126,7 +124,7 @@ fn verify_one(context: &Context, arguments: &Verify) -> Outcome<()> {
         }
     };
     let progress = &context.progress;
-    let check = engine::verify_store(store, context.digest, repair, effort.workers(), progress, &on_bad)?;
+    let check = engine::verify_store(store, context.digest, repair, arguments.workers(), progress, &on_bad)?;
     drop(bar);
     let mut bad = bad.into_inner().unwrap_or_else(std::sync::PoisonError::into_inner);
     bad.sort();
@@ -217,10 +215,12 @@ fn verify_packs(
     packs: Packs<'_>,
     store: &StoreName,
     source: Option<Arc<dyn ChunkStore>>,
-    repair: bool,
+    arguments: &Verify,
 ) -> Outcome<()> {
+    let repair = arguments.mending.repair;
     let options = ScrubOptions {
         dry_run: !repair,
+        workers: arguments.workers(),
         ..ScrubOptions::default()
     };
     let has_source = source.is_some();

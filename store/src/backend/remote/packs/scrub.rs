@@ -277,7 +277,7 @@ impl<F: PackFiles> RemotePackStore<F> {
             }
         }
         let (frames, places): (Vec<_>, Vec<_>) = sound.into_iter().unzip();
-        let proven = proven(&frames, self.algorithm);
+        let proven = proven(&frames, self.algorithm, pass.options.workers);
         for (((frame, _), (entry, what)), is_proven) in frames.into_iter().zip(places).zip(proven) {
             match what {
                 None if is_proven => {

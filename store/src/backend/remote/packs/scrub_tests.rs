@@ -15,6 +15,7 @@ use crate::{Location, StoreSpec, contract};
 pub(super) fn scrub(store: &dyn RemotePacks, sources: &[Arc<dyn ChunkStore>], dry_run: bool) -> ScrubReport {
     let options = ScrubOptions {
         dry_run,
+        workers: 3,
         ..ScrubOptions::default()
     };
     let notes = ScrubMemory::default();
