@@ -5,11 +5,14 @@ import contextlib
 import datetime
 import hashlib
 import hmac
+import html
 import http.client
 import os
 import ssl
+import time
 import unittest
 import urllib.parse
+import urllib.request
 import uuid
 import zlib
 
@@ -51,8 +54,18 @@ class Answer:
     @property
     def code(self):
         """The code of the error document."""
-        text = self.body.decode()
-        return text.split("<Code>")[1].split("</Code>")[0] if "<Code>" in text else None
+        return self.element("Code")
+
+    @property
+    def message(self):
+        """Its message."""
+        return self.element("Message")
+
+    def element(self, name):
+        text = self.body.decode(errors="replace")
+        if f"<{name}>" not in text:
+            return None
+        return html.unescape(text.split(f"<{name}>")[1].split(f"</{name}>")[0])
 
     def __repr__(self):
         return f"{self.status} {self.headers} {self.body[:2000]!r}"
@@ -178,6 +191,32 @@ def presigned(method, path, query=None, expires=60, when=None, headers=None):
     to_sign = "\n".join(["AWS4-HMAC-SHA256", date, scope, hashlib.sha256(canonical.encode()).hexdigest()])
     signature = hmac_sha256(signing_key(SECRET, date[:8]), to_sign).hex()
     return f"{path}?{text}&X-Amz-Signature={signature}"
+
+
+def metrics():
+    """What the server's metrics page shows: name with labels, and value."""
+    with urllib.request.urlopen(os.environ["CAIRN_S3_METRICS"]) as page:
+        lines = page.read().decode().splitlines()
+    pairs = (line.rsplit(" ", 1) for line in lines if line and not line.startswith("#"))
+    return {name: float(value) for name, value in pairs}
+
+
+def sum_of(name, **labels):
+    """The sum of all values of a metric that have these labels."""
+    wanted = [f'{label}="{value}"' for label, value in labels.items()]
+    return sum(
+        value
+        for full, value in metrics().items()
+        if full.split("{")[0] == name and all(label in full for label in wanted)
+    )
+
+
+def wait_until(what, seconds=60):
+    """Asks again and again until it is so."""
+    end = time.monotonic() + seconds
+    while not what():
+        assert time.monotonic() < end, f"it did not come in {seconds} s"
+        time.sleep(0.05)
 
 
 def crc32(data):

@@ -90,6 +90,19 @@ class Objects(Suite):
         self.assertEqual(self.keys(), [])
 
 
+    def test_the_first_version_encodes_names_and_heeds_prefixes(self):
+        self.fill(["a b/+1", "a b/+2", "c"])
+        answer = self.raw("GET", "", {"encoding-type": "url", "prefix": "a b", "delimiter": "+", "marker": "a"}).send()
+        for part in (b"<Prefix>a%20b</Prefix>", b"<Delimiter>%2B</Delimiter>", b"<CommonPrefixes><Prefix>a%20b/%2B</Prefix>", b"<Marker>a</Marker>"):
+            self.assertIn(part, answer.body)
+
+    def test_of_many_keys_below_a_prefix_none_is_read(self):
+        # More than a page of a scan has, below each of few prefixes: what is skipped by a seek costs nothing.
+        self.fill([f"{prefix}/{number}" for prefix in "abc" for number in range(30)])
+        self.assertEqual(self.listed(Delimiter="/", MaxKeys=3)[:2], ([], ["a/", "b/", "c/"]))
+        self.assertEqual(self.listed(Delimiter="/", StartAfter="a/zzz")[1], ["b/", "c/"])
+
+
 class Versions(Suite):
     def set(self, status):
         self.s3.put_bucket_versioning(Bucket=self.bucket, VersioningConfiguration={"Status": status})
@@ -162,6 +175,46 @@ class Versions(Suite):
             self.get("k", VersionId="0" * 40)
         with self.refused("NoSuchVersion", 404):
             self.get("k", VersionId="null")
+
+    def test_a_version_is_named_by_its_id_everywhere(self):
+        self.set("Enabled")
+        first = self.put("k", b"1", Tagging="n=1", ChecksumAlgorithm="SHA256")["VersionId"]
+        self.put("k", b"22", Tagging="n=2")
+        of = {"Bucket": self.bucket, "Key": "k", "VersionId": first}
+        self.assertEqual((self.head("k", VersionId=first)["ContentLength"], self.body("k", VersionId=first)), (1, b"1"))
+        self.assertEqual(self.s3.get_object_tagging(**of)["TagSet"], [{"Key": "n", "Value": "1"}])
+        self.assertEqual(self.s3.get_object_attributes(**of, ObjectAttributes=["ObjectSize"])["ObjectSize"], 1)
+        self.s3.delete_object_tagging(**of)
+        self.assertEqual(self.s3.get_object_tagging(**of)["TagSet"], [])
+        answer = self.s3.delete_objects(Bucket=self.bucket, Delete={"Objects": [{"Key": "k", "VersionId": first}]})
+        self.assertEqual(answer["Deleted"][0]["VersionId"], first)
+        self.assertEqual(self.body("k"), b"22")
+        self.assertEqual(len(self.listed()[0]), 1)
+
+    def test_ids_are_not_to_be_guessed_and_in_the_order_of_time(self):
+        self.set("Enabled")
+        ids = [self.put("k", str(number).encode())["VersionId"] for number in range(10)]
+        self.assertEqual(len(set(ids)), 10)
+        self.assertEqual([entry[1] for entry in self.listed()[0]], ids[::-1])
+        # What two of them share is not all but a counter.
+        self.assertTrue(all(sum(a != b for a, b in zip(one, next_)) >= 8 for one, next_ in zip(ids, ids[1:])), ids)
+
+    def test_names_of_versions_are_encoded_when_asked(self):
+        self.set("Enabled")
+        self.put("a b+")
+        answer = self.raw("GET", "", {"versions": "", "encoding-type": "url", "prefix": "a "}).send()
+        self.assertIn(b"<Key>a%20b%2B</Key>", answer.body)
+        self.assertIn(b"<Prefix>a%20</Prefix>", answer.body)
+
+    def test_markers_are_between_the_versions_they_came_between(self):
+        self.set("Enabled")
+        self.put("k", b"1")
+        self.s3.delete_object(Bucket=self.bucket, Key="k")
+        self.put("k", b"2")
+        self.s3.delete_object(Bucket=self.bucket, Key="k")
+        text = self.raw("GET", "", {"versions": ""}).send().body.decode()
+        kinds = [piece.split(">")[0] for piece in text.split("<")]
+        self.assertEqual([kind for kind in kinds if kind in ("Version", "DeleteMarker")], ["DeleteMarker", "Version"] * 2)
 
     def test_pages_of_versions(self):
         self.set("Enabled")

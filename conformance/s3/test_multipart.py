@@ -186,6 +186,61 @@ class Uploads(Suite):
         answer = self.complete(upload, parts, ChecksumCRC32=crc32(DATA), ChecksumType="FULL_OBJECT")
         self.assertEqual((answer["ChecksumCRC32"], answer["ChecksumType"]), (crc32(DATA), "FULL_OBJECT"))
 
+    def test_an_upload_that_said_nothing_takes_parts_of_any_sum_and_one_that_did_takes_its_own(self):
+        upload = self.raw("POST", "k", {"uploads": ""}).send().element("UploadId")
+        sent = self.raw("PUT", "k", {"partNumber": "1", "uploadId": upload}, body=b"1", headers={"x-amz-checksum-crc32": crc32(b"1")}).send()
+        self.assertEqual(sent.status, 200, sent)
+        self.complete(upload, [(1, sent.headers["etag"])])
+        head = self.head("k", ChecksumMode="ENABLED")
+        self.assertEqual(head["ChecksumType"], "FULL_OBJECT")
+        self.assertIn("ChecksumCRC64NVME", head)
+        upload = self.begin(ChecksumAlgorithm="CRC64NVME")
+        answer = self.raw("PUT", "k", {"partNumber": "1", "uploadId": upload}, body=b"1", headers={"x-amz-checksum-crc32": crc32(b"1")}).send()
+        self.assertRefused(answer, 400, "InvalidRequest")
+
+    def test_parts_are_held_to_what_is_said_of_them(self):
+        upload = self.begin(ChecksumAlgorithm="SHA256")
+        etag = self.part(upload, 1, b"1", ChecksumAlgorithm="SHA256")["ETag"]
+        wrong = base64.b64encode(hashlib.sha256(b"2").digest()).decode()
+        listed = [{"PartNumber": 1, "ETag": etag, "ChecksumSHA256": wrong}]
+        where = {"Bucket": self.bucket, "Key": "k", "UploadId": upload}
+        with self.refused("InvalidPart", 400):
+            self.s3.complete_multipart_upload(**where, MultipartUpload={"Parts": listed})
+        listed[0]["ChecksumSHA256"] = base64.b64encode(hashlib.sha256(b"1").digest()).decode()
+        self.s3.complete_multipart_upload(**where, MultipartUpload={"Parts": listed})
+        upload = self.begin()
+        md5 = base64.b64encode(hashlib.md5(b"other").digest()).decode()
+        answer = self.raw("PUT", "k", {"partNumber": "1", "uploadId": upload}, body=b"1", headers={"content-md5": md5}).send()
+        self.assertRefused(answer, 400, "BadDigest")
+        self.assertNotIn("Parts", self.s3.list_parts(Bucket=self.bucket, Key="k", UploadId=upload))
+
+    def test_lists_of_parts_and_uploads_tell_their_check_sums_and_encode_names(self):
+        upload = self.begin("a b+", ChecksumAlgorithm="SHA256")
+        self.part(upload, 1, b"1", "a b+", ChecksumAlgorithm="SHA256")
+        page = self.s3.list_parts(Bucket=self.bucket, Key="a b+", UploadId=upload)
+        self.assertEqual((page["ChecksumAlgorithm"], page["ChecksumType"], page["StorageClass"]), ("SHA256", "COMPOSITE", "STANDARD"))
+        self.assertEqual(page["Parts"][0]["ChecksumSHA256"], base64.b64encode(hashlib.sha256(b"1").digest()).decode())
+        page = self.s3.list_multipart_uploads(Bucket=self.bucket)["Uploads"][0]
+        self.assertEqual((page["ChecksumAlgorithm"], page["ChecksumType"]), ("SHA256", "COMPOSITE"))
+        answer = self.raw("GET", "", {"uploads": "", "encoding-type": "url", "prefix": "a "}).send()
+        self.assertIn(b"<Key>a%20b%2B</Key>", answer.body)
+        self.assertIn(b"<Prefix>a%20</Prefix>", answer.body)
+
+    def test_ids_of_uploads_are_not_to_be_guessed(self):
+        ids = [self.begin() for _ in range(10)]
+        self.assertEqual(len(set(ids)), 10)
+        for one, next_ in zip(ids, ids[1:]):
+            self.assertGreaterEqual(sum(a != b for a, b in zip(one, next_)), 8, (one, next_))
+
+    def test_an_upload_of_another_key_or_bucket_is_not_there(self):
+        upload = self.begin("k")
+        with self.refused("NoSuchUpload", 404):
+            self.part(upload, 1, b"1", "other")
+        other = self.bucket + "x"
+        self.s3.create_bucket(Bucket=other)
+        with self.refused("NoSuchUpload", 404):
+            self.s3.upload_part(Bucket=other, Key="k", UploadId=upload, PartNumber=1, Body=b"1")
+
     def test_kinds_that_do_not_go_together_are_refused(self):
         for headers in (
             {"x-amz-checksum-type": "FULL_OBJECT"},

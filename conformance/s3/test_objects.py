@@ -157,6 +157,41 @@ class Conditions(Suite):
             with self.refused("304", 304):
                 self.head("k", **more)
 
+    def test_tags_come_before_dates_in_lists_bare_and_by_star(self):
+        etag = self.put("k", b"1", CacheControl="max-age=1", Expires="Thu, 01 Jan 2099 00:00:00 GMT")["ETag"]
+        same = self.raw("HEAD", "k").send().headers["last-modified"]
+        old, future = "Thu, 01 Jan 1970 00:00:00 GMT", "Thu, 01 Jan 2099 00:00:00 GMT"
+        for headers, status in (
+            ({"if-match": f'"x", {etag}'}, 200),
+            ({"if-match": etag.strip('"')}, 200),
+            ({"if-match": "*"}, 200),
+            ({"if-match": etag, "if-unmodified-since": old}, 200),
+            ({"if-match": '"x"', "if-none-match": etag}, 412),
+            ({"if-none-match": f'"x", {etag}'}, 304),
+            ({"if-none-match": '"x"', "if-modified-since": same}, 200),
+            ({"if-match": etag, "if-none-match": etag}, 304),
+            ({"if-modified-since": same}, 304),
+            ({"if-modified-since": future}, 200),
+            ({"if-unmodified-since": same}, 200),
+            ({"if-unmodified-since": old}, 412),
+        ):
+            for method in ("GET", "HEAD"):
+                answer = self.raw(method, "k", headers=headers).send()
+                self.assertEqual(answer.status, status, headers)
+                if status == 304:
+                    self.assertEqual((answer.headers["etag"], answer.headers["last-modified"]), (etag, same))
+                    self.assertEqual((answer.headers["cache-control"], answer.headers["expires"]), ("max-age=1", future))
+                    self.assertEqual(answer.body, b"")
+
+    def test_copies_heed_the_condition_of_their_destination(self):
+        etag = self.put("k", b"1")["ETag"]
+        copy = lambda **headers: self.raw("PUT", "c", headers={"x-amz-copy-source": f"{self.bucket}/k", **{name.replace("_", "-"): value for name, value in headers.items()}}).send()
+        self.assertRefused(copy(if_match=etag), 404, "NoSuchKey")
+        self.assertEqual(copy(if_none_match="*").status, 200)
+        self.assertRefused(copy(if_none_match="*"), 412, "PreconditionFailed")
+        self.assertRefused(copy(if_match='"x"'), 412, "PreconditionFailed")
+        self.assertEqual(copy(if_match=etag).status, 200)
+
     def test_a_malformed_date_is_ignored(self):
         self.put("k", b"1")
         answer = self.raw("GET", "k", headers={"if-modified-since": "yesterday"}).send()
@@ -212,6 +247,24 @@ class Ranges(Suite):
             self.assertEqual(answer.headers["content-range"], f"bytes {start}-{start + len(expected) - 1}/{len(BIG)}")
             head = self.raw("HEAD", "k", headers={"range": header}).send()
             self.assertEqual((head.status, head.headers["content-length"]), (206, str(len(expected))))
+
+    def test_zeros_in_front_count_for_nothing(self):
+        self.put("k", b"hello")
+        self.assertEqual(self.raw("GET", "k", headers={"range": "bytes=000-0001"}).send().body, b"he")
+
+    def test_a_range_has_no_check_sum_unless_it_is_a_part(self):
+        self.put("k", b"hello", ChecksumAlgorithm="SHA256")
+        answer = self.get("k", Range="bytes=0-1", ChecksumMode="ENABLED")
+        self.assertNotIn("ChecksumSHA256", answer)
+        answer = self.head("k", PartNumber=1, ChecksumMode="ENABLED")
+        self.assertEqual((answer["ChecksumSHA256"], answer["ResponseMetadata"]["HTTPStatusCode"]), (checksum("sha256", b"hello"), 206))
+
+    def test_headers_of_answers_are_overridden_as_asked_for(self):
+        self.put("k", b"hello", ContentType="text/a", CacheControl="a")
+        more = {"ResponseContentType": "text/b", "ResponseCacheControl": "b", "ResponseContentDisposition": "c", "ResponseContentEncoding": "identity", "ResponseContentLanguage": "de"}
+        answer = self.get("k", **more)
+        self.assertEqual((answer["ContentType"], answer["CacheControl"], answer["ContentDisposition"]), ("text/b", "b", "c"))
+        self.assertEqual((answer["ContentEncoding"], answer["ContentLanguage"]), ("identity", "de"))
 
     def test_what_is_malformed_is_ignored(self):
         self.put("k", b"hello")
@@ -315,6 +368,30 @@ class Copies(Suite):
             with self.refused("PreconditionFailed", 412):
                 self.copy("c", f"{self.bucket}/k", **more)
 
+    def test_dates_of_the_source_are_conditions(self):
+        self.put("k", b"1")
+        same = self.raw("HEAD", "k").send().headers["last-modified"]
+        for name, value, status in (
+            ("x-amz-copy-source-if-modified-since", same, 412),
+            ("x-amz-copy-source-if-modified-since", "Thu, 01 Jan 1970 00:00:00 GMT", 200),
+            ("x-amz-copy-source-if-unmodified-since", same, 200),
+            ("x-amz-copy-source-if-unmodified-since", "Thu, 01 Jan 1970 00:00:00 GMT", 412),
+        ):
+            answer = self.raw("PUT", "c", headers={"x-amz-copy-source": f"{self.bucket}/k", name: value}).send()
+            self.assertEqual(answer.status, status, (name, value))
+
+    def test_another_owner_of_the_source_was_expected(self):
+        self.put("k", b"1")
+        owner = self.s3.list_buckets()["Owner"]["ID"]
+        self.copy("c", f"{self.bucket}/k", ExpectedSourceBucketOwner=owner)
+        with self.refused("AccessDenied", 403):
+            self.copy("c", f"{self.bucket}/k", ExpectedSourceBucketOwner="123456789012")
+
+    def test_a_source_may_begin_with_a_slash_and_is_decoded_once(self):
+        self.put("a b/%2B+ü", b"1")
+        for source in (f"/{self.bucket}/a%20b/%252B%2B%C3%BC", f"{self.bucket}/a%20b/%252B%2B%C3%BC"):
+            self.assertEqual(self.raw("PUT", "c", headers={"x-amz-copy-source": source}).send().status, 200, source)
+
     def test_a_new_check_sum_is_worked_out(self):
         self.put("k", BIG)
         answer = self.copy("c", f"{self.bucket}/k", ChecksumAlgorithm="SHA256")
@@ -336,6 +413,18 @@ class Copies(Suite):
         ):
             asked = self.raw("PUT", "c", headers={"x-amz-copy-source": source})
             self.assertRefused(asked.send(), status, code)
+
+
+class Times(Suite):
+    def test_last_modified_is_in_seconds_and_never_runs_backwards(self):
+        times = []
+        for number in range(20):
+            self.put("k", str(number).encode())
+            times.append(self.head("k")["LastModified"])
+            self.s3.copy_object(Bucket=self.bucket, Key="k", CopySource=f"{self.bucket}/k", MetadataDirective="REPLACE")
+            times.append(self.head("k")["LastModified"])
+        self.assertEqual(times, sorted(times))
+        self.assertTrue(all(time.microsecond == 0 for time in times))
 
 
 class Deletes(Suite):

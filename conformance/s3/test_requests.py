@@ -4,6 +4,7 @@ import base64
 import contextlib
 import datetime
 import hashlib
+import io
 import unittest
 import urllib.parse
 import urllib.request
@@ -253,6 +254,42 @@ class Payloads(Suite):
                 way.putheader(name, value)
             way.endheaders()
             way.send(b"x" * 500000)
+        self.assertEqual(self.keys(), [])
+
+
+class Boto3(Suite):
+    """Each way in which boto3 sends bodies; over TLS it chooses others."""
+
+    data = bytes(range(256)) * 1024
+
+    def modes(self):
+        for when in ("when_supported", "when_required"):
+            for signing in (True, False, None):
+                s3 = {"addressing_style": "path"}
+                if signing is not None:
+                    s3["payload_signing_enabled"] = signing
+                yield client(request_checksum_calculation=when, response_checksum_validation=when, s3=s3)
+
+    def test_every_payload_mode_is_taken(self):
+        where = {"Bucket": self.bucket, "Key": "k"}
+        for s3 in self.modes():
+            for more in ({}, {"ChecksumAlgorithm": "CRC32"}, {"ChecksumAlgorithm": "SHA1"}, {"ChecksumAlgorithm": "SHA256"}, {"ContentMD5": base64.b64encode(hashlib.md5(self.data).digest()).decode()}):
+                for body in (self.data, b"", io.BytesIO(self.data)):
+                    if body != self.data and "ContentMD5" in more and not isinstance(body, io.BytesIO):
+                        continue
+                    s3.put_object(**where, Body=body, **more)
+                    expected = self.data if body != b"" else b""
+                    self.assertTrue(s3.get_object(**where, ChecksumMode="ENABLED")["Body"].read() == expected)
+            upload = {**where, "UploadId": s3.create_multipart_upload(**where)["UploadId"]}
+            etag = s3.upload_part(**upload, PartNumber=1, Body=self.data)["ETag"]
+            s3.complete_multipart_upload(**upload, MultipartUpload={"Parts": [{"PartNumber": 1, "ETag": etag}]})
+            self.assertTrue(s3.get_object(**where)["Body"].read() == self.data)
+            s3.delete_objects(Bucket=self.bucket, Delete={"Objects": [{"Key": "k"}]})
+
+    def test_a_wrong_check_sum_is_refused_in_every_mode(self):
+        for s3 in self.modes():
+            with self.refused("BadDigest", 400):
+                s3.put_object(Bucket=self.bucket, Key="k", Body=self.data, ChecksumSHA256=base64.b64encode(hashlib.sha256(b"other").digest()).decode())
         self.assertEqual(self.keys(), [])
 
 

@@ -16,6 +16,8 @@ pub struct Door {
     pub key: String,
     /// Its secret.
     pub secret: String,
+    /// Address of its metrics page.
+    pub metrics: String,
 }
 
 impl Door {
@@ -42,7 +44,7 @@ impl Door {
             .spawn()
             .expect("it was built");
         let lines = BufReader::new(child.stdout.take().expect("it is piped")).lines();
-        let (mut url, mut key, mut secret) = (String::new(), String::new(), String::new());
+        let (mut url, mut key, mut secret, mut metrics) = (String::new(), String::new(), String::new(), String::new());
         for line in lines.map_while(Result::ok) {
             if let Some(address) = line.trim().strip_prefix("s3 ") {
                 url = address
@@ -58,7 +60,8 @@ impl Door {
                     *value = found.to_owned();
                 }
             }
-            if line.trim().starts_with("health") {
+            if let Some(address) = line.trim().strip_prefix("metrics ") {
+                address.trim().clone_into(&mut metrics);
                 break;
             }
         }
@@ -68,6 +71,7 @@ impl Door {
             url,
             key,
             secret,
+            metrics,
         }
     }
 
@@ -77,6 +81,8 @@ impl Door {
         command
             .env("HOME", home)
             .env("CAIRN_S3", &self.url)
+            .env("CAIRN_S3_METRICS", &self.metrics)
+            .env("CAIRN_S3_PID", self.child.id().to_string())
             .env("AWS_ACCESS_KEY_ID", &self.key)
             .env("AWS_SECRET_ACCESS_KEY", &self.secret)
             .env("AWS_DEFAULT_REGION", "us-east-1")
@@ -86,6 +92,11 @@ impl Door {
             .env_remove("AWS_SESSION_TOKEN")
             .stdin(Stdio::null());
         command
+    }
+
+    /// Id of its process.
+    pub fn pid(&self) -> u32 {
+        self.child.id()
     }
 
     /// Ends it as a power cut would.

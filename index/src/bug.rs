@@ -9,6 +9,10 @@ pub(crate) use cairn_store::sim::{Bug, is_planted};
 pub(crate) enum Bug {
     MissingRemark,
     SweepById,
+    UnfencedVersion,
+    KeptParts,
+    EventOutside,
+    StaleSeam,
 }
 
 /// Never.

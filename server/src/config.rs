@@ -233,7 +233,7 @@ pub(crate) struct S3 {
     pub(crate) trust_forwarded: bool,
     /// zstd level, -7 to 22, of chunks of objects when they come. Default `1`.
     pub(crate) frame_level: i32,
-    /// Bytes of uploads that are cut and compressed at once, all together. Default `268435456`.
+    /// Bytes of uploads that are cut and compressed at once, all together. Default `134217728`.
     pub(crate) buffer_bytes: usize,
     /// Bytes of memory for the index of objects and places, what is cached of its files and what is not in them yet. Default `134217728`.
     pub(crate) places_cache: usize,
@@ -243,6 +243,10 @@ pub(crate) struct S3 {
     pub(crate) waiting: usize,
     /// Seconds they wait; then they are told so too. Default `10`.
     pub(crate) wait_seconds: u64,
+    /// Seconds for which a body that is sent may pause; less than 1 KiB a second all in all is no longer taken either. Default `30`.
+    pub(crate) body_idle_seconds: u64,
+    /// Seconds for which what an upload stored is kept while nothing is heard of it, from 2 on. Default `600`.
+    pub(crate) lease_seconds: u64,
 }
 
 /// Bounds of what clients can make the server do.
@@ -420,11 +424,13 @@ impl Default for S3 {
             domains: Vec::new(),
             trust_forwarded: false,
             frame_level: 1,
-            buffer_bytes: 256 << 20,
+            buffer_bytes: 128 << 20,
             places_cache: 128 << 20,
             jobs: 64,
             waiting: 4096,
             wait_seconds: 10,
+            body_idle_seconds: 30,
+            lease_seconds: 600,
         }
     }
 }
@@ -483,6 +489,8 @@ impl S3 {
                 "at least 8388608",
             ),
             (self.jobs == 0, "s3.jobs", "at least 1"),
+            (self.body_idle_seconds == 0, "s3.body_idle_seconds", "at least 1"),
+            (self.lease_seconds < 2, "s3.lease_seconds", "at least 2"),
         ];
         match wrong.into_iter().find(|(is_wrong, ..)| *is_wrong) {
             None => Ok(()),

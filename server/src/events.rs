@@ -3,15 +3,26 @@
 //! Each change of an object writes its event into the outbox. A thread moves events that leave it (`OutboxBound`) to objects of
 //! JSON lines in the bucket `cairn-events`, which the first owner can read: `<shard>/<first>-<last>.jsonl`. An event leaves the outbox after
 //! its object is durable; after a crash in between the same object is written again. What keeps events makes none itself.
+//!
+//! `cairnd store events` prints those that are in the outbox while no server uses the folder.
 
+use std::io::Write as _;
+use std::process::ExitCode;
 use std::sync::Arc;
 use std::sync::mpsc::{RecvTimeoutError, Sender, channel};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use cairn_index::names::{Bucket, BucketName, Cause, Condition, NewBucket, ObjectKey, OutboxBound, Owner, Segment};
-use cairn_index::{DigestsWanted, Error, Objects, Tenant};
+use cairn_index::names::{
+    Bucket, BucketName, Cause, Condition, Names, NewBucket, ObjectKey, OutboxBound, Owner, Segment, Shard,
+};
+use cairn_index::{CommitLog, Database, DigestsWanted, Error, Objects, Tenant};
+use cairn_store::{PackOptions, PackStore};
+use clap::Args;
 
+use crate::config::Config;
+use crate::objects::FOLDER_NAME;
+use crate::places::Packs;
 use crate::routes::chain;
 
 /// Where events go that leave the outbox.
@@ -102,6 +113,61 @@ fn bucket(objects: &Objects, tenant: &Tenant, owner: &Owner) -> cairn_index::Res
         Err(Error::BucketExists { .. }) => buckets.get(&name),
         made => made,
     }
+}
+
+/// Events that the verb reads at a time.
+const READ_EVENTS: usize = 1000;
+
+const AFTER_HELP: &str = "\
+The server must not run: the data folder is locked meanwhile. Each line has the event's shard and position in it; events that have left
+the outbox are in the bucket cairn-events.
+
+EXAMPLES
+  cairnd store events
+  cairnd store events --tenant default | jq -r .event_type | sort | uniq -c";
+
+/// `store events`
+#[derive(Debug, Args)]
+#[command(after_long_help = AFTER_HELP)]
+pub(crate) struct EventsArgs {
+    /// Whose events
+    #[arg(long, value_name = "NAME")]
+    tenant: Option<String>,
+}
+
+/// Prints the events of the outbox of a data folder that is locked, a line of JSON each.
+pub(crate) fn print(config: &Config, arguments: &EventsArgs) -> Result<ExitCode, String> {
+    let words = |error: cairn_index::Error| chain(&error);
+    let path = config.data.join(FOLDER_NAME);
+    if !PackStore::is_at(&path) {
+        return Err(format!("{} has no objects", config.data.display()));
+    }
+    let tenant = match &arguments.tenant {
+        None => Tenant::default(),
+        Some(name) => Tenant::new(name).map_err(words)?,
+    };
+    let (packs, _) = Packs::open(&path, &PackOptions::default(), config.s3.places_cache, None)?;
+    let rows = Database::logged(packs.index, packs.engine as Arc<dyn CommitLog>);
+    let names = Names::new(Arc::new(rows));
+    let outbox = names.outbox(&tenant);
+    let mut out = std::io::BufWriter::new(std::io::stdout().lock());
+    for shard in Shard::all() {
+        let mut after = outbox.sealed(shard).map_err(words)?;
+        loop {
+            let events = outbox.read(shard, after, READ_EVENTS).map_err(words)?;
+            let Some((last, _)) = events.last() else { break };
+            after = *last;
+            for (position, event) in &events {
+                let mut line = event.to_json(&tenant);
+                line["shard"] = shard.get().into();
+                line["position"] = (*position).into();
+                writeln!(out, "{line}").map_err(|error| format!("cannot write the events: {error}"))?;
+            }
+        }
+    }
+    out.flush()
+        .map_err(|error| format!("cannot write the events: {error}"))?;
+    Ok(ExitCode::SUCCESS)
 }
 
 #[cfg(test)]

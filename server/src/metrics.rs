@@ -193,6 +193,10 @@ impl Metrics {
             gauge!("async_tasks").set(runtime.metrics().num_alive_tasks() as f64);
         }
         measure_packs(&self.data.join("packs"));
+        measure_folder(
+            crate::objects::FOLDER_NAME,
+            &self.data.join(crate::objects::FOLDER_NAME),
+        );
         measure_process();
         self.handle.render()
     }
@@ -200,16 +204,22 @@ impl Metrics {
 
 /// Lists a folder a store; a pack is up to some 256 MiB, so these are few names.
 fn measure_packs(folder: &Path) {
-    let list = |path: &Path| std::fs::read_dir(path).into_iter().flatten().flatten();
     for store in list(folder) {
-        let Ok(name) = store.file_name().into_string() else {
-            continue;
-        };
-        let packs = list(&store.path()).filter(|file| file.path().extension().is_some_and(|ending| ending == "pack"));
-        let lens: Vec<u64> = packs.filter_map(|file| Some(file.metadata().ok()?.len())).collect();
-        gauge!("store_packs", "store" => name.clone()).set(lens.len() as f64);
-        gauge!("store_bytes", "store" => name).set(lens.iter().sum::<u64>() as f64);
+        if let Ok(name) = store.file_name().into_string() {
+            measure_folder(&name, &store.path());
+        }
     }
+}
+
+fn list(folder: &Path) -> impl Iterator<Item = std::fs::DirEntry> {
+    std::fs::read_dir(folder).into_iter().flatten().flatten()
+}
+
+fn measure_folder(name: &str, folder: &Path) {
+    let packs = list(folder).filter(|file| file.path().extension().is_some_and(|ending| ending == "pack"));
+    let lens: Vec<u64> = packs.filter_map(|file| Some(file.metadata().ok()?.len())).collect();
+    gauge!("store_packs", "store" => name.to_owned()).set(lens.len() as f64);
+    gauge!("store_bytes", "store" => name.to_owned()).set(lens.iter().sum::<u64>() as f64);
 }
 
 /// `process_*` as Prometheus clients have them. What cannot be read is left out.

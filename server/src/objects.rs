@@ -6,7 +6,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use cairn_gateway::s3::{PoolOptions, S3, S3Options};
+use cairn_gateway::s3::{BodyOptions, LogRequests, LogSwitch, PoolOptions, S3, S3Options};
 use cairn_index::names::{FirstKey, Names, Owner};
 use cairn_index::{Compression, ObjectOptions, Objects, Tenant};
 use cairn_store::{PackOptions, SyncPolicy};
@@ -36,6 +36,8 @@ pub(crate) struct ObjectStore {
     scrubber: Scrubber,
     /// As that.
     _sealer: Sealer,
+    /// Requests that the door logs.
+    log: Arc<LogSwitch>,
 }
 
 /// A key that was made just now, to be told once.
@@ -69,16 +71,20 @@ impl ObjectStore {
             digest,
             compression: Compression::Level(config.s3.frame_level),
             buffer_len: config.s3.buffer_bytes,
+            lease: Duration::from_secs(config.s3.lease_seconds),
             ..ObjectOptions::default()
         };
         let objects = Objects::new(Names::new(care.rows()), packs.engine, options);
         let owner = Owner::new(FIRST_OWNER).map_err(|error| chain(&error))?;
         let sealer = Sealer::start(&objects, &owner)?;
+        let log = Arc::<LogSwitch>::default();
+        log.set(logged(config.log.requests));
         Ok(Self {
             objects,
             care,
             scrubber,
             _sealer: sealer,
+            log,
         })
     }
 
@@ -112,6 +118,11 @@ impl ObjectStore {
                 waiting: settings.waiting,
                 patience: Duration::from_secs(settings.wait_seconds),
             },
+            bodies: BodyOptions {
+                idle: Duration::from_secs(settings.body_idle_seconds),
+                ..BodyOptions::default()
+            },
+            log: Arc::clone(&self.log),
             ..S3Options::default()
         };
         S3::new(Arc::clone(&self.objects), options)
@@ -121,5 +132,14 @@ impl ObjectStore {
     pub(crate) fn configure(&self, config: &Config) {
         self.care.configure(&config.collect);
         self.scrubber.configure(&config.scrub);
+        self.log.set(logged(config.log.requests));
+    }
+}
+
+fn logged(requests: config::LogRequests) -> LogRequests {
+    match requests {
+        config::LogRequests::All => LogRequests::All,
+        config::LogRequests::Changes => LogRequests::Changes,
+        config::LogRequests::None => LogRequests::None,
     }
 }

@@ -22,6 +22,7 @@ use serde_json::json;
 
 use crate::config::{Config, DEFAULT_STORE, Kind, Store};
 use crate::data::{self, DataFolder};
+use crate::events;
 use crate::folders::digest_of;
 use crate::places::Packs;
 use crate::routes::{chain, remote_options};
@@ -72,6 +73,8 @@ enum StoreVerb {
         #[arg(long)]
         packs: bool,
     },
+    /// Print the events of changes of objects that are in the outbox, a line of JSON each
+    Events(events::EventsArgs),
     /// Check every chunk against its name, and every pack against its footer
     Verify {
         /// Take bad chunks out of the store, so that they can be put again
@@ -134,8 +137,11 @@ pub(crate) fn run(config: &Config, arguments: &StoreArgs) -> Result<ExitCode, St
     }
     let _data = DataFolder::open(&config.data).map_err(|error| error.to_string())?;
     let say = |object: serde_json::Value, lines: &str| print(arguments.json, &object, lines);
-    if let StoreVerb::Export { all: true, folder } = &arguments.verb {
-        return export_all(config, folder, &say);
+    match &arguments.verb {
+        StoreVerb::Export { all: true, folder } => return export_all(config, folder, &say),
+        // Of the objects, which are no store's.
+        StoreVerb::Events(arguments) => return events::print(config, arguments),
+        _ => {}
     }
     let (name, settings) = chosen(config, arguments.store.as_deref())?;
     let changes = matches!(
@@ -152,6 +158,7 @@ pub(crate) fn run(config: &Config, arguments: &StoreArgs) -> Result<ExitCode, St
     }
     match &arguments.verb {
         StoreVerb::Stat => stat(name, &own, &say),
+        StoreVerb::Events(_) => unreachable!("it was answered above"),
         StoreVerb::Ls { packs } => ls(&own, *packs, &say),
         StoreVerb::Verify { repair, from } => {
             let sources = from.iter().map(|place| open_source(place, settings));

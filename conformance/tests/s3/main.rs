@@ -6,6 +6,8 @@
 // A helper that fails is a test that fails.
 #![allow(clippy::unwrap_used)]
 
+mod bounds;
+mod kills;
 mod tools;
 
 use std::path::{Path, PathBuf};
@@ -13,6 +15,11 @@ use std::process::Command;
 
 use cairn_conformance::s3::Door;
 use cairn_conformance::support::{ok, run};
+
+/// Whether this is the full run.
+fn is_full() -> bool {
+    std::env::var_os("CAIRN_FULL").is_some()
+}
 
 fn suites() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("s3")
@@ -58,6 +65,84 @@ fn listings_and_versions_are_as_documented() {
 #[test]
 fn uploads_in_parts_become_one_object() {
     plain("test_multipart");
+}
+
+#[test]
+fn every_error_is_a_row_of_the_table() {
+    let folder = tempfile::tempdir().unwrap();
+    let door = Door::start(&folder.path().join("data"), &[]);
+    let mut command = door.client("cairn-python", folder.path());
+    command.args(["-B", "-W", "ignore", "-m", "unittest", "-v", "test_errors"]);
+    ok(command.current_dir(suites()));
+}
+
+#[test]
+fn of_writers_of_one_key_one_wins_whole() {
+    plain("test_races");
+}
+
+#[test]
+fn equal_content_and_copies_cost_no_chunks() {
+    let folder = tempfile::tempdir().unwrap();
+    let door = Door::start(&folder.path().join("data"), &[]);
+    let mut command = door.client("cairn-python", folder.path());
+    command.args(["-B", "-W", "ignore", "-m", "unittest", "-v", "test_costs"]);
+    ok(command.current_dir(suites()));
+}
+
+/// Goal: each row of the door's contract has its tests: the list names none that is not there.
+#[test]
+fn the_list_of_rows_names_tests_that_there_are() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap();
+    let list = std::fs::read_to_string(suites().join("README.md")).unwrap();
+    let suite: String = std::fs::read_dir(suites())
+        .unwrap()
+        .map(|entry| entry.unwrap().path())
+        .filter(|path| path.extension().is_some_and(|extension| extension == "py"))
+        .map(|path| std::fs::read_to_string(path).unwrap())
+        .collect();
+    let mut rows = 0;
+    for row in list
+        .lines()
+        .filter(|line| line.starts_with("| ") && !line.starts_with("| row"))
+    {
+        rows += 1;
+        let cells: Vec<&str> = row.split('`').collect();
+        // What is in backquotes: tests, and behind one that is not of a suite its file.
+        let names: Vec<&str> = cells.iter().skip(1).step_by(2).copied().collect();
+        assert!(!names.is_empty(), "{row}");
+        for (at, name) in names.iter().enumerate() {
+            if name.contains('/') {
+                continue;
+            }
+            let (what, text) = match names.get(at + 1).filter(|next| next.contains('/')) {
+                Some(file) => ("fn ", std::fs::read_to_string(root.join(file)).unwrap()),
+                None => ("def ", suite.clone()),
+            };
+            let is_suite = name.ends_with(".py") && suites().join(name).exists();
+            assert!(
+                is_suite || text.contains(&format!("{what}{name}(")),
+                "{name} is no test: {row}"
+            );
+        }
+    }
+    assert!(rows > 50, "{rows} rows");
+}
+
+/// Goal: clients that are slow, cut off, lying or endless get the documented error and leave nothing, not even chunks.
+#[test]
+fn hostile_clients_leave_nothing() {
+    let folder = tempfile::tempdir().unwrap();
+    let settings = [
+        ("CAIRN_S3__BODY_IDLE_SECONDS", "1"),
+        ("CAIRN_S3__LEASE_SECONDS", "2"),
+        ("CAIRN_LIMITS__IDLE_SECONDS", "2"),
+        ("CAIRN_COLLECT__INTERVAL_SECONDS", "1"),
+        ("CAIRN_COLLECT__LEASE_SECONDS", "0"),
+        ("CAIRN_COLLECT__GRACE_SECONDS", "0"),
+    ];
+    let door = Door::start(&folder.path().join("data"), &settings);
+    suite(&door, folder.path(), "test_hostile", None);
 }
 
 /// Goal: over TLS, where clients send their bodies in another mode, all is the same.

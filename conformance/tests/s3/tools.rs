@@ -1,9 +1,12 @@
-//! Programs that people use: aws, rclone, s3cmd, restic.
+//! Programs that people use: aws, rclone, s3cmd, restic, mc.
 
 use std::path::Path;
+use std::process::Command;
 
 use cairn_conformance::s3::Door;
 use cairn_conformance::support::{input, ok};
+
+use crate::is_full;
 
 fn write_tree(folder: &Path) {
     std::fs::create_dir_all(folder.join("a/b")).unwrap();
@@ -18,21 +21,52 @@ fn write_tree(folder: &Path) {
 }
 
 fn same_trees(left: &Path, right: &Path) {
-    ok(std::process::Command::new("diff").arg("-r").arg(left).arg(right));
+    ok(Command::new("diff").arg("-r").arg(left).arg(right));
+}
+
+/// An aws-cli.
+#[derive(Clone, Copy)]
+enum Aws {
+    /// Debian's, whatever else is on the path.
+    Debian,
+    /// PyPI's.
+    Newest,
+}
+
+impl Aws {
+    fn command(self, door: &Door, home: &Path) -> Command {
+        let mut command = match self {
+            Self::Debian => door.client("/usr/bin/aws", home),
+            Self::Newest => {
+                let mut command = door.client("cairn-python", home);
+                command.args(["-B", "-m", "awscli"]);
+                command
+            }
+        };
+        command.args(["--endpoint-url", &door.url]);
+        command
+    }
 }
 
 /// Goal: what people do with aws works: buckets, copies both ways, listings, sync, deletes, presigned links.
 #[test]
 fn aws_copies_lists_and_syncs() {
+    aws_copies(Aws::Debian);
+}
+
+#[test]
+fn the_newest_aws_copies_lists_and_syncs() {
+    aws_copies(Aws::Newest);
+}
+
+fn aws_copies(version: Aws) {
     let folder = tempfile::tempdir().unwrap();
     let door = Door::start(&folder.path().join("data"), &[]);
     let (tree, back) = (folder.path().join("tree"), folder.path().join("back"));
     write_tree(&tree);
     let aws = |words: &[&str]| {
-        // Debian's, whatever else is on the path.
-        let mut command = door.client("/usr/bin/aws", folder.path());
-        command.args(["--endpoint-url", &door.url]).args(words);
-        String::from_utf8(ok(&mut command).stdout).unwrap()
+        let mut command = version.command(&door, folder.path());
+        String::from_utf8(ok(command.args(words)).stdout).unwrap()
     };
     let (tree_text, back_text) = (tree.to_str().unwrap(), back.to_str().unwrap());
     aws(&["s3", "mb", "s3://abc"]);
@@ -50,13 +84,41 @@ fn aws_copies_lists_and_syncs() {
     assert_eq!(std::fs::read(&moved).unwrap(), input(1, 100));
     let head = aws(&["s3api", "head-object", "--bucket", "abc", "--key", "moved"]);
     assert!(head.contains("\"ContentLength\": 100"), "{head}");
-    aws(&["s3", "rb", "--force", "s3://abc"]);
-    assert!(!aws(&["s3", "ls"]).contains("abc"));
+    let link = aws(&["s3", "presign", "s3://abc/moved"]);
+    let got = ok(Command::new("curl").args(["-sf", link.trim()])).stdout;
+    assert_eq!(got, input(1, 100));
+    let versioning = ["--versioning-configuration", "Status=Enabled"];
+    aws(&[&["s3api", "put-bucket-versioning", "--bucket", "abc"], &versioning[..]].concat());
+    aws(&["s3", "rm", "s3://abc/moved"]);
+    let versions = aws(&["s3api", "list-object-versions", "--bucket", "abc", "--prefix", "moved"]);
+    assert!(versions.contains("\"DeleteMarkers\""), "{versions}");
+    let tagging = ["--tagging", "TagSet=[{Key=a,Value=1}]"];
+    aws(&[
+        &["s3api", "put-object-tagging", "--bucket", "abc", "--key", "copy/a/two"],
+        &tagging[..],
+    ]
+    .concat());
+    let tags = aws(&["s3api", "get-object-tagging", "--bucket", "abc", "--key", "copy/a/two"]);
+    assert!(tags.contains("\"Value\": \"1\""), "{tags}");
+    aws(&["s3", "mb", "s3://second"]);
+    aws(&["s3", "cp", "--recursive", "s3://abc/tree/", "s3://second/"]);
+    aws(&["s3", "rb", "--force", "s3://second"]);
+    let listed = aws(&["s3", "ls"]);
+    assert!(listed.contains("abc") && !listed.contains("second"), "{listed}");
 }
 
 /// Goal: many files, empty ones among them, go up without one that waits for the client's time-out.
 #[test]
 fn aws_uploads_many_files_and_none_hangs() {
+    aws_uploads_many(Aws::Debian);
+}
+
+#[test]
+fn the_newest_aws_uploads_many_files_and_none_hangs() {
+    aws_uploads_many(Aws::Newest);
+}
+
+fn aws_uploads_many(version: Aws) {
     let folder = tempfile::tempdir().unwrap();
     let door = Door::start(&folder.path().join("data"), &[]);
     let tree = folder.path().join("tree");
@@ -67,10 +129,8 @@ fn aws_uploads_many_files_and_none_hangs() {
     }
     std::fs::write(tree.join("large"), input(99, 20 << 20)).unwrap();
     let aws = |words: &[&str]| {
-        let mut command = door.client("/usr/bin/aws", folder.path());
-        command
-            .env("AWS_MAX_ATTEMPTS", "1")
-            .args(["--cli-read-timeout", "30", "--endpoint-url", &door.url]);
+        let mut command = version.command(&door, folder.path());
+        command.env("AWS_MAX_ATTEMPTS", "1").args(["--cli-read-timeout", "30"]);
         String::from_utf8(ok(command.args(words)).stdout).unwrap()
     };
     aws(&["s3", "mb", "s3://abc"]);
@@ -88,12 +148,35 @@ fn aws_uploads_many_files_and_none_hangs() {
 /// Goal: rclone's copy, check, sync and multi-thread transfers work.
 #[test]
 fn rclone_copies_checks_and_syncs() {
+    rclone_copies("/usr/bin/rclone", &[]);
+}
+
+/// Goal: as above, in each way of sending that a newer one has.
+#[test]
+fn the_newest_rclone_copies_checks_and_syncs() {
+    rclone_copies("cairn-rclone", &[]);
+    rclone_copies(
+        "cairn-rclone",
+        &["--s3-use-multipart-uploads=true", "--s3-upload-concurrency=8"],
+    );
+    rclone_copies(
+        "cairn-rclone",
+        &[
+            "--s3-use-multipart-uploads=false",
+            "--s3-use-unsigned-payload=true",
+            "--s3-no-head",
+        ],
+    );
+}
+
+/// - `more`: options of every command.
+fn rclone_copies(program: &str, more: &[&str]) {
     let folder = tempfile::tempdir().unwrap();
     let door = Door::start(&folder.path().join("data"), &[]);
     let (tree, back) = (folder.path().join("tree"), folder.path().join("back"));
     write_tree(&tree);
     let rclone = |words: &[&str]| {
-        let mut command = door.client("rclone", folder.path());
+        let mut command = door.client(program, folder.path());
         command
             .env("RCLONE_CONFIG", folder.path().join("rclone.conf"))
             .env("RCLONE_CONFIG_DOOR_TYPE", "s3")
@@ -102,6 +185,7 @@ fn rclone_copies_checks_and_syncs() {
             .env("RCLONE_CONFIG_DOOR_REGION", "us-east-1")
             .env("RCLONE_CONFIG_DOOR_ENDPOINT", &door.url)
             .args(["--retries", "1", "--low-level-retries", "1"])
+            .args(more)
             .args(words);
         String::from_utf8(ok(&mut command).stdout).unwrap()
     };
@@ -137,7 +221,52 @@ fn rclone_copies_checks_and_syncs() {
         rclone(&["lsf", "-R", "--files-only", "door:abc/copy"]).lines().count(),
         3
     );
+    rclone(&["moveto", "door:abc/copy/a/two", "door:abc/moved"]);
+    assert_eq!(rclone(&["lsf", "--files-only", "door:abc"]), "moved\n");
+    let sums = rclone(&["hashsum", "md5", "door:abc/moved"]);
+    assert!(sums.starts_with("8977dfac2f8e04cb96e66882235f5aba"), "{sums}");
+    rclone(&["delete", "door:abc/copy"]);
+    assert_eq!(rclone(&["lsf", "-R", "--files-only", "door:abc/copy"]), "");
     rclone(&["purge", "door:abc"]);
+}
+
+/// Goal: MinIO's client works; it is built and run in the full run alone (`CAIRN_FULL=1`).
+#[test]
+fn mc_copies_mirrors_and_compares_in_the_full_run() {
+    if !is_full() {
+        eprintln!("not the full run: mc does not ask");
+        return;
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let door = Door::start(&folder.path().join("data"), &[]);
+    let (tree, back) = (folder.path().join("tree"), folder.path().join("back"));
+    write_tree(&tree);
+    let mc = |words: &[&str]| {
+        let mut command = door.client("mc", folder.path());
+        let host = door.url.replace("://", &format!("://{}:{}@", door.key, door.secret));
+        command.env("MC_HOST_door", host).arg("--config-dir").arg(folder.path());
+        String::from_utf8(ok(command.args(words)).stdout).unwrap()
+    };
+    let (tree_text, back_text) = (tree.to_str().unwrap(), back.to_str().unwrap());
+    mc(&["mb", "door/abc"]);
+    mc(&["cp", "--recursive", &format!("{tree_text}/"), "door/abc/tree/"]);
+    mc(&["mirror", "door/abc/tree", back_text]);
+    same_trees(&tree, &back);
+    std::fs::remove_file(tree.join("one")).unwrap();
+    std::fs::write(tree.join("a/two"), b"changed").unwrap();
+    mc(&["mirror", "--overwrite", "--remove", tree_text, "door/abc/tree"]);
+    assert_eq!(mc(&["diff", tree_text, "door/abc/tree"]), "");
+    assert_eq!(mc(&["cat", "door/abc/tree/a/two"]), "changed");
+    assert!(mc(&["stat", "door/abc/tree/a/two"]).contains("7 B"));
+    mc(&["tag", "set", "door/abc/tree/a/two", "a=1"]);
+    assert!(mc(&["tag", "list", "door/abc/tree/a/two"]).contains('1'));
+    mc(&["cp", "door/abc/tree/a/two", "door/abc/copy"]);
+    mc(&["version", "enable", "door/abc"]);
+    mc(&["rm", "door/abc/copy"]);
+    assert!(mc(&["ls", "--versions", "door/abc/copy"]).contains("DEL"));
+    mc(&["undo", "door/abc/copy"]);
+    assert_eq!(mc(&["cat", "door/abc/copy"]), "changed");
+    mc(&["rb", "--force", "door/abc"]);
 }
 
 /// Goal: s3cmd's copies, listings and deletes work.

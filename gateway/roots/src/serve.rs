@@ -26,6 +26,8 @@ use crate::reply::Body;
 const HANDSHAKE_MAX: Duration = Duration::from_secs(10);
 /// Pause after an accept that failed for want of handles or memory.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+/// Bytes of a request that a connection of HTTP/1.1 has read and nobody has taken; as many again may be on their way to who takes them.
+const READ_LEN: usize = 64 << 10;
 /// HTTP/2 windows: a chunk of the largest default size fits one.
 const WINDOW_LEN: u32 = 1 << 20;
 const STREAMS_MAX: u32 = 128;
@@ -198,6 +200,7 @@ async fn serve_http1<H: Handler, S: AsyncRead + AsyncWrite + Send + Unpin + 'sta
         .header_read_timeout(options.idle)
         .max_headers(options.headers)
         .max_header_size(options.header_bytes)
+        .max_buf_size(READ_LEN.max(options.header_bytes))
         .serve_connection(TokioIo::new(stream), service);
     tokio::pin!(connection);
     let ended = tokio::select! {

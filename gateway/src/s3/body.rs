@@ -6,7 +6,8 @@
 //! commits only after [`Arriving::finish`].
 
 use std::pin::pin;
-use std::time::Duration;
+use std::sync::Arc;
+use std::time::Instant;
 
 use bytes::Bytes;
 use http::HeaderMap;
@@ -14,6 +15,7 @@ use http::header::CONTENT_LENGTH;
 use http_body_util::BodyExt as _;
 use hyper::body::Body as HttpBody;
 
+use crate::s3::bodies::{Bodies, Reading, SignedShare};
 use crate::s3::checksum::{Algorithm, Announced, Hasher};
 use crate::s3::chunked::ChunkedDecoder;
 use crate::s3::error::{Code, S3Result};
@@ -26,10 +28,6 @@ use crate::s3::signature::{ChunkSigner, Payload};
 pub(crate) const BODY_LEN_MAX: u64 = 5 << 30;
 /// Bytes of a document.
 pub(crate) const DOCUMENT_LEN_MAX: u64 = 2 << 20;
-/// Bytes that are gathered for one job.
-const BATCH_LEN: usize = 256 << 10;
-/// A body that sends nothing for so long is given up.
-const STALL_MAX: Duration = Duration::from_secs(30);
 
 /// What headers promise of a body.
 #[derive(Debug)]
@@ -106,10 +104,13 @@ impl Promise {
     }
 
     /// Begins to take the body.
-    pub(crate) fn arrive(self) -> Arriving {
+    ///
+    /// - `bodies`: whose bound of signed chunks it is held to.
+    pub(crate) fn arrive(self, bodies: &Arc<Bodies>) -> Arriving {
         Arriving {
             promise: self,
             received: 0,
+            signed: bodies.signed(),
         }
     }
 }
@@ -119,6 +120,7 @@ impl Promise {
 pub(crate) struct Arriving {
     pub(crate) promise: Promise,
     received: u64,
+    signed: SignedShare,
 }
 
 /// What a body has to be compared with, now that all of it is here.
@@ -132,15 +134,23 @@ pub(crate) struct Arrived {
 impl Arriving {
     /// Decodes the next bytes; `out` gets those of the content.
     ///
-    /// Errors: those of [`ChunkedDecoder::push`]; `IncompleteBody` for more than was promised.
+    /// Errors: those of [`ChunkedDecoder::push`]; `IncompleteBody` for more than was promised; `SlowDown` while all bodies together
+    /// hold too much of signed chunks.
     pub(crate) fn decode(&mut self, bytes: Bytes, mut out: impl FnMut(Bytes)) -> S3Result<()> {
-        let Self { promise, received } = self;
+        let Self {
+            promise,
+            received,
+            signed,
+        } = self;
         let mut count = |bytes: Bytes| {
             *received += bytes.len() as u64;
             out(bytes);
         };
         match &mut promise.decoder {
-            Some(decoder) => decoder.push(bytes, count)?,
+            Some(decoder) => {
+                decoder.push(bytes, count)?;
+                signed.set(decoder.held_len())?;
+            }
             None => count(bytes),
         }
         if self.received > self.promise.len {
@@ -151,7 +161,7 @@ impl Arriving {
 
     /// The body has ended. Errors: `IncompleteBody` unless it is as long as promised, those of [`ChunkedDecoder::finish`].
     pub(crate) fn finish(self) -> S3Result<Arrived> {
-        let Self { promise, received } = self;
+        let Self { promise, received, .. } = self;
         if received != promise.len {
             return Err(Code::IncompleteBody.into());
         }
@@ -212,7 +222,12 @@ impl Arrived {
 
 /// The bytes of a body as they come from the connection.
 #[derive(Debug)]
-pub(crate) struct Incoming<B>(Option<B>);
+pub(crate) struct Incoming<B> {
+    body: Option<B>,
+    bodies: Arc<Bodies>,
+    /// From the first byte that is asked for to the last.
+    reading: Option<Reading>,
+}
 
 /// Bytes for one job.
 #[derive(Debug)]
@@ -223,24 +238,31 @@ pub(crate) struct Batch {
 }
 
 impl<B: HttpBody<Data = Bytes, Error: std::fmt::Display> + Unpin> Incoming<B> {
-    pub(crate) fn new(body: B) -> Self {
-        Self(Some(body))
+    /// - `bodies`: what it shares memory with.
+    pub(crate) fn new(body: B, bodies: &Arc<Bodies>) -> Self {
+        Self {
+            body: Some(body),
+            bodies: Arc::clone(bodies),
+            reading: None,
+        }
     }
 
     /// The next bytes: a batch's worth, or all there is to the end.
     ///
-    /// Errors: `RequestTimeout` when nothing comes for long, `IncompleteBody` when the connection breaks.
+    /// Errors: `RequestTimeout` when nothing comes for long, or too little for too long; `IncompleteBody` when the connection breaks.
     pub(crate) async fn batch(&mut self) -> S3Result<Batch> {
         let mut batch = Batch {
             pieces: Vec::new(),
             ended: true,
         };
         let mut len = 0;
-        while let Some(body) = &mut self.0 {
+        while let Some(body) = &mut self.body {
+            let reading = self.reading.get_or_insert_with(|| self.bodies.begin());
             let frame = pin!(body.frame());
-            match tokio::time::timeout(STALL_MAX, frame).await {
+            let since = Instant::now();
+            match tokio::time::timeout(reading.patience(), frame).await {
                 Err(_) => return Err(Code::RequestTimeout.into()),
-                Ok(None) => self.0 = None,
+                Ok(None) => (self.body, self.reading) = (None, None),
                 Ok(Some(Err(error))) => {
                     tracing::debug!(%error, "a request body was cut");
                     return Err(Code::IncompleteBody.into());
@@ -248,14 +270,15 @@ impl<B: HttpBody<Data = Bytes, Error: std::fmt::Display> + Unpin> Incoming<B> {
                 // HTTP's own trailers carry nothing that we use.
                 Ok(Some(Ok(frame))) => {
                     let Ok(bytes) = frame.into_data() else { continue };
+                    reading.came(bytes.len(), since.elapsed());
                     len += bytes.len();
                     batch.pieces.push(bytes);
-                    if len >= BATCH_LEN {
+                    if len >= reading.batch_len() {
                         batch.ended = body.is_end_stream();
                         return Ok(batch);
                     }
                     if body.is_end_stream() {
-                        self.0 = None;
+                        (self.body, self.reading) = (None, None);
                     }
                 }
             }
@@ -308,7 +331,7 @@ pub(crate) async fn document<B: HttpBody<Data = Bytes, Error: std::fmt::Display>
         .into_iter()
         .map(|algorithm| (algorithm, Hasher::new(algorithm)))
         .collect();
-    let mut arriving = promise.arrive();
+    let mut arriving = promise.arrive(&incoming.bodies);
     let mut document = Vec::new();
     loop {
         let batch = incoming.batch().await?;
@@ -354,7 +377,8 @@ mod tests {
     async fn read(pairs: &[(&'static str, &str)], payload: Payload, body: &'static str) -> Result<String, Code> {
         let read = async {
             let promise = Promise::read(&headers(pairs), payload, None)?;
-            document(promise, Incoming::new(Full::new(Bytes::from_static(body.as_bytes())))).await
+            let body = Full::new(Bytes::from_static(body.as_bytes()));
+            document(promise, Incoming::new(body, &Arc::default())).await
         };
         let bytes = read.await.map_err(|error: crate::s3::error::S3Error| error.code)?;
         Ok(String::from_utf8(bytes.to_vec()).unwrap())
@@ -460,14 +484,14 @@ mod tests {
     async fn batches_come_in_order_and_end_once() {
         let frames = (0..100_u8).map(|number| Ok::<_, std::io::Error>(Frame::data(Bytes::from(vec![number; 10_000]))));
         let body = StreamBody::new(futures_util::stream::iter(frames));
-        let pool = Pool::new(PoolOptions::default());
+        let pool = Pool::new("ordinary", PoolOptions::default());
         type State = (Vec<u8>, usize);
         let take = |state: &mut State, pieces: Vec<Bytes>| {
             pieces.iter().for_each(|piece| state.0.extend_from_slice(piece));
             state.1 += 1;
             Ok(())
         };
-        let (bytes, batches) = consume(&pool, Incoming::new(body), (Vec::new(), 0), take, Ok)
+        let (bytes, batches) = consume(&pool, Incoming::new(body, &Arc::default()), (Vec::new(), 0), take, Ok)
             .await
             .unwrap();
         let expected: Vec<u8> = (0..100_u8).flat_map(|number| vec![number; 10_000]).collect();
@@ -482,9 +506,9 @@ mod tests {
             Err(std::io::Error::other("gone")),
         ];
         let body = StreamBody::new(futures_util::stream::iter(frames));
-        let pool = Pool::new(PoolOptions::default());
+        let pool = Pool::new("ordinary", PoolOptions::default());
         let end = |(): ()| -> S3Result<()> { panic!("it must not end") };
-        let result = consume(&pool, Incoming::new(body), (), |_, _| Ok(()), end).await;
+        let result = consume(&pool, Incoming::new(body, &Arc::default()), (), |_, _| Ok(()), end).await;
         assert_eq!(result.unwrap_err().code, Code::IncompleteBody);
     }
 }

@@ -73,6 +73,11 @@ impl ChunkedDecoder {
         self.trailers.is_some()
     }
 
+    /// Bytes of a signed chunk that is not whole yet.
+    pub(crate) fn held_len(&self) -> usize {
+        self.held.iter().map(Bytes::len).sum()
+    }
+
     /// Takes the next bytes of the body and gives `out` those that they decode to.
     ///
     /// Errors: `IncompleteBody` for what breaks the coding or the announced length, `SignatureDoesNotMatch`,

@@ -49,6 +49,7 @@ codes! {
     BucketAlreadyExists 409 "BucketAlreadyExists" "The requested bucket name is not available. The bucket namespace is shared by all users of the system. Please select a different name and try again.";
     BucketAlreadyOwnedByYou 409 "BucketAlreadyOwnedByYou" "Your previous request to create the named bucket succeeded and you already own it.";
     BucketNotEmpty 409 "BucketNotEmpty" "The bucket you tried to delete is not empty";
+    ConditionalRequestConflict 409 "ConditionalRequestConflict" "The conditional request cannot succeed due to a conflicting operation against this resource.";
     EntityTooLarge 400 "EntityTooLarge" "Your proposed upload exceeds the maximum allowed size";
     EntityTooSmall 400 "EntityTooSmall" "Your proposed upload is smaller than the minimum allowed size";
     HeadersTooLarge 400 "RequestHeaderSectionTooLarge" "Your request header section exceeds the maximum allowed size.";

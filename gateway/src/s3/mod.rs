@@ -5,6 +5,7 @@
 //! Here a row of `operation` is the only way to an operation, `error` has all codes and messages, and each rule of the protocol
 //! is a pure function with its tests.
 
+mod bodies;
 mod body;
 mod checksum;
 mod chunked;
@@ -14,6 +15,9 @@ mod copy_source;
 mod date;
 mod document;
 mod error;
+#[cfg(any(test, feature = "fuzz"))]
+#[doc(hidden)]
+pub mod fuzz;
 mod listing;
 mod metadata;
 mod operation;
@@ -28,5 +32,6 @@ mod tagging;
 mod uri;
 mod xml;
 
+pub use bodies::BodyOptions;
 pub use pool::PoolOptions;
-pub use service::{S3, S3Options};
+pub use service::{LogRequests, LogSwitch, S3, S3Options};

@@ -33,14 +33,17 @@ impl Default for PoolOptions {
 /// Runs jobs within bounds, on the runtime's blocking threads.
 #[derive(Clone, Debug)]
 pub(crate) struct Pool {
+    /// In the metrics.
+    name: &'static str,
     jobs: Arc<Semaphore>,
     waiting: Arc<Semaphore>,
     patience: Duration,
 }
 
 impl Pool {
-    pub(crate) fn new(options: PoolOptions) -> Self {
+    pub(crate) fn new(name: &'static str, options: PoolOptions) -> Self {
         Self {
+            name,
             jobs: Arc::new(Semaphore::new(options.jobs.max(1))),
             waiting: Arc::new(Semaphore::new(options.waiting)),
             patience: options.patience,
@@ -57,12 +60,16 @@ impl Pool {
         let place = match Arc::clone(&self.jobs).try_acquire_owned() {
             Ok(place) => place,
             Err(_) => {
-                let _turn = self.waiting.try_acquire().map_err(|_| Code::SlowDown)?;
+                let refuse = |why| {
+                    metrics::counter!("s3_refused_total", "pool" => self.name, "why" => why).increment(1);
+                    Code::SlowDown
+                };
+                let _turn = self.waiting.try_acquire().map_err(|_| refuse("full"))?;
                 let since = Instant::now();
                 let place = tokio::time::timeout(self.patience, Arc::clone(&self.jobs).acquire_owned()).await;
-                metrics::histogram!("s3_wait_seconds").record(since.elapsed().as_secs_f64());
+                metrics::histogram!("s3_wait_seconds", "pool" => self.name).record(since.elapsed().as_secs_f64());
                 place
-                    .map_err(|_| Code::SlowDown)?
+                    .map_err(|_| refuse("late"))?
                     .expect("the semaphore is never closed")
             }
         };
@@ -95,11 +102,12 @@ mod tests {
     use super::*;
 
     fn pool(waiting: usize, patience: Duration) -> Pool {
-        Pool::new(PoolOptions {
+        let options = PoolOptions {
             jobs: 1,
             waiting,
             patience,
-        })
+        };
+        Pool::new("ordinary", options)
     }
 
     /// Goal: a job beyond the bounds is answered at once, one within them when its turn comes.

@@ -7,6 +7,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
+use arc_swap::ArcSwap;
 use cairn_identity::{Action, Permit, Principal, Resource, User, authorize};
 use cairn_index::Objects;
 use cairn_index::names::{AccessKeyId, Bucket, BucketName, KeyState, Names};
@@ -16,6 +17,7 @@ use http::request::Parts;
 use http::{HeaderName, HeaderValue, Request, Response};
 use hyper::body::{Body as _, Incoming as HyperIncoming};
 
+use crate::s3::bodies::{Bodies, BodyOptions};
 use crate::s3::body::Incoming;
 use crate::s3::error::{Code, S3Result};
 use crate::s3::operation::Operation;
@@ -30,7 +32,7 @@ const REQUEST_ID: HeaderName = HeaderName::from_static("x-amz-request-id");
 const HOST_ID: HeaderName = HeaderName::from_static("x-amz-id-2");
 
 /// What the S3 door is told.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug)]
 pub struct S3Options {
     /// The region that requests are signed for, and the label of new buckets.
     pub region: String,
@@ -42,6 +44,41 @@ pub struct S3Options {
     pub pool: PoolOptions,
     /// Work of requests that may take long: Complete, Copy.
     pub slow_pool: PoolOptions,
+    /// Memory and patience of bodies.
+    pub bodies: BodyOptions,
+    /// Requests that are logged.
+    pub log: Arc<LogSwitch>,
+}
+
+/// Requests that are logged.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub enum LogRequests {
+    /// Each.
+    All,
+    /// Writes, refusals, failures.
+    #[default]
+    Changes,
+    /// None.
+    None,
+}
+
+/// Which requests are logged; changed while the door is open.
+#[derive(Debug, Default)]
+pub struct LogSwitch(ArcSwap<LogRequests>);
+
+impl LogSwitch {
+    /// From the next answer on.
+    pub fn set(&self, requests: LogRequests) {
+        self.0.store(Arc::new(requests));
+    }
+
+    fn logs(&self, is_ordinary: bool) -> bool {
+        match **self.0.load() {
+            LogRequests::All => true,
+            LogRequests::Changes => !is_ordinary,
+            LogRequests::None => false,
+        }
+    }
 }
 
 impl Default for S3Options {
@@ -56,6 +93,8 @@ impl Default for S3Options {
                 waiting: 1024,
                 patience: Duration::from_secs(60),
             },
+            bodies: BodyOptions::default(),
+            log: Arc::default(),
         }
     }
 }
@@ -67,6 +106,7 @@ pub(crate) struct Core {
     options: S3Options,
     pool: Pool,
     slow_pool: Pool,
+    bodies: Arc<Bodies>,
     /// Names this process in answers.
     host_id: String,
 }
@@ -90,6 +130,10 @@ impl Core {
 
     pub(crate) fn pool(&self) -> &Pool {
         &self.pool
+    }
+
+    pub(crate) fn bodies(&self) -> &Arc<Bodies> {
+        &self.bodies
     }
 
     pub(crate) fn slow_pool(&self) -> &Pool {
@@ -146,8 +190,9 @@ impl S3 {
     pub fn new(objects: Arc<Objects>, options: S3Options) -> Self {
         let core = Core {
             objects,
-            pool: Pool::new(options.pool),
-            slow_pool: Pool::new(options.slow_pool),
+            pool: Pool::new("ordinary", options.pool),
+            slow_pool: Pool::new("slow", options.slow_pool),
+            bodies: Bodies::new(options.bodies),
             host_id: format!("{:032x}", fastrand::u128(..)),
             options,
         };
@@ -204,7 +249,7 @@ impl S3 {
         if let Some(key) = ask.target.key() {
             uri::check_key(key)?;
         }
-        dispatch(core, permit, ask, Incoming::new(body)).await
+        dispatch(core, permit, ask, Incoming::new(body, core.bodies())).await
     }
 }
 
@@ -376,7 +421,9 @@ impl Handler for S3 {
             .increment(1);
         metrics::histogram!("s3_request_seconds", "operation" => name.clone()).record(started.elapsed().as_secs_f64());
         let is_read = method == http::Method::GET || method == http::Method::HEAD;
-        if status >= 500 || (!is_read || status >= 400) && !matches!(status, 404 | 412 | 416) {
+        // What a client may well ask for, and what goes well, is in the counters.
+        let is_ordinary = status < 500 && (is_read && status < 400 || matches!(status, 404 | 412 | 416));
+        if self.core.options.log.logs(is_ordinary) {
             let duration_ms = started.elapsed().as_micros() as f64 / 1000.0;
             tracing::info!(
                 request_id,

@@ -394,7 +394,7 @@ impl ChunkSigner {
     }
 
     /// What a client would send, for tests.
-    #[cfg(test)]
+    #[cfg(any(test, feature = "fuzz"))]
     pub(crate) fn sign_next(&mut self, kind: &str, what: &str) -> String {
         let to_sign = format!("{kind}\n{}\n{}\n{}\n{what}", self.amz_date, self.scope, self.previous);
         self.previous = hex(&hmac(&self.key, to_sign.as_bytes()));
@@ -402,7 +402,7 @@ impl ChunkSigner {
     }
 
     /// One of a request that nobody sent, for tests.
-    #[cfg(test)]
+    #[cfg(any(test, feature = "fuzz"))]
     pub(crate) fn of_test(secret: &str, amz_date: &str, seed: &str) -> Self {
         Self {
             key: signing_key(secret, &amz_date[..8], "us-east-1"),

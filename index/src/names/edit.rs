@@ -13,6 +13,7 @@ use super::name::ObjectKey;
 use super::rows::{self, Counted};
 use super::search::found_by;
 use super::version::{ObjectVersion, PART_PAGE_LEN, PartRecord, Parts, encode_part};
+use crate::bug::{Bug, is_planted};
 use crate::kv::{Batch, Check, Commit, Version};
 use crate::liveness::{Fence, given_up, join, retire};
 use crate::{Error, Key, Result, Table};
@@ -79,7 +80,7 @@ impl<'a> Edit<'a> {
 
     /// Has content count that a row of this change holds.
     pub(super) fn prove(&mut self, new: &NewContent) {
-        if let Some(fence) = &new.fence {
+        if let Some(fence) = new.fence.as_ref().filter(|_| !is_planted(Bug::UnfencedVersion)) {
             self.fence(fence);
         }
         for (row, value) in &new.rows {
@@ -248,6 +249,12 @@ impl<'a> Edit<'a> {
         };
         let (tenant, shard) = (&self.bucket.tenant, event.shard());
         let end = rows::events_end(tenant, shard);
+        if is_planted(Bug::EventOutside) {
+            let mut alone = Batch::new();
+            alone.append(end, rows::events(tenant, shard), event.encode());
+            let _ = self.names.kv.commit(alone)?;
+            return Ok(());
+        }
         self.batch.append(end, rows::events(tenant, shard), event.encode());
         Ok(())
     }

@@ -52,7 +52,8 @@ pub struct ObjectOptions {
     pub digest: DigestAlgorithm,
     /// How chunks are stored when they come, in buckets that say nothing of it.
     pub compression: Compression,
-    /// Bytes of blocks of all uploads together; more uploads have smaller blocks.
+    /// Bytes of blocks of all uploads together, those that are gathered and those that wait for their digests; more uploads have
+    /// smaller blocks.
     pub buffer_len: usize,
     /// Bytes of an upload's block, at least and at most: what is cut, hashed and put together.
     pub block_len: (usize, usize),
@@ -76,7 +77,7 @@ impl Default for ObjectOptions {
             digest: DigestAlgorithm::default(),
             compression: Compression::Level(1),
             buffer_len: 192 << 20,
-            block_len: (256 << 10, 2 << 20),
+            block_len: (64 << 10, 2 << 20),
             uploads_max: 4096,
             digest_threads: 1,
             digest_here_len: 64 << 10,
@@ -223,7 +224,7 @@ impl Objects {
     /// Bytes that a block of an upload takes now.
     fn block_len(&self) -> usize {
         let (least, most) = self.options.block_len;
-        (self.options.buffer_len / self.uploads().max(1)).clamp(least, most.max(least))
+        (self.options.buffer_len / 2 / self.uploads().max(1)).clamp(least, most.max(least))
     }
 }
 

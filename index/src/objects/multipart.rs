@@ -19,6 +19,7 @@ use super::digests::{DigestsWanted, Sums};
 use super::ingest::{Fringe, IngestCounts};
 use super::put::{Body, Open};
 use super::{Objects, rule};
+use crate::bug::{Bug, is_planted};
 use crate::liveness::ManifestChunk;
 use crate::names::{
     Bucket, Cause, Checksum, ChecksumKind, Chunking, Condition, Content, Etag, NewPart, NewVersion, ObjectVersion,
@@ -494,7 +495,8 @@ impl Objects {
         let seam_before = |right: usize| {
             let left = &known[right.checked_sub(1)?];
             let seam = left.state.seam?;
-            (seam.right == known[right].state.generation).then_some(seam.from as usize)
+            let is_its_own = seam.right == known[right].state.generation || is_planted(Bug::StaleSeam);
+            is_its_own.then_some(seam.from as usize)
         };
         let mut join = PartJoin::new(rule(&open.bucket)?, &cuts, seam_before);
         let (sink, mut counts) = (open.sink(), IngestCounts::default());

@@ -44,6 +44,17 @@ fn no_seed_loses_an_object() {
     runs::no_seed_breaks_a_promise::<objects::World>();
 }
 
+/// Goal: the simulator finds what it is for on the object path, too.
+#[test]
+fn planted_bugs_of_objects_are_found() {
+    runs::planted_bugs_are_found::<objects::World>(&[
+        Bug::UnfencedVersion,
+        Bug::KeptParts,
+        Bug::EventOutside,
+        Bug::StaleSeam,
+    ]);
+}
+
 /// Goal: as above, of objects.
 #[test]
 fn a_seed_of_objects_always_does_the_same() {

@@ -2,7 +2,8 @@
 //! killed and loses power at any operation; a plain map says what may be there.
 //!
 //! What was acknowledged reads back, whole and by its chunks as the chunker over the whole cuts it; what was not is there whole or
-//! not at all; parts stay while their upload goes on; in the end nothing is left that no name names. The calls follow each other
+//! not at all; each change has one event, and the events say what is there; parts stay while their upload goes on; in the end nothing
+//! is left that no name names. The calls follow each other
 //! on one thread; a body may wait, stored and not yet named, while others collect. Not here: damage of what was durable, full disks
 //! (`workload.rs`).
 
@@ -19,8 +20,8 @@ use cairn_store::{PackEngine, PackOptions, RangeOptions, StoreName, SyncPolicy};
 use super::rows::SimRows;
 use crate::collector::{CollectControl, CollectOptions, Collector, Roots};
 use crate::names::{
-    Bucket, BucketName, Cause, Condition, Current, FixedSurroundings, List, Listed, Names, NewBucket, ObjectKey, Owner,
-    PartNumber, Upload, UploadRecord,
+    Bucket, BucketName, Cause, Condition, Current, Deleted, FixedSurroundings, List, Listed, Names, NewBucket,
+    ObjectKey, Owner, PartNumber, Shard, Upload, UploadRecord,
 };
 use crate::{
     Body, Compression, Database, DigestsWanted, Error, ListedPart, ObjectOptions, Objects, SnapshotPolicy, Tenant,
@@ -35,7 +36,8 @@ const PACK_LEN: u64 = 32 << 10;
 /// When all happens, and when all leases have run out, in seconds since 1970 UTC.
 const NOW: u64 = 1000;
 const LATER: u64 = 1_000_000;
-/// Longer than a run takes: no chunk that an upload was told of is condemned while the process lives.
+/// Longer than a run takes: no chunk that an upload was told of is condemned while the process lives. Runs without it may be told
+/// that chunks have gone.
 const LEASE_WINDOW: Duration = Duration::from_secs(3600);
 
 macro_rules! ensure {
@@ -83,6 +85,7 @@ pub(super) struct World {
     random: fastrand::Rng,
     sync: SyncPolicy,
     steps: u32,
+    window: Duration,
     disk: Disk,
     rows: Arc<SimRows>,
     live: Option<Live>,
@@ -95,6 +98,9 @@ pub(super) struct World {
     reopened: u64,
     collected: u64,
     completed: u64,
+    /// Changes that were acknowledged, and those of which nobody knows.
+    changes: u64,
+    doubts: u64,
 }
 
 fn sizes() -> ChunkSizes {
@@ -134,6 +140,7 @@ impl Simulated for World {
             disk: Disk::new(random.fork(), faults),
             sync: [SyncPolicy::Sync, SyncPolicy::Batch, SyncPolicy::None][(seed % 3) as usize],
             steps: random.u32(20..90),
+            window: if seed % 4 == 1 { Duration::ZERO } else { LEASE_WINDOW },
             random,
             rows: Arc::default(),
             live: None,
@@ -146,6 +153,8 @@ impl Simulated for World {
             reopened: 0,
             collected: 0,
             completed: 0,
+            changes: 0,
+            doubts: 0,
         }
     }
 
@@ -257,22 +266,29 @@ impl World {
             return Ok(());
         };
         let named = body.put(&key(n), &owner(), |_| {}, &Condition::Always, &Cause::default());
-        self.become_of(n, Some(bytes), named.map(drop))
+        self.become_of(n, Some(bytes), named.map(|_| 1))
     }
 
     /// - `value`: what the key has if it worked.
-    fn become_of(&mut self, n: usize, value: Option<Bytes>, done: crate::Result<()>) -> Outcome {
+    /// - `done`: how many events that made.
+    fn become_of(&mut self, n: usize, value: Option<Bytes>, done: crate::Result<u64>) -> Outcome {
         let len = value.as_ref().map(Bytes::len);
         match done {
-            Ok(()) => {
+            Ok(events) => {
                 say!(self, "{n} has {len:?} bytes");
+                self.changes += events;
                 self.keys[n] = vec![value];
             }
             Err(Error::ChunksMissing { ids }) => {
-                return Err(format!("{} chunks of an upload that goes on were collected", ids.len()));
+                ensure!(
+                    self.window.is_zero(),
+                    "{} chunks of an upload that goes on were collected",
+                    ids.len()
+                );
             }
             Err(error) => {
                 self.failed("naming failed", &error);
+                self.doubts += 1;
                 self.keys[n].push(value);
             }
         }
@@ -283,7 +299,8 @@ impl World {
         let (live, n) = (self.live(), self.random.usize(..KEYS));
         let objects = live.objects.names().objects(&live.bucket);
         let deleted = objects.delete(&key(n), None, &owner(), &Condition::Always, &Cause::default());
-        self.become_of(n, None, deleted.map(drop))
+        let events = |deleted: Deleted| u64::from(deleted != Deleted::Nothing);
+        self.become_of(n, None, deleted.map(events))
     }
 
     fn copy(&mut self) -> Outcome {
@@ -302,7 +319,7 @@ impl World {
                 };
                 let bytes = bytes.clone();
                 let named = body.put(&key(to), &owner(), |_| {}, &Condition::Always, &Cause::default());
-                self.become_of(to, Some(bytes), named.map(drop))
+                self.become_of(to, Some(bytes), named.map(|_| 1))
             }
             Ok(None) => Ok(()),
             Err(error) => {
@@ -346,7 +363,11 @@ impl World {
                 self.uploads[at].parts.insert(number, Some(bytes));
             }
             Err(Error::ChunksMissing { ids }) => {
-                return Err(format!("{} chunks of a part that goes on were collected", ids.len()));
+                ensure!(
+                    self.window.is_zero(),
+                    "{} chunks of a part that goes on were collected",
+                    ids.len()
+                );
             }
             // Nothing was asked to become a part.
             Err(Error::Stopped) => {}
@@ -393,7 +414,7 @@ impl World {
             _ => {}
         }
         self.completed += u64::from(done.is_ok());
-        self.become_of(sending.key, Some(whole.into()), done.map(drop))
+        self.become_of(sending.key, Some(whole.into()), done.map(|_| 1))
     }
 
     fn abort(&mut self) -> Outcome {
@@ -467,6 +488,39 @@ impl World {
             if calm {
                 self.keys[n] = vec![bytes];
             }
+        }
+        if calm { self.look_at_events(&live) } else { Ok(()) }
+    }
+
+    /// Each change that was acknowledged has one event, and the last of a key says what it has.
+    fn look_at_events(&self, live: &Live) -> Outcome {
+        let words = |error: Error| format!("events cannot be read: {error:?}");
+        let outbox = live.objects.names().outbox(live.bucket.tenant());
+        let (mut count, mut told) = (0, BTreeMap::new());
+        for shard in Shard::all() {
+            let mut after = 0;
+            loop {
+                let events = outbox.read(shard, after, 1000).map_err(words)?;
+                let Some((last, _)) = events.last() else { break };
+                after = *last;
+                for (_, event) in events {
+                    count += 1;
+                    let etag = event.payload.get("etag").and_then(|etag| etag.as_str());
+                    told.insert(event.aggregate_id.clone(), etag.map(str::to_owned));
+                }
+            }
+        }
+        let expected = self.changes..=self.changes + self.doubts;
+        ensure!(expected.contains(&count), "{count} events of {expected:?} changes");
+        let objects = live.objects.names().objects(&live.bucket);
+        for n in 0..KEYS {
+            let etag = match objects.get(&key(n)).map_err(words)? {
+                Current::Object(version) => version.object().map(|record| record.etag.to_string()),
+                Current::Deleted(_) | Current::Nothing => None,
+            };
+            let told = told.get(&format!("{}/{}", live.bucket.name(), key(n)));
+            let told = told.cloned().flatten();
+            ensure!(etag == told, "key {n} has {etag:?}, and {told:?} by its events");
         }
         Ok(())
     }
@@ -560,7 +614,7 @@ impl World {
         let (packs, _) = PackEngine::open_on(StoreName::new("sim"), disk, pack_options, self.rows.clone())?;
         let packs = Arc::new(packs);
         let kv = Arc::new(Database::logged(self.rows.clone(), packs.clone()));
-        let collector = Arc::new(Collector::new(kv.clone(), packs.clone(), LEASE_WINDOW)?);
+        let collector = Arc::new(Collector::new(kv.clone(), packs.clone(), self.window)?);
         // Ids would come again if chance did.
         let chance = self.step ^ self.disk.counts().operations << 20;
         let surroundings = Arc::new(FixedSurroundings::new(NOW * 1000, chance));
@@ -625,7 +679,7 @@ impl World {
         let objects = live.objects.names().objects(&live.bucket);
         for n in 0..KEYS {
             let deleted = objects.delete(&key(n), None, &owner(), &Condition::Always, &Cause::default());
-            deleted.map_err(words)?;
+            self.changes += u64::from(deleted.map_err(words)? != Deleted::Nothing);
         }
         drop(live);
         self.keys = vec![vec![None]; KEYS];

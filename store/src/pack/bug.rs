@@ -29,6 +29,14 @@ pub enum Bug {
     MissingRemark,
     /// The collector takes away what it condemned wherever it is by now (`index`).
     SweepById,
+    /// A version is named although chunks may have been collected since they were found (`index`).
+    UnfencedVersion,
+    /// Parts stay when their upload has ended (`index`).
+    KeptParts,
+    /// An event is written before the change that it tells of (`index`).
+    EventOutside,
+    /// A seam counts although the part behind it was sent again (`index`).
+    StaleSeam,
 }
 
 #[cfg(any(test, feature = "sim"))]

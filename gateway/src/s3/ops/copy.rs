@@ -19,7 +19,7 @@ use crate::s3::copy_source::CopySource;
 use crate::s3::error::{Code, S3Result};
 use crate::s3::listing;
 use crate::s3::metadata::Metadata;
-use crate::s3::ops::delete::condition_of;
+use crate::s3::ops::delete::{condition_of, conflict};
 use crate::s3::ops::find::checksum_text;
 use crate::s3::ops::upload::{algorithm_of, part_number, upload_id};
 use crate::s3::ops::write::{headers_of, storage_class_of, tags_of};
@@ -179,7 +179,8 @@ pub(in crate::s3) async fn object(core: &Core, permit: Permit, ask: Ask) -> S3Re
         };
         let body = objects.copy(&source.bucket, &source.version, &bucket)?;
         let describe = |new: &mut NewVersion| describe(new, &source.version, parts, changes, sum);
-        let written = body.put(&key, &owner, describe, &condition, &cause)?;
+        let written = body.put(&key, &owner, describe, &condition, &cause);
+        let written = written.map_err(conflict(&condition))?;
         let mut headers = HeaderMap::new();
         super::write::show_written(&mut headers, &written);
         if source.bucket.record.versioning != cairn_index::names::Versioning::Unset {

@@ -25,6 +25,15 @@ pub(in crate::s3) fn condition_of(condition: WriteCondition) -> S3Result<Conditi
     })
 }
 
+/// Errors of a write, in the words of its condition: a race that was lost again and again is the condition's conflict.
+pub(in crate::s3) fn conflict(condition: &Condition) -> impl Fn(cairn_index::Error) -> S3Error + use<> {
+    let is_conditional = !matches!(condition, Condition::Always);
+    move |error| match error {
+        cairn_index::Error::Contended { .. } if is_conditional => Code::ConditionalRequestConflict.into(),
+        error => error.into(),
+    }
+}
+
 /// DeleteObject.
 pub(in crate::s3) async fn object(core: &Core, permit: Permit, ask: Ask) -> S3Result<Response<Body>> {
     let (names, bucket, key, id) = (core.names(), ask.bucket()?, ask.key()?, ask.version_id()?);
@@ -34,7 +43,10 @@ pub(in crate::s3) async fn object(core: &Core, permit: Permit, ask: Ask) -> S3Re
     };
     let (owner, cause) = (owner_of(permit.user())?, ask.cause(permit.user()));
     let deleted = core
-        .run(move || Ok(names.objects(&bucket).delete(&key, id, &owner, &condition, &cause)?))
+        .run(move || {
+            let deleted = names.objects(&bucket).delete(&key, id, &owner, &condition, &cause);
+            deleted.map_err(conflict(&condition))
+        })
         .await?;
     let mut response = empty(StatusCode::NO_CONTENT);
     let headers = response.headers_mut();
@@ -117,7 +129,7 @@ fn delete_entry(
     names
         .objects(bucket)
         .delete(&key, id, owner, &condition, cause)
-        .map_err(S3Error::from)
+        .map_err(conflict(&condition))
 }
 
 fn write_deleted(document: &mut Writer, entry: &DeleteEntry, deleted: &Deleted) {

@@ -5,8 +5,8 @@ use std::sync::Arc;
 use bytes::Bytes;
 use cairn_identity::Permit;
 use cairn_index::names::{
-    Bucket, Checksum, ChecksumKind, CompletedUpload, Etag, List, Listed, ListedUpload, More, Names, ObjectKey,
-    PartNumber, Upload, UploadId, UploadRecord,
+    Bucket, Checksum, ChecksumKind, CompletedUpload, Etag, List, Listed, ListedUpload, More, Names, NewVersion,
+    ObjectKey, PartNumber, Upload, UploadId, UploadRecord,
 };
 use cairn_index::{ListedPart, Objects};
 use cairn_roots::Body;
@@ -19,7 +19,7 @@ use crate::s3::document::{self, CompletePart};
 use crate::s3::error::{Code, S3Result};
 use crate::s3::listing::{self, Asked, Encoding};
 use crate::s3::metadata::Metadata;
-use crate::s3::ops::delete::condition_of;
+use crate::s3::ops::delete::{condition_of, conflict};
 use crate::s3::ops::write::{Arrival, headers_of, storage_class_of, tags_of};
 use crate::s3::request::{Ask, empty, owner_of, set, xml};
 use crate::s3::service::Core;
@@ -33,10 +33,13 @@ pub(in crate::s3) fn upload_id(ask: &Ask) -> S3Result<UploadId> {
     UploadId::parse(text).ok_or_else(|| Code::NoSuchUpload.with("UploadId", text))
 }
 
-/// What an upload says of check sums.
+/// What an upload has that says nothing of check sums.
+const UNSAID: (Algorithm, Kind) = (Algorithm::Crc64Nvme, Kind::FullObject);
+
+/// What an upload says of check sums; `None`: nothing.
 ///
 /// Errors: `InvalidRequest` for a kind without an algorithm, and for one that the algorithm cannot have.
-fn checksum_rule(ask: &Ask) -> S3Result<(Algorithm, Kind)> {
+fn checksum_rule(ask: &Ask) -> S3Result<Option<(Algorithm, Kind)>> {
     let algorithm = ask
         .header("x-amz-checksum-algorithm")
         .map(Algorithm::of_name)
@@ -44,25 +47,25 @@ fn checksum_rule(ask: &Ask) -> S3Result<(Algorithm, Kind)> {
     let kind = ask.header("x-amz-checksum-type").map(Kind::of_name).transpose()?;
     match (algorithm, kind) {
         (None, Some(_)) => Err(Code::ChecksumTypeAlone.into()),
-        (None, None) => Ok((Algorithm::Crc64Nvme, Kind::FullObject)),
+        (None, None) => Ok(None),
         (Some(algorithm @ (Algorithm::Sha1 | Algorithm::Sha256)), Some(Kind::FullObject)) => {
             Err(Code::ChecksumTypeUnfit.with("ChecksumAlgorithm", algorithm.name()))
         }
         (Some(Algorithm::Crc64Nvme), Some(Kind::Composite)) => Err(Code::ChecksumTypeUnfitComposite.into()),
-        (Some(algorithm), kind) => Ok((algorithm, kind.unwrap_or(algorithm.default_kind()))),
+        (Some(algorithm), kind) => Ok(Some((algorithm, kind.unwrap_or(algorithm.default_kind())))),
     }
 }
 
 /// CreateMultipartUpload.
 pub(in crate::s3) async fn create(core: &Core, permit: Permit, ask: Ask) -> S3Result<Response<Body>> {
     let metadata = Metadata::read(&ask.headers)?;
-    let (algorithm, kind) = checksum_rule(&ask)?;
+    let rule = checksum_rule(&ask)?;
     let mut record = UploadRecord::of(owner_of(permit.user())?);
     record.headers = headers_of(&metadata);
     record.storage_class = storage_class_of(&metadata);
     record.metadata = metadata.user;
     record.tags = tags_of(&ask)?;
-    record.checksum = Some((algorithm.to_index(), kind.to_index()));
+    record.checksum = rule.map(|(algorithm, kind)| (algorithm.to_index(), kind.to_index()));
     let (names, bucket, key) = (core.names(), ask.bucket()?, ask.key()?);
     let upload = core
         .run(move || Ok(names.uploads(&bucket).begin(&key, record)?))
@@ -72,15 +75,21 @@ pub(in crate::s3) async fn create(core: &Core, permit: Permit, ask: Ask) -> S3Re
     document.text("Key", ask.target.key().unwrap_or(""));
     document.display("UploadId", upload.id);
     let mut response = xml(document.end("InitiateMultipartUploadResult"));
+    let (algorithm, kind) = rule.unwrap_or(UNSAID);
     set(response.headers_mut(), "x-amz-checksum-algorithm", algorithm.name());
     set(response.headers_mut(), "x-amz-checksum-type", kind.name());
     Ok(response)
 }
 
+/// Algorithm and kind of an upload's check sums.
+fn rule_of(record: &UploadRecord) -> (Algorithm, Kind) {
+    let rule = record.checksum;
+    rule.map_or(UNSAID, |(algorithm, kind)| (Algorithm::of(algorithm), Kind::of(kind)))
+}
+
 /// The algorithm of an upload's check sums.
 pub(in crate::s3) fn algorithm_of(upload: &Upload) -> Algorithm {
-    let rule = upload.record.checksum;
-    rule.map_or(Algorithm::Crc64Nvme, |(algorithm, _)| Algorithm::of(algorithm))
+    rule_of(&upload.record).0
 }
 
 /// UploadPart.
@@ -100,7 +109,7 @@ where
     let algorithm = algorithm_of(&upload);
     let promise = ask.promise()?;
     // An upload that said nothing has CRC64NVME, and takes parts that are checked by another sum.
-    if promise.announced.algorithm().is_some_and(|own| own != algorithm) && algorithm != Algorithm::Crc64Nvme {
+    if promise.announced.algorithm().is_some_and(|own| own != algorithm) && upload.record.checksum.is_some() {
         return Err(Code::PartChecksumMismatch.with("ChecksumAlgorithm", algorithm.name()));
     }
     let arrival = Arrival::new(core, bucket, promise, algorithm).of_part();
@@ -205,10 +214,9 @@ fn write_upload(document: &mut Writer, encoding: Encoding, upload: &ListedUpload
 }
 
 fn write_rule(document: &mut Writer, record: &UploadRecord) {
-    if let Some((algorithm, kind)) = record.checksum {
-        document.text("ChecksumAlgorithm", Algorithm::of(algorithm).name());
-        document.text("ChecksumType", Kind::of(kind).name());
-    }
+    let (algorithm, kind) = rule_of(record);
+    document.text("ChecksumAlgorithm", algorithm.name());
+    document.text("ChecksumType", kind.name());
 }
 
 /// ListParts.
@@ -292,12 +300,7 @@ impl Expected {
 
     /// What can be told from the upload and its parts, before anything is done.
     fn compare(&self, upload: &Upload, size: u64, value: Option<&str>) -> S3Result<()> {
-        let (algorithm, kind) = upload
-            .record
-            .checksum
-            .map_or((Algorithm::Crc64Nvme, Kind::FullObject), |(algorithm, kind)| {
-                (Algorithm::of(algorithm), Kind::of(kind))
-            });
+        let (algorithm, kind) = rule_of(&upload.record);
         if self.kind.is_some_and(|own| own != kind) {
             return Err(Code::ChecksumTypeMismatch.with("ChecksumType", kind.name()));
         }
@@ -313,19 +316,14 @@ impl Expected {
     }
 }
 
-/// The check sum of the whole that an upload of these parts has, as it is written. `None`: a part has none.
-fn whole_checksum(upload: &Upload, parts: &[cairn_index::names::Part]) -> Option<String> {
-    let (algorithm, kind) = upload.record.checksum?;
-    let (algorithm, kind) = (Algorithm::of(algorithm), Kind::of(kind));
+/// The check sum of the whole that an upload of these parts has. `None`: a part has none.
+fn whole_checksum(upload: &Upload, parts: &[cairn_index::names::Part]) -> Option<Vec<u8>> {
+    let (algorithm, kind) = rule_of(&upload.record);
     let values: Option<Vec<_>> = parts
         .iter()
         .map(|part| Some((part.checksum.as_ref()?.value().to_vec(), part.size)))
         .collect();
-    let value = crate::s3::checksum::join(algorithm, kind, &values?)?;
-    Some(match kind {
-        Kind::FullObject => base64(&value),
-        Kind::Composite => format!("{}-{}", base64(&value), parts.len()),
-    })
+    crate::s3::checksum::join(algorithm, kind, &values?)
 }
 
 /// CompleteMultipartUpload.
@@ -355,26 +353,25 @@ where
     let pool = core.slow_pool().clone();
     let job = move || {
         let names = objects.names();
-        let upload = match names.uploads(&bucket).get(&key, id) {
-            Ok(upload) => upload,
-            Err(error @ cairn_index::Error::NoUpload { .. }) => {
-                // Asked again after success: the same answer.
-                return match names.uploads(&bucket).completed(&key, id)? {
-                    Some(done) => Ok(show_completed(names, &bucket, &key, &done)?),
-                    None => Err(error.into()),
-                };
-            }
-            Err(error) => return Err(error.into()),
+        let complete = || -> S3Result<CompletedUpload> {
+            let upload = names.uploads(&bucket).get(&key, id)?;
+            let (parts, unsaid) = check_parts(&objects, &bucket, &upload, &listed, &expected)?;
+            let describe = |new: &mut NewVersion| new.record.checksums.extend(unsaid);
+            let completed = objects.complete(&bucket, &upload, &parts, describe, &condition, &cause);
+            let completed = completed.map_err(conflict(&condition))?;
+            let version = completed.written.version;
+            let record = version.object().ok_or(Code::InternalError)?;
+            Ok(CompletedUpload {
+                version: version.id,
+                etag: record.etag.clone(),
+                checksums: record.checksums.clone(),
+                completed_ms: version.created_ms(),
+            })
         };
-        let parts = check_parts(&objects, &bucket, &upload, &listed, &expected)?;
-        let completed = objects.complete(&bucket, &upload, &parts, |_| {}, &condition, &cause)?;
-        let version = completed.written.version;
-        let record = version.object().ok_or(Code::InternalError)?;
-        let done = CompletedUpload {
-            version: version.id,
-            etag: record.etag.clone(),
-            checksums: record.checksums.clone(),
-            completed_ms: version.created_ms(),
+        let done = match complete() {
+            Ok(done) => done,
+            // Asked again after success, or at the same time as another: the same answer.
+            Err(error) => names.uploads(&bucket).completed(&key, id)?.ok_or(error)?,
         };
         show_completed(names, &bucket, &key, &done)
     };
@@ -382,14 +379,15 @@ where
     slow::answer(work, asker, slow::QUIET_MAX).await
 }
 
-/// Holds what is listed to what is there: ETags, check sums, sizes; and what is said of the whole.
+/// Holds what is listed to what is there: ETags, check sums, sizes; and what is said of the whole. Returns the parts, and the check
+/// sum of the whole that nobody asked for.
 fn check_parts(
     objects: &Objects,
     bucket: &Bucket,
     upload: &Upload,
     listed: &[CompletePart],
     expected: &Expected,
-) -> S3Result<Vec<ListedPart>> {
+) -> S3Result<(Vec<ListedPart>, Option<Checksum>)> {
     let there = objects
         .names()
         .uploads(bucket)
@@ -429,8 +427,16 @@ fn check_parts(
         found.push(own.clone());
     }
     let size = found.iter().map(|part| part.size).sum();
-    expected.compare(upload, size, whole_checksum(upload, &found).as_deref())?;
-    Ok(parts)
+    let (algorithm, kind) = rule_of(&upload.record);
+    let value = whole_checksum(upload, &found);
+    let text = value.as_deref().map(|value| match kind {
+        Kind::FullObject => base64(value),
+        Kind::Composite => format!("{}-{}", base64(value), found.len()),
+    });
+    expected.compare(upload, size, text.as_deref())?;
+    let unsaid = value.filter(|_| upload.record.checksum.is_none());
+    let unsaid = unsaid.and_then(|value| Checksum::new(algorithm.to_index(), kind.to_index(), &value));
+    Ok((parts, unsaid))
 }
 
 fn show_completed(names: &Names, bucket: &Bucket, key: &ObjectKey, done: &CompletedUpload) -> S3Result<Done> {

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use cairn_identity::Permit;
 use cairn_index::names::{Bucket, EtagKind, Headers, NewVersion, StorageClass, Versioning, Written};
-use cairn_index::{DigestsWanted, ObjectWriter, Objects};
+use cairn_index::{DigestsWanted, IngestCounts, ObjectWriter, Objects};
 use cairn_roots::Body;
 use http::{Response, StatusCode};
 use hyper::body::Body as HttpBody;
@@ -15,7 +15,7 @@ use crate::s3::checksum::Algorithm;
 use crate::s3::condition;
 use crate::s3::error::{Code, S3Result};
 use crate::s3::metadata::Metadata;
-use crate::s3::ops::delete::condition_of;
+use crate::s3::ops::delete::{condition_of, conflict};
 use crate::s3::ops::find::show_checksum;
 use crate::s3::request::{Ask, empty, owner_of, set};
 use crate::s3::service::Core;
@@ -45,7 +45,7 @@ impl Arrival {
                 checksums: algorithms.into_iter().map(Algorithm::to_formats).collect(),
             },
             bucket,
-            arriving: promise.arrive(),
+            arriving: promise.arrive(core.bodies()),
             kept,
             writer: None,
             is_part: false,
@@ -84,7 +84,24 @@ impl Arrival {
             let found = digested.checksum(algorithm.to_formats());
             found.map(|checksum| checksum.as_bytes().to_vec())
         })?;
+        count(body.counts());
         Ok((body, self.kept))
+    }
+}
+
+fn count(counts: &IngestCounts) {
+    let IngestCounts {
+        bytes,
+        chunks,
+        new_chunks,
+        new_bytes,
+        stored_bytes,
+    } = *counts;
+    for (what, bytes) in [("received", bytes), ("new", new_bytes), ("stored", stored_bytes)] {
+        metrics::counter!("s3_ingest_bytes_total", "what" => what).increment(bytes);
+    }
+    for (what, chunks) in [("cut", chunks), ("new", new_chunks)] {
+        metrics::counter!("s3_ingest_chunks_total", "what" => what).increment(chunks);
     }
 }
 
@@ -148,7 +165,8 @@ where
                 .checksums
                 .retain(|checksum| Algorithm::of(checksum.algorithm()) == kept);
         };
-        Ok(body.put(&key, &owner, describe, &condition, &cause)?)
+        body.put(&key, &owner, describe, &condition, &cause)
+            .map_err(conflict(&condition))
     };
     let written = consume(core.pool(), body, arrival, Arrival::take, end).await?;
     let mut response = empty(StatusCode::OK);
