@@ -1,4 +1,6 @@
-//! A small HTTP/1.1 load generator: GETs over kept connections, each answer read to its end and its length checked.
+//! A small HTTP/1.1 load generator: requests over kept connections, each answer read to its end and its length checked.
+//!
+//! Blocking, a thread a connection, and nothing copied that need not be: the load shares the servers' cores.
 
 use std::io::{BufRead, BufReader, Read, Write as _};
 use std::net::{SocketAddr, TcpStream};
@@ -71,6 +73,15 @@ pub(crate) struct Connection {
     scratch: Vec<u8>,
 }
 
+/// The head of an answer.
+#[derive(Clone, Debug)]
+pub(crate) struct Head {
+    pub(crate) status: u16,
+    pub(crate) etag: Option<String>,
+    /// Bytes of the body; `None`: it comes in pieces that say their lengths.
+    pub(crate) len: Option<u64>,
+}
+
 impl Connection {
     pub(crate) fn open(address: SocketAddr) -> Result<Self> {
         let stream = TcpStream::connect(address)?;
@@ -80,37 +91,73 @@ impl Connection {
         Ok(Self {
             stream,
             line: String::new(),
-            scratch: vec![0; 64 << 10],
+            scratch: vec![0; 256 << 10],
         })
     }
 
     /// GETs `path` and returns the length of the body, which is added to `keep` where given. Anything but 200 is an error.
     pub(crate) fn get(&mut self, path: &str, mut keep: Option<&mut Vec<u8>>) -> Result<u64> {
-        write!(self.stream.get_mut(), "GET {path} HTTP/1.1\r\nHost: localhost\r\n\r\n")?;
-        let status = self.read_line()?.to_owned();
-        if status.split(' ').nth(1) != Some("200") {
-            return Err(format!("GET {path}: {status}").into());
+        self.send(format!("GET {path} HTTP/1.1\r\nHost: localhost\r\n\r\n").as_bytes())?;
+        let head = self.head()?;
+        if head.status != 200 {
+            return Err(format!("GET {path}: {}", head.status).into());
         }
-        let (mut len, mut chunked) = (None, false);
+        self.body(&head, &mut |bytes| {
+            if let Some(keep) = &mut keep {
+                keep.extend_from_slice(bytes);
+            }
+            Ok(())
+        })
+    }
+
+    /// Sends bytes of a request.
+    pub(crate) fn send(&mut self, bytes: &[u8]) -> Result<()> {
+        Ok(self.stream.get_mut().write_all(bytes)?)
+    }
+
+    /// Reads the head of an answer.
+    pub(crate) fn head(&mut self) -> Result<Head> {
+        let status = self.read_line()?.split(' ').nth(1).unwrap_or_default().parse()?;
+        let (mut len, mut chunked, mut etag) = (None, false, None);
         loop {
             let line = self.read_line()?;
             let Some((name, value)) = line.split_once(':') else {
                 break;
             };
+            let value = value.trim();
             if name.eq_ignore_ascii_case("content-length") {
-                len = Some(value.trim().parse::<u64>()?);
+                len = Some(value.parse::<u64>()?);
+            } else if name.eq_ignore_ascii_case("etag") {
+                etag = Some(value.to_owned());
             }
-            chunked |= name.eq_ignore_ascii_case("transfer-encoding") && value.trim().eq_ignore_ascii_case("chunked");
+            chunked |= name.eq_ignore_ascii_case("transfer-encoding") && value.eq_ignore_ascii_case("chunked");
         }
-        if !chunked {
-            let len = len.ok_or("an answer without length")?;
-            self.body(len, &mut keep)?;
+        let has_none = status == 204 || status == 304;
+        match (chunked, len) {
+            (false, None) if !has_none => Err("an answer without length".into()),
+            (true, _) => Ok(Head {
+                status,
+                etag,
+                len: None,
+            }),
+            (false, len) => Ok(Head {
+                status,
+                etag,
+                len: Some(len.unwrap_or(0)),
+            }),
+        }
+    }
+
+    /// Reads the body of an answer, which `take` gets in pieces. Returns its length.
+    pub(crate) fn body(&mut self, head: &Head, take: &mut dyn FnMut(&[u8]) -> Result<()>) -> Result<u64> {
+        if let Some(len) = head.len {
+            self.piece(len, take)?;
             return Ok(len);
         }
         let mut total = 0;
         loop {
             let len = u64::from_str_radix(self.read_line()?.split(';').next().unwrap_or_default().trim(), 16)?;
-            self.body(len, &mut keep)?;
+            self.piece(len, take)?;
             self.read_line()?;
             total += len;
             if len == 0 {
@@ -127,14 +174,15 @@ impl Connection {
         Ok(self.line.trim_end())
     }
 
-    fn body(&mut self, mut len: u64, keep: &mut Option<&mut Vec<u8>>) -> Result<()> {
+    fn piece(&mut self, mut len: u64, take: &mut dyn FnMut(&[u8]) -> Result<()>) -> Result<()> {
         while len > 0 {
             let part = len.min(self.scratch.len() as u64) as usize;
-            self.stream.read_exact(&mut self.scratch[..part])?;
-            if let Some(keep) = keep {
-                keep.extend_from_slice(&self.scratch[..part]);
+            let read = self.stream.read(&mut self.scratch[..part])?;
+            if read == 0 {
+                return Err("the server closed the connection".into());
             }
-            len -= part as u64;
+            take(&self.scratch[..read])?;
+            len -= read as u64;
         }
         Ok(())
     }

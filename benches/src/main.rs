@@ -1,4 +1,4 @@
-//! The same work by `cairn`, casync and desync (and nginx), side by side, in one run, as a table.
+//! The same work by `cairn`, casync and desync (and nginx, and MinIO), side by side, in one run, as a table.
 //!
 //! Repeats are interleaved (every tool once, then every tool again) and medians are shown, because the machine may be busy
 //! with other things; for the same reason the figures to compare are CPU seconds, not seconds. Every result is checked: a
@@ -16,6 +16,7 @@ mod packs;
 mod places;
 mod process;
 mod releases;
+mod s3;
 mod serve;
 mod slow_disk;
 mod table;
@@ -67,6 +68,8 @@ struct Arguments {
     /// take the pages of files
     #[arg(long, default_value_t = 0)]
     hold_memory: usize,
+    #[command(flatten)]
+    s3: s3::Options,
     /// Folder for inputs, stores and outputs, about eight times the size [default: the temporary folder]
     #[arg(long)]
     scratch: Option<PathBuf>,
@@ -101,6 +104,8 @@ enum Part {
     Mount,
     /// Memory of the server while 64 clients upload; only when named
     Uploads,
+    /// Objects over S3 beside MinIO; only when named
+    S3,
 }
 
 fn main() -> ExitCode {
@@ -155,6 +160,10 @@ fn run(arguments: &Arguments) -> Result<()> {
     // Only when asked for: it fetches from a package index.
     if arguments.only.contains(&Part::Releases) {
         add(releases::run(scratch.path())?);
+    }
+    // Only when asked for: it needs MinIO, whose build takes long.
+    if arguments.only.contains(&Part::S3) {
+        add(s3::run(scratch.path(), &arguments.s3, arguments.repeats)?);
     }
     // Only when asked for: it needs seventeen times the size.
     if arguments.only.contains(&Part::Uploads) {

@@ -135,20 +135,25 @@ fn bodies(kind: &str, seed: u64) -> Vec<Vec<u8>> {
     (0..LARGE).map(body).collect()
 }
 
-struct World {
-    objects: Arc<Objects>,
-    bucket: Bucket,
+pub(crate) struct World {
+    pub(crate) objects: Arc<Objects>,
+    pub(crate) bucket: Bucket,
     _collector: Collector<RocksEngine>,
 }
 
-fn owner() -> Result<Owner> {
+/// In a world's folder.
+pub(crate) const INDEX_FOLDER: &str = "index";
+
+pub(crate) fn owner() -> Result<Owner> {
     Ok(Owner::new("bench")?)
 }
 
 impl World {
-    fn open(folder: &Path, compression: Compression) -> Result<Self> {
-        std::fs::create_dir(folder)?;
-        let engine = Arc::new(RocksEngine::open(&folder.join("index"), &RocksOptions::default())?);
+    /// Opens a folder, which is made, and its bucket.
+    pub(crate) fn open(folder: &Path, compression: Compression) -> Result<Self> {
+        std::fs::create_dir_all(folder)?;
+        let engine = RocksEngine::open(&folder.join(INDEX_FOLDER), &RocksOptions::default())?;
+        let engine = Arc::new(engine);
         let (packs, _) = PackEngine::open_folder(&folder.join("packs"), PackOptions::default(), engine.clone())?;
         let packs = Arc::new(packs);
         let kv = Arc::new(Database::logged(engine, packs.clone()));
@@ -161,7 +166,12 @@ impl World {
         let objects = Objects::new(Names::new(kv), packs, options);
         let tenant = Tenant::default();
         let buckets = objects.names().buckets(&tenant);
-        let bucket = buckets.create(&BucketName::new("bench")?, NewBucket::of(owner()?))?;
+        let name = BucketName::new("bench")?;
+        let bucket = match buckets.get(&name) {
+            Ok(bucket) => bucket,
+            Err(cairn_index::Error::NoBucket { .. }) => buckets.create(&name, NewBucket::of(owner()?))?,
+            Err(error) => return Err(error.into()),
+        };
         Ok(Self {
             objects,
             bucket,
@@ -282,7 +292,7 @@ fn by_clients(clients: usize, bodies: &[Vec<u8>], work: impl Fn(usize, &[u8]) ->
     }
 }
 
-fn process_time() -> Duration {
+pub(crate) fn process_time() -> Duration {
     let now = clock_gettime(ClockId::ProcessCPUTime);
     Duration::new(now.tv_sec.unsigned_abs(), now.tv_nsec.unsigned_abs() as u32)
 }

@@ -19,11 +19,11 @@ const RELEASES: [&str; 10] = [
 
 /// What a folder takes.
 #[derive(Clone, Copy, Default)]
-struct Size {
+pub(crate) struct Size {
     /// Lengths of the files.
-    bytes: u64,
+    pub(crate) bytes: u64,
     /// Blocks of the disk for files and folders.
-    disk: u64,
+    pub(crate) disk: u64,
 }
 
 pub(crate) fn run(folder: &Path) -> Result<String> {
@@ -120,7 +120,7 @@ pub(crate) fn run(folder: &Path) -> Result<String> {
 }
 
 /// The releases as tar files, oldest first.
-fn tars(folder: &Path) -> Result<Vec<PathBuf>> {
+pub(crate) fn tars(folder: &Path) -> Result<Vec<PathBuf>> {
     let wheels = folder.join("wheels");
     let mut tars = Vec::new();
     for release in RELEASES {
@@ -177,7 +177,7 @@ fn check(folder: &Path, store: &Path, indexes: &Path, tars: &[PathBuf]) -> Resul
     Ok(())
 }
 
-fn size(path: &Path) -> Result<Size> {
+pub(crate) fn size(path: &Path) -> Result<Size> {
     /// What `st_blocks` counts in.
     const BLOCK_LEN: u64 = 512;
     let meta = fs::symlink_metadata(path)?;

@@ -22,9 +22,9 @@ const REQUESTS: usize = 20_000;
 /// Answers whose bytes are compared before anything is timed.
 const COMPARED: usize = 200;
 /// How long after a refused connection the next is tried.
-const CONNECT_EVERY: Duration = Duration::from_millis(20);
+pub(crate) const CONNECT_EVERY: Duration = Duration::from_millis(20);
 /// A server has to accept connections within this.
-const START_WITHIN: Duration = Duration::from_secs(20);
+pub(crate) const START_WITHIN: Duration = Duration::from_secs(20);
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Program {
@@ -268,7 +268,7 @@ fn chunks(store: &Path) -> Result<Vec<(String, u64)>> {
 }
 
 /// An address of this machine whose port was free a moment ago.
-fn free_address() -> Result<SocketAddr> {
+pub(crate) fn free_address() -> Result<SocketAddr> {
     Ok(TcpListener::bind("127.0.0.1:0")?.local_addr()?)
 }
 

@@ -33,7 +33,7 @@ pub use kv::{
 
 pub use backup::{BACKUP_INDEX, BACKUP_PACKS, BackupReport, backup};
 pub use collector::{
-    Amount, CollectControl, CollectOptions, CollectReport, CollectTimes, Collector, Recompress, Roots,
+    Amount, CollectControl, CollectOptions, CollectReport, CollectTimes, Collector, Recompress, Roots, squeeze,
 };
 pub use database::{CommitLog, Database, Engine, Frozen, GROUP_LEN};
 pub use error::{BoxError, Error, Result};

@@ -231,8 +231,21 @@ pub(crate) struct S3 {
     pub(crate) domains: Vec<String>,
     /// Believe `X-Forwarded-Host` and `X-Forwarded-Prefix`: only where all requests come through a proxy that sets them. Default `false`.
     pub(crate) trust_forwarded: bool,
-    /// zstd level, -7 to 22, of chunks of objects when they come. Default `1`.
+    /// Store chunks of objects as they come, and compress them when the door has been at rest; else they are compressed when they come.
+    /// Default `true`.
+    pub(crate) deferred: bool,
+    /// zstd level, -7 to 22, of chunks of objects that are compressed when they come. Default `1`.
     pub(crate) frame_level: i32,
+    /// zstd level, 1 to 22, of those that are compressed at rest. Default `3`.
+    pub(crate) rest_level: i32,
+    /// Seconds without a write after which the door is at rest. Default `5`.
+    pub(crate) rest_seconds: u64,
+    /// Bytes that wait to be compressed before that is done beside writes, too. Default `4294967296`.
+    pub(crate) deferred_bytes: u64,
+    /// Bytes a second that are compressed beside writes. Default `33554432`.
+    pub(crate) rest_bytes_per_second: u64,
+    /// Bytes of memory for plain chunks that had to be decoded to be read; `0` is none. Default `134217728`.
+    pub(crate) plain_cache: u64,
     /// Bytes of uploads that are cut and compressed at once, all together. Default `134217728`.
     pub(crate) buffer_bytes: usize,
     /// Bytes of memory for the index of objects and places, what is cached of its files and what is not in them yet. Default `134217728`.
@@ -423,7 +436,13 @@ impl Default for S3 {
             region: "us-east-1".to_owned(),
             domains: Vec::new(),
             trust_forwarded: false,
+            deferred: true,
             frame_level: 1,
+            rest_level: 3,
+            rest_seconds: 5,
+            deferred_bytes: 4 << 30,
+            rest_bytes_per_second: 32 << 20,
+            plain_cache: 128 << 20,
             buffer_bytes: 128 << 20,
             places_cache: 128 << 20,
             jobs: 64,
@@ -482,6 +501,12 @@ impl S3 {
                 "domains in lower case without dots at their ends, as s3.example.net",
             ),
             (!(-7..=22).contains(&self.frame_level), "s3.frame_level", "-7 to 22"),
+            (!(1..=22).contains(&self.rest_level), "s3.rest_level", "1 to 22"),
+            (
+                self.rest_bytes_per_second == 0,
+                "s3.rest_bytes_per_second",
+                "at least 1",
+            ),
             (self.buffer_bytes < QUEUE_LEN_LEAST, "s3.buffer_bytes", "at least 65536"),
             (
                 self.places_cache < PLACES_CACHE_LEAST,

@@ -3,6 +3,8 @@
 //! What buckets hold is named by rows of the same index, so the folder is always collected and scrubbed as a rooted store is.
 //! Who asks first finds a key: it is made at the first start and told once. Not here: what the door does (`cairn_gateway`).
 
+mod rest;
+
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -18,6 +20,7 @@ use crate::folders::log_opened;
 use crate::places::Packs;
 use crate::routes::chain;
 use crate::scrub::Scrubber;
+use rest::Rest;
 
 /// Folder of it all, in the data folder.
 pub(crate) const FOLDER_NAME: &str = "objects";
@@ -30,6 +33,8 @@ const FIRST_OWNER: &str = "admin";
 #[derive(Debug)]
 pub(crate) struct ObjectStore {
     objects: Arc<Objects>,
+    /// Ends before what it works on does.
+    _rest: Rest,
     /// Ends before the packs do.
     care: Care,
     /// As that.
@@ -56,6 +61,7 @@ impl ObjectStore {
         std::fs::create_dir_all(&path).map_err(|error| format!("cannot make folder {}: {error}", path.display()))?;
         let options = PackOptions {
             sync: SyncPolicy::Sync,
+            direct: true,
             ..PackOptions::default()
         };
         let digest = options.algorithm;
@@ -69,18 +75,25 @@ impl ObjectStore {
         let scrubber = Scrubber::start(STORE_NAME, &path, &packs.engine, &config.scrub)?;
         let options = ObjectOptions {
             digest,
-            compression: Compression::Level(config.s3.frame_level),
+            compression: match config.s3.deferred {
+                true => Compression::Deferred,
+                false => Compression::Level(config.s3.frame_level),
+            },
             buffer_len: config.s3.buffer_bytes,
             lease: Duration::from_secs(config.s3.lease_seconds),
+            plain_len: config.s3.plain_cache,
             ..ObjectOptions::default()
         };
+        let engine = Arc::clone(&packs.engine);
         let objects = Objects::new(Names::new(care.rows()), packs.engine, options);
         let owner = Owner::new(FIRST_OWNER).map_err(|error| chain(&error))?;
         let sealer = Sealer::start(&objects, &owner)?;
         let log = Arc::<LogSwitch>::default();
         log.set(logged(config.log.requests));
+        let rest = Rest::start(STORE_NAME, care.rows(), engine, Arc::clone(&objects), &config.s3)?;
         Ok(Self {
             objects,
+            _rest: rest,
             care,
             scrubber,
             _sealer: sealer,

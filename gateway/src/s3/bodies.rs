@@ -11,7 +11,7 @@ use std::time::Duration;
 use crate::s3::error::{Code, S3Result};
 
 /// Bytes that are gathered of a body for one job, at least and at most.
-const BATCH_LEN: (usize, usize) = (16 << 10, 256 << 10);
+const BATCH_LEN: (usize, usize) = (16 << 10, 1 << 20);
 /// Bytes a second that a body brings at the least, all in all.
 const RATE_MIN: u64 = 1 << 10;
 

@@ -482,7 +482,7 @@ mod tests {
     /// Goal: a large body goes through in batches, in order, and ends once.
     #[tokio::test]
     async fn batches_come_in_order_and_end_once() {
-        let frames = (0..100_u8).map(|number| Ok::<_, std::io::Error>(Frame::data(Bytes::from(vec![number; 10_000]))));
+        let frames = (0..100_u8).map(|number| Ok::<_, std::io::Error>(Frame::data(Bytes::from(vec![number; 40_000]))));
         let body = StreamBody::new(futures_util::stream::iter(frames));
         let pool = Pool::new("ordinary", PoolOptions::default());
         type State = (Vec<u8>, usize);
@@ -494,7 +494,7 @@ mod tests {
         let (bytes, batches) = consume(&pool, Incoming::new(body, &Arc::default()), (Vec::new(), 0), take, Ok)
             .await
             .unwrap();
-        let expected: Vec<u8> = (0..100_u8).flat_map(|number| vec![number; 10_000]).collect();
+        let expected: Vec<u8> = (0..100_u8).flat_map(|number| vec![number; 40_000]).collect();
         assert!(bytes == expected);
         assert!((3..=5).contains(&batches), "{batches} batches");
     }

@@ -15,10 +15,12 @@ use cairn_roots::Body;
 use hyper::body::{Body as HttpBody, Frame, SizeHint};
 
 use crate::s3::error::{Code, S3Result};
-use crate::s3::pool::Pool;
+use crate::s3::pool::{Counted, Pool};
 
-/// Bytes read in one job.
-const BATCH_LEN: usize = 512 << 10;
+/// Bytes read in one job, at least and at most: each costs a change of threads ...
+const BATCH_LEN: (usize, usize) = (256 << 10, 2 << 20);
+/// ... and in those of all answers together.
+const BATCHES_LEN: usize = 64 << 20;
 
 type Reading = Pin<Box<dyn Future<Output = S3Result<(Option<ObjectReader>, Vec<Bytes>)>> + Send>>;
 
@@ -32,6 +34,7 @@ pub(crate) struct ContentBody {
     reading: Option<Reading>,
     /// Bytes that the client is still to get.
     left: u64,
+    counted: Counted,
 }
 
 impl ContentBody {
@@ -44,7 +47,9 @@ impl ContentBody {
         open: impl FnOnce() -> S3Result<ObjectReader> + Send + 'static,
         len: u64,
     ) -> S3Result<Body> {
-        let (reader, pieces) = pool.run(move || read(open()?)).await?;
+        let counted = pool.answer();
+        let batch_len = batch_len(&counted);
+        let (reader, pieces) = pool.run(move || read(open()?, batch_len)).await?;
         let read: u64 = pieces.iter().map(|piece| piece.len() as u64).sum();
         if read == len {
             return Ok(whole(pieces));
@@ -59,13 +64,15 @@ impl ContentBody {
             reader,
             reading: None,
             left: len,
+            counted,
         }))
     }
 
     fn read_ahead(&mut self) {
         if let Some(reader) = self.reader.take() {
-            let pool = self.pool.clone();
-            self.reading = Some(Box::pin(async move { pool.run_patiently(move || read(reader)).await }));
+            let (pool, batch_len) = (self.pool.clone(), batch_len(&self.counted));
+            let reading = async move { pool.run_patiently(move || read(reader, batch_len)).await };
+            self.reading = Some(Box::pin(reading));
         }
     }
 }
@@ -79,10 +86,14 @@ fn whole(mut pieces: Vec<Bytes>) -> Body {
     Body::from(bytes.freeze())
 }
 
+fn batch_len(counted: &Counted) -> usize {
+    (BATCHES_LEN / counted.count()).clamp(BATCH_LEN.0, BATCH_LEN.1)
+}
+
 /// Reads a batch; no reader comes back at the end.
-fn read(mut reader: ObjectReader) -> S3Result<(Option<ObjectReader>, Vec<Bytes>)> {
+fn read(mut reader: ObjectReader, batch_len: usize) -> S3Result<(Option<ObjectReader>, Vec<Bytes>)> {
     let (mut pieces, mut len) = (Vec::new(), 0);
-    while len < BATCH_LEN {
+    while len < batch_len {
         let Some(piece) = reader.next() else {
             return Ok((None, pieces));
         };

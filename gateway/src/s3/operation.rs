@@ -369,6 +369,22 @@ impl Operation {
         format!("{self:?}")
     }
 
+    /// Whether its handler waits for nothing but its own jobs: neither for a body nor for a clock.
+    pub(crate) fn is_only_jobs(self) -> bool {
+        matches!(
+            self,
+            Self::GetObject
+                | Self::HeadObject
+                | Self::DeleteObject
+                | Self::HeadBucket
+                | Self::ListBuckets
+                | Self::ListObjects
+                | Self::ListObjectsV2
+                | Self::ListObjectVersions
+                | Self::GetObjectTagging
+        )
+    }
+
     /// What a request is.
     ///
     /// Errors: `NotImplemented` for what no row allows, and for headers that ask for what is not served.

@@ -2,7 +2,9 @@
 //!
 //! A request never stalls behind a queue without an end: it is answered 503 with `Retry-After` instead.
 
+use std::cell::Cell;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
@@ -38,6 +40,29 @@ pub(crate) struct Pool {
     jobs: Arc<Semaphore>,
     waiting: Arc<Semaphore>,
     patience: Duration,
+    answers: Arc<AtomicUsize>,
+}
+
+/// One of several that share memory, until it is dropped.
+#[derive(Debug)]
+pub(crate) struct Counted(Arc<AtomicUsize>);
+
+impl Counted {
+    fn new(count: &Arc<AtomicUsize>) -> Self {
+        count.fetch_add(1, Ordering::Relaxed);
+        Self(Arc::clone(count))
+    }
+
+    /// How many there are now, this one among them.
+    pub(crate) fn count(&self) -> usize {
+        self.0.load(Ordering::Relaxed).max(1)
+    }
+}
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
 }
 
 impl Pool {
@@ -47,7 +72,13 @@ impl Pool {
             jobs: Arc::new(Semaphore::new(options.jobs.max(1))),
             waiting: Arc::new(Semaphore::new(options.waiting)),
             patience: options.patience,
+            answers: Arc::default(),
         }
+    }
+
+    /// Counts an answer whose content is read: many are to have less memory each.
+    pub(crate) fn answer(&self) -> Counted {
+        Counted::new(&self.answers)
     }
 
     /// Runs a job. It runs to its end even if the caller goes away.
@@ -57,6 +88,9 @@ impl Pool {
         &self,
         job: impl FnOnce() -> S3Result<T> + Send + 'static,
     ) -> S3Result<T> {
+        if WITHIN.get() {
+            return job();
+        }
         let place = match Arc::clone(&self.jobs).try_acquire_owned() {
             Ok(place) => place,
             Err(_) => {
@@ -76,6 +110,22 @@ impl Pool {
         run_at(place, job).await
     }
 
+    /// Runs all of a request in one job: the jobs that it asks for are done at once, on the same thread.
+    ///
+    /// - `request`: waits for nothing but jobs of this pool, or else has a thread wait.
+    /// - Errors: as [`Pool::run`].
+    pub(crate) async fn run_whole<T: Send + 'static>(
+        &self,
+        request: impl Future<Output = S3Result<T>> + Send + 'static,
+    ) -> S3Result<T> {
+        let runtime = tokio::runtime::Handle::current();
+        self.run(move || {
+            let _within = Within::begin();
+            runtime.block_on(request)
+        })
+        .await
+    }
+
     /// [`Pool::run`] of a job whose answer has begun: it waits for its turn however long that takes.
     pub(crate) async fn run_patiently<T: Send + 'static>(
         &self,
@@ -83,6 +133,27 @@ impl Pool {
     ) -> S3Result<T> {
         let place = Arc::clone(&self.jobs).acquire_owned().await;
         run_at(place.expect("the semaphore is never closed"), job).await
+    }
+}
+
+thread_local! {
+    /// This thread is within [`Pool::run_whole`].
+    static WITHIN: Cell<bool> = const { Cell::new(false) };
+}
+
+/// Until it is dropped.
+struct Within;
+
+impl Within {
+    fn begin() -> Self {
+        WITHIN.set(true);
+        Self
+    }
+}
+
+impl Drop for Within {
+    fn drop(&mut self) {
+        WITHIN.set(false);
     }
 }
 
@@ -135,6 +206,25 @@ mod tests {
         release.send(()).unwrap();
         assert_eq!(second.await.unwrap(), 2);
         assert_eq!(first.await.unwrap().unwrap(), 1);
+    }
+
+    /// Goal: a request in one job needs one place for all of its jobs, and gives it back.
+    #[tokio::test]
+    async fn a_request_in_one_job_runs_its_jobs_at_once() {
+        let pool = pool(0, Duration::ZERO);
+        let own = pool.clone();
+        let request = async move {
+            let first = own.run(|| Ok(1)).await?;
+            let second = own.run(move || Ok(first + 1)).await?;
+            let failed: S3Result<u32> = own.run(|| Err(Code::NoSuchKey.into())).await;
+            assert_eq!(failed.unwrap_err().code, Code::NoSuchKey);
+            Ok(second)
+        };
+        assert_eq!(pool.run_whole(request).await.unwrap(), 2);
+        let own = pool.clone();
+        let panics = async move { own.run(|| -> S3Result<()> { panic!("on purpose") }).await };
+        assert_eq!(pool.run_whole(panics).await.unwrap_err().code, Code::InternalError);
+        assert_eq!(pool.run(|| Ok(3)).await.unwrap(), 3);
     }
 
     #[tokio::test]

@@ -1,7 +1,8 @@
 //! From a connection's request to a handler: ids, address, signature, operation, bucket, decision; and from its answer back.
 //!
 //! Order: what needs nothing (address, form of the signature, operation), then one job that reads the key, checks the signature
-//! and reads the bucket, then the decision, then the handler. Nothing of the body is read before. An absent bucket is told
+//! and reads the bucket, then the decision, then the handler. Nothing of the body is read before. What waits for nothing but its
+//! own jobs is one job from there on: each costs a change of threads. An absent bucket is told
 //! before anything of the key.
 
 use std::sync::Arc;
@@ -239,17 +240,25 @@ impl S3 {
             return Err(refuse_anonymous(&address, action));
         };
         let payload = signed.payload;
-        let names = core.names();
-        let admitted = core
-            .run(move || admit(&names, address, &signed, operation == Operation::CreateBucket))
-            .await?;
-        let permit = decide(&admitted, action)?;
-        let ask = ask(admitted, operation, payload, request_id.to_owned());
-        check_owner(&ask, "x-amz-expected-bucket-owner")?;
-        if let Some(key) = ask.target.key() {
-            uri::check_key(key)?;
+        let (names, request_id) = (core.names(), request_id.to_owned());
+        let own = Arc::clone(core);
+        let request = async move {
+            let core = &own;
+            let admitted = core
+                .run(move || admit(&names, address, &signed, operation == Operation::CreateBucket))
+                .await?;
+            let permit = decide(&admitted, action)?;
+            let ask = ask(admitted, operation, payload, request_id);
+            check_owner(&ask, "x-amz-expected-bucket-owner")?;
+            if let Some(key) = ask.target.key() {
+                uri::check_key(key)?;
+            }
+            dispatch(core, permit, ask, Incoming::new(body, core.bodies())).await
+        };
+        match operation.is_only_jobs() {
+            true => core.pool.run_whole(request).await,
+            false => request.await,
         }
-        dispatch(core, permit, ask, Incoming::new(body, core.bodies())).await
     }
 }
 

@@ -45,8 +45,10 @@ const STEP_CHUNKS: usize = 8192;
 /// A pack of which a sample shrinks by a smaller share is not compressed anew.
 const RECOMPRESS_GAIN_MIN: f64 = 0.02;
 
-/// Of packs that are compressed anew one part in so many is saved, about: what a snapshot that frees them for it is worth.
+/// Of packs that are compressed anew one part in so many is saved, about: what a snapshot that frees them for it is worth. Of what
+/// came compressed, and of what did not.
 const RECOMPRESS_GAIN_PART: u64 = 10;
+const SQUEEZE_GAIN_PART: u64 = 2;
 
 /// Whether everything that keeps chunks alive is known here.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -267,6 +269,64 @@ impl<E: Engine + 'static> Collector<E> {
         }
         Ok(run.report)
     }
+}
+
+/// Compresses packs, the one that is being written included, that hold what came in raw blocks; nothing is collected. What hardly
+/// shrinks is left, and not tried again while the store is open. May run beside a collection.
+///
+/// - `kv`: the rows whose log the packs are.
+/// - `wait`: how long to wait before so many bytes are compressed.
+/// - Errors: [`Error::Stopped`]; those of the index and the store, after which it can be run again. A disk without room is none: what
+///   was written anew by then stays so.
+pub fn squeeze<E: Engine>(
+    kv: &Database<E>,
+    packs: &PackEngine,
+    level: Level,
+    wait: &dyn Fn(u64) -> Duration,
+    control: &CollectControl,
+) -> Result<RecompressReport> {
+    packs.sync()?;
+    packs.seal_open()?;
+    let options = RecompressOptions {
+        level,
+        gain_min: RECOMPRESS_GAIN_MIN,
+        below: u32::MAX,
+        commits_kept_from: LogPosition::default(),
+    };
+    let pace = |bytes| control.rest(wait(bytes));
+    let seal = |held: u64| {
+        let is_due = SnapshotPolicy::default().is_due(packs, held / SQUEEZE_GAIN_PART)?;
+        Ok(is_due && write_snapshot(kv.engine().as_ref(), packs, &mut |bytes| pace(bytes))?.is_some())
+    };
+    let mut report = RecompressReport::default();
+    match recompress(packs, &options, &pace, seal, &mut report) {
+        Err(error) if !error.is_full() => Err(error),
+        _ => Ok(report),
+    }
+}
+
+/// Compresses packs, those too that a snapshot frees for it.
+///
+/// - `seal`: writes one if it is worth so many bytes that are held; whether it did.
+fn recompress(
+    packs: &PackEngine,
+    options: &RecompressOptions,
+    pace: &dyn Fn(u64) -> Result<()>,
+    mut seal: impl FnMut(u64) -> Result<bool>,
+    all: &mut RecompressReport,
+) -> Result<()> {
+    for _ in 0..2 {
+        let done = through(|ended| packs.recompress(options, &mut |bytes| ended(pace(bytes))))?;
+        all.packs_removed += done.packs_removed;
+        all.packs_left = done.packs_left;
+        all.bytes_before += done.bytes_before;
+        all.bytes_after += done.bytes_after;
+        all.bytes_held = done.bytes_held;
+        if done.bytes_held == 0 || !seal(done.bytes_held)? {
+            break;
+        }
+    }
+    Ok(())
 }
 
 /// Of manifests: how many, chunks and plain bytes in them with repeats.
@@ -568,37 +628,30 @@ impl<'a, E: Engine + 'static> Run<'a, E> {
         else {
             return Ok(());
         };
-        let packs = &self.collector.packs;
+        let limit = bytes_per_second.map(RateLimit::new);
         let options = RecompressOptions {
             level,
             gain_min: RECOMPRESS_GAIN_MIN,
             below: self.horizon.pack,
             commits_kept_from: self.options.commits_kept_from,
         };
-        let limit = bytes_per_second.map(RateLimit::new);
-        for _ in 0..2 {
-            let pace = |bytes| {
-                let wait = limit.as_ref().map(|limit| limit.take(bytes as usize));
-                self.control.rest(wait.unwrap_or_default())
-            };
-            let done = match through(|ended| packs.recompress(&options, &mut |bytes| ended(pace(bytes)))) {
-                Err(error) if error.is_full() => {
-                    self.report.short_of_room = true;
-                    return Ok(());
-                }
-                done => done?,
-            };
-            let all = &mut self.report.recompressed;
-            all.packs_removed += done.packs_removed;
-            all.packs_left = done.packs_left;
-            all.bytes_before += done.bytes_before;
-            all.bytes_after += done.bytes_after;
-            all.bytes_held = done.bytes_held;
-            if done.bytes_held == 0 || !self.seal(done.bytes_held / RECOMPRESS_GAIN_PART)? {
-                break;
+        let control = self.control;
+        let pace = |bytes| {
+            let wait = limit.as_ref().map(|limit| limit.take(bytes as usize));
+            control.rest(wait.unwrap_or_default())
+        };
+        let mut report = RecompressReport::default();
+        let packs = Arc::clone(&self.collector.packs);
+        let seal = |held| self.seal(held / RECOMPRESS_GAIN_PART);
+        let done = recompress(&packs, &options, &pace, seal, &mut report);
+        self.report.recompressed = report;
+        match done {
+            Err(error) if error.is_full() => {
+                self.report.short_of_room = true;
+                Ok(())
             }
+            done => done,
         }
-        Ok(())
     }
 
     /// Waits as long as the rate asks for.

@@ -1,8 +1,8 @@
 //! Digests of whole objects, off the path of their bytes: a thread takes the next bytes of all uploads that have some together.
 //!
 //! MD5 is slower than all else that happens to an upload, and serial within it; across uploads it goes 8 or 16 at a time
-//! ([`Md5Kernel`]). The thread works on what is there the moment it looks, without a timer: an upload alone has it to itself and
-//! loses nothing. Each upload may be so many bytes ahead, then it waits. Not here: which digests are wanted, what they are compared with.
+//! ([`Md5Kernel`]). The thread begins when all uploads that go on have bytes there, or as many as there are lanes, or somebody
+//! waits, without a timer: an upload alone has it to itself and loses nothing. Each upload may be so many bytes ahead, then it waits. Not here: which digests are wanted, what they are compared with.
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
@@ -96,6 +96,8 @@ struct State {
     /// Those that have bytes and whose sums are here.
     ready: VecDeque<u64>,
     next: u64,
+    /// Who waits for bytes to be taken.
+    waiting: usize,
     closing: bool,
 }
 
@@ -121,10 +123,10 @@ impl Shared {
         let kernel = Md5Kernel::best();
         let mut state = self.state();
         loop {
-            if state.ready.is_empty() {
-                if state.closing {
-                    return;
-                }
+            if state.ready.is_empty() && state.closing {
+                return;
+            }
+            if !state.is_time(kernel.lanes()) {
                 state = self.wait(&self.work, state);
                 continue;
             }
@@ -132,10 +134,14 @@ impl Shared {
             drop(state);
             let done = compute(kernel, batch);
             state = self.state();
+            let mut is_any_empty = false;
             for (ticket, sums, len) in done {
-                state.put_back(ticket, sums, len);
+                is_any_empty |= state.put_back(ticket, sums, len);
             }
-            self.taken.notify_all();
+            // Whoever waits may go on when there is nothing left of his, at the latest.
+            if is_any_empty {
+                self.taken.notify_all();
+            }
         }
     }
 }
@@ -163,6 +169,12 @@ fn compute(kernel: Md5Kernel, mut batch: Vec<Piece>) -> Vec<(u64, Sums, usize)> 
 }
 
 impl State {
+    /// Whether there is work, and lanes would not run empty for want of a little patience.
+    fn is_time(&self, lanes: usize) -> bool {
+        let wanted = self.uploads.len().min(lanes);
+        !self.ready.is_empty() && (self.waiting > 0 || self.closing || self.ready.len() >= wanted)
+    }
+
     fn take_batch(&mut self, count: usize) -> Vec<Piece> {
         let mut batch = Vec::with_capacity(count);
         while batch.len() < count
@@ -185,15 +197,18 @@ impl State {
         batch
     }
 
-    fn put_back(&mut self, ticket: u64, sums: Sums, len: usize) {
+    /// Returns whether nothing is left of the upload's.
+    fn put_back(&mut self, ticket: u64, sums: Sums, len: usize) -> bool {
         // It may have been given up meanwhile.
-        if let Some(upload) = self.uploads.get_mut(&ticket) {
-            upload.sums = Some(sums);
-            upload.queued -= len;
-            if !upload.queue.is_empty() {
-                self.ready.push_back(ticket);
-            }
+        let Some(upload) = self.uploads.get_mut(&ticket) else {
+            return false;
+        };
+        upload.sums = Some(sums);
+        upload.queued -= len;
+        if !upload.queue.is_empty() {
+            self.ready.push_back(ticket);
         }
+        upload.queue.is_empty()
     }
 }
 
@@ -263,7 +278,7 @@ impl DigestHandle {
         while state.uploads[&self.ticket].queued > 0
             && state.uploads[&self.ticket].queued + bytes.len() > self.ahead_max
         {
-            state = self.shared.wait(&self.shared.taken, state);
+            state = self.wait_until_taken(state);
         }
         let upload = state
             .uploads
@@ -292,14 +307,24 @@ impl DigestHandle {
                 drop(state);
                 return sums.finish();
             }
-            state = self.shared.wait(&self.shared.taken, state);
+            state = self.wait_until_taken(state);
         }
+    }
+
+    fn wait_until_taken<'a>(&self, mut state: MutexGuard<'a, State>) -> MutexGuard<'a, State> {
+        state.waiting += 1;
+        self.shared.work.notify_one();
+        let mut state = self.shared.wait(&self.shared.taken, state);
+        state.waiting -= 1;
+        state
     }
 }
 
 impl Drop for DigestHandle {
     fn drop(&mut self) {
         self.shared.state().uploads.remove(&self.ticket);
+        // The others may be all there are now.
+        self.shared.work.notify_one();
     }
 }
 

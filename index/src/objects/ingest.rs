@@ -4,9 +4,13 @@
 //! before. Hot path: bytes are copied once, into their block.
 
 use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use bytes::Bytes;
-use cairn_formats::{Chunk, ChunkForm, ChunkId, CutRule, DigestAlgorithm, Level, PartCuts, PartCutter, StorableChunk};
+use cairn_formats::{
+    Chunk, ChunkForm, ChunkId, CutRule, DigestAlgorithm, Level, PartCuts, PartCutter, StorableChunk, compress_frame,
+};
 use cairn_store::{ChunkStore as _, PackStore};
 
 use crate::Result;
@@ -21,7 +25,7 @@ const GROWS_LEN: usize = 64 << 10;
 /// How chunks are stored when they come.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Compression {
-    /// At this level of zstd.
+    /// At this level of zstd; those of which a sample does not shrink (media, archives, what is encrypted) in raw blocks.
     Level(i32),
     /// In raw blocks; they are compressed when the store has time.
     Deferred,
@@ -30,10 +34,25 @@ pub enum Compression {
 impl Compression {
     pub(super) fn encode(self, chunk: &Chunk) -> StorableChunk {
         match self {
-            Self::Level(level) => chunk.encode(ChunkForm::Compressed, Level::new(level)),
-            Self::Deferred => chunk.encode_raw(),
+            Self::Level(level) if is_worth_it(chunk.plain()) => chunk.encode(ChunkForm::Compressed, Level::new(level)),
+            Self::Level(_) | Self::Deferred => chunk.encode_raw(),
         }
     }
+}
+
+/// Chunks up to this length are compressed without asking.
+const PROBED_LEN_MIN: usize = 16 << 10;
+/// Bytes that are tried, in two pieces from within a chunk.
+const PROBE_LEN: usize = 4 << 10;
+
+/// Whether a sample of a chunk shrinks by a hundredth at least.
+fn is_worth_it(plain: &[u8]) -> bool {
+    if plain.len() < PROBED_LEN_MIN {
+        return true;
+    }
+    let (first, second) = (plain.len() / 4, plain.len() / 4 * 3);
+    let sample = [&plain[first..][..PROBE_LEN / 2], &plain[second..][..PROBE_LEN / 2]].concat();
+    compress_frame(&sample, Level::new(1)).len() < PROBE_LEN - PROBE_LEN / 100
 }
 
 /// What became of the bytes of an upload.
@@ -57,6 +76,8 @@ pub(super) struct ChunkSink {
     pub(super) store: PackStore,
     pub(super) algorithm: DigestAlgorithm,
     pub(super) compression: Compression,
+    /// Bytes of frames that wait to be compressed, of all sinks together.
+    pub(super) deferred: Arc<AtomicU64>,
 }
 
 impl ChunkSink {
@@ -73,10 +94,14 @@ impl ChunkSink {
             .filter_map(|(chunk, there)| (!there).then_some(chunk));
         let frames: Vec<StorableChunk> = missing.map(|chunk| self.compression.encode(chunk)).collect();
         self.store.put_many(&frames)?;
+        let stored_bytes = frames.iter().map(|frame| frame.bytes().len() as u64).sum::<u64>();
         counts.chunks += chunks.len() as u64;
         counts.new_chunks += frames.len() as u64;
         counts.new_bytes += frames.iter().map(|frame| frame.plain_len() as u64).sum::<u64>();
-        counts.stored_bytes += frames.iter().map(|frame| frame.bytes().len() as u64).sum::<u64>();
+        counts.stored_bytes += stored_bytes;
+        if self.compression == Compression::Deferred {
+            self.deferred.fetch_add(stored_bytes, Ordering::Relaxed);
+        }
         let named = |chunk: &Chunk| ManifestChunk {
             id: chunk.id(),
             // Chunks are at most CHUNK_LEN_MAX bytes.
@@ -194,6 +219,11 @@ impl Ingest {
             bytes: Bytes::from(std::mem::take(&mut self.block)),
             seen: std::mem::take(&mut self.searched),
         }
+    }
+
+    /// Chunks that were put, for who does not want all of them together. Not of a part.
+    pub(super) fn take_chunks(&mut self) -> Vec<ManifestChunk> {
+        std::mem::take(&mut self.chunks)
     }
 
     /// Cuts a block and puts the chunks that have ended in it.

@@ -61,13 +61,13 @@ impl Leases {
     }
 
     /// Covers an upload that begins now.
-    ///
     pub(super) fn begin(self: &Arc<Self>, names: &Names) -> Result<Covered> {
         let ticket = {
             let mut state = self.state();
             let ticket = state.next;
             state.next += 1;
-            state.open.insert(ticket, self.packs.position());
+            // Not the end itself: for that it would have to wait for whoever syncs.
+            state.open.insert(ticket, self.packs.position_passed());
             ticket
         };
         let covered = Covered {

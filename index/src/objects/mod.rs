@@ -16,6 +16,8 @@ mod multipart;
 mod put;
 mod read;
 #[cfg(test)]
+mod rest_tests;
+#[cfg(test)]
 mod tests;
 
 use std::collections::HashMap;
@@ -25,7 +27,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use cairn_formats::{ChunkId, CutRule, DigestAlgorithm, DomainId};
-use cairn_store::{ChunkStore as _, PackEngine, PackStore, RangeOptions, RangeReads};
+use cairn_store::{ChunkStore as _, PackEngine, PackStore, PlainCache, RangeOptions, RangeReads};
 
 use crate::kv::Kv;
 use crate::liveness::{ManifestChunk, manifest_page};
@@ -67,8 +69,10 @@ pub struct ObjectOptions {
     pub lease: Duration,
     /// Bytes of a part of an upload, at least, but for the last.
     pub part_len_min: u64,
-    /// How ranges are read.
+    /// How ranges are read. What is decoded is kept in `plain_len` bytes, whatever is said here.
     pub ranges: RangeOptions,
+    /// Bytes of memory for plain chunks that had to be decoded; 0: none are kept.
+    pub plain_len: u64,
 }
 
 impl Default for ObjectOptions {
@@ -83,7 +87,14 @@ impl Default for ObjectOptions {
             digest_here_len: 64 << 10,
             lease: Duration::from_secs(10 * 60),
             part_len_min: 5 << 20,
-            ranges: RangeOptions::default(),
+            ranges: RangeOptions {
+                // A reader's next piece is read while it sends the last; more would only leave the processor's caches, and many
+                // readers are to have little memory.
+                extent_len: 1 << 20,
+                window: 1,
+                ..RangeOptions::default()
+            },
+            plain_len: 0,
         }
     }
 }
@@ -98,18 +109,26 @@ pub struct Objects {
     leases: Arc<Leases>,
     reads: Mutex<HashMap<DomainId, Arc<RangeReads>>>,
     uploads: AtomicUsize,
+    /// Those that ever began.
+    begun: AtomicU64,
     seam_bytes: AtomicU64,
+    completion_bytes: AtomicU64,
+    deferred: Arc<AtomicU64>,
 }
 
 impl Objects {
     /// - `names`: rows on the engine whose log, or neighbour, the packs are.
-    pub fn new(names: Names, packs: Arc<PackEngine>, options: ObjectOptions) -> Arc<Self> {
+    pub fn new(names: Names, packs: Arc<PackEngine>, mut options: ObjectOptions) -> Arc<Self> {
+        options.ranges.plain = (options.plain_len > 0).then(|| PlainCache::new(options.plain_len));
         Arc::new(Self {
             digests: Digests::new(options.digest_threads),
             leases: Arc::new(Leases::new(&names, Arc::clone(&packs), options.lease)),
             reads: Mutex::default(),
             uploads: AtomicUsize::new(0),
+            begun: AtomicU64::new(0),
             seam_bytes: AtomicU64::new(0),
+            completion_bytes: AtomicU64::new(0),
+            deferred: Arc::default(),
             names,
             packs,
             options,
@@ -131,9 +150,36 @@ impl Objects {
         self.uploads.load(Ordering::Relaxed)
     }
 
-    /// Bytes of parts read again for seams while parts came. What completing reads, it tells.
+    /// Uploads that ever began: as long as this stays as it is, and [`Objects::uploads`] is 0, nobody writes.
+    pub fn uploads_begun(&self) -> u64 {
+        self.begun.load(Ordering::Relaxed)
+    }
+
+    /// Bytes of parts read again for seams while parts came.
     pub fn seam_bytes(&self) -> u64 {
         self.seam_bytes.load(Ordering::Relaxed)
+    }
+
+    /// Bytes of parts read again when uploads were completed.
+    pub fn completion_bytes(&self) -> u64 {
+        self.completion_bytes.load(Ordering::Relaxed)
+    }
+
+    /// Bytes of frames stored since the start that wait to be compressed ([`Compression::Deferred`]), less those told of to
+    /// [`Objects::settle_deferred`].
+    pub fn deferred_bytes(&self) -> u64 {
+        self.deferred.load(Ordering::Relaxed)
+    }
+
+    /// So many of the bytes that waited to be compressed have been.
+    pub fn settle_deferred(&self, bytes: u64) {
+        let less = |now: u64| Some(now.saturating_sub(bytes));
+        let _ = self.deferred.fetch_update(Ordering::Relaxed, Ordering::Relaxed, less);
+    }
+
+    /// Memory that plain chunks take which are kept, bytes.
+    pub fn plain_bytes(&self) -> u64 {
+        self.options.ranges.plain.as_ref().map_or(0, PlainCache::bytes)
     }
 
     /// Reads a range of content; what lies behind its end is left out.
@@ -189,6 +235,7 @@ impl Objects {
             store: self.store(settings.domain),
             algorithm: self.options.digest,
             compression: settings.level.map_or(self.options.compression, Compression::Level),
+            deferred: Arc::clone(&self.deferred),
         }
     }
 

@@ -17,7 +17,7 @@ use cairn_store::{ChunkStore as _, ChunkStoreExt as _};
 
 use super::digests::{DigestsWanted, Sums};
 use super::ingest::{Fringe, IngestCounts};
-use super::put::{Body, Open};
+use super::put::{Body, Gathered, Open};
 use super::{Objects, rule};
 use crate::bug::{Bug, is_planted};
 use crate::liveness::ManifestChunk;
@@ -332,8 +332,7 @@ impl Objects {
             end += u64::from(chunk.len);
             end
         });
-        let cuts = PartCuts::new(ends.collect(), state.certified, state.is_closed);
-        let cuts = cuts.ok_or(malformed("its cuts are not those of its chunks"))?;
+        let cuts = part_cuts(ends.collect(), &state)?;
         Ok(Known {
             part,
             state,
@@ -424,17 +423,19 @@ impl Objects {
             crate::names::EtagKind::Opaque => self.opaque_etag()?,
         };
         let checksum = checksum_of(upload, &parts)?;
-        let known = parts.into_iter().map(|part| self.known(bucket, part));
-        let known: Vec<Known> = known.collect::<Result<_>>()?;
+        let states = parts.iter().map(|part| PartState::decode(&part.state));
+        let states: Vec<PartState> = states.collect::<Result<_>>()?;
         let settings = &bucket.record.settings;
         let by_rule = (settings.chunk_sizes, settings.dialect);
-        let (chunks, bytes_read, counts) = if known.iter().all(|one| (one.state.sizes, one.state.dialect) == by_rule) {
-            self.join(&open, &known)?
+        let (gathered, bytes_read, counts) = if states.iter().all(|state| (state.sizes, state.dialect) == by_rule) {
+            self.join(&open, &parts, &states)?
         } else {
-            self.cut_anew(&open, &known)?
+            self.cut_anew(&open, &parts)?
         };
-        drop(known);
-        let mut version = NewVersion::new(upload.record.owner.clone(), open.content(&chunks)?, etag);
+        drop((parts, states));
+        self.completion_bytes.fetch_add(bytes_read, Ordering::Relaxed);
+        let (content, chunks) = gathered.finish()?;
+        let mut version = NewVersion::new(upload.record.owner.clone(), content.clone(), etag);
         let record = &mut version.record;
         record.headers = upload.record.headers.clone();
         record.metadata = upload.record.metadata.clone();
@@ -450,7 +451,9 @@ impl Objects {
         let uploads = self.names.uploads(bucket);
         loop {
             match uploads.complete(upload, &version, condition, cause) {
-                Err(Error::FenceMoved) => version = version.with_fence(open.settle(&chunks)?),
+                Err(Error::FenceMoved) => {
+                    version = version.with_fence(open.settle_content(content.content(), &chunks)?)
+                }
                 written => {
                     return Ok(Completed {
                         written: written?,
@@ -489,57 +492,93 @@ impl Objects {
         Ok(parts)
     }
 
-    /// Joins the chunks of parts. Returns them, with the bytes that were read, and what was put.
-    fn join(&self, open: &Open, known: &[Known]) -> Result<(Vec<ManifestChunk>, u64, IngestCounts)> {
-        let cuts: Vec<PartCuts> = known.iter().map(|one| one.cuts.clone()).collect();
+    /// Joins the chunks of parts. Returns them, with the bytes that were read, and what was put. Of the lists of parts one is held at a
+    /// time, and of all the parts where they were cut, eight bytes a chunk.
+    fn join<'a>(
+        &self,
+        open: &'a Open,
+        parts: &[Part],
+        states: &[PartState],
+    ) -> Result<(Gathered<'a>, u64, IngestCounts)> {
+        let tenant = open.bucket.tenant();
+        let cuts = parts.iter().zip(states).map(|(part, state)| {
+            let (mut end, mut ends) = (0, Vec::new());
+            self.for_each_chunk(tenant, &part.content, |page| {
+                ends.extend(page.iter().map(|chunk| {
+                    end += u64::from(chunk.len);
+                    end
+                }));
+                Ok(())
+            })?;
+            part_cuts(ends, state)
+        });
+        let cuts: Vec<PartCuts> = cuts.collect::<Result<_>>()?;
         let seam_before = |right: usize| {
-            let left = &known[right.checked_sub(1)?];
-            let seam = left.state.seam?;
-            let is_its_own = seam.right == known[right].state.generation || is_planted(Bug::StaleSeam);
+            let seam = states[right.checked_sub(1)?].seam?;
+            let is_its_own = seam.right == states[right].generation || is_planted(Bug::StaleSeam);
             is_its_own.then_some(seam.from as usize)
         };
         let mut join = PartJoin::new(rule(&open.bucket)?, &cuts, seam_before);
         let (sink, mut counts) = (open.sink(), IngestCounts::default());
         let mut plains = self.plains(open);
-        let (mut held, mut chunks) = (BytesMut::new(), Vec::new());
+        let (mut held, mut gathered) = (BytesMut::new(), Gathered::new(open));
+        let mut list = (usize::MAX, Vec::new());
+        let load = |list: &mut (usize, Vec<ManifestChunk>), part: usize| -> Result<()> {
+            if list.0 != part {
+                *list = (part, self.chunks(tenant, &parts[part].content)?);
+            }
+            Ok(())
+        };
         loop {
             match join.step() {
-                JoinStep::Keep { part, chunks: own } => chunks.extend_from_slice(&known[part].chunks[own]),
-                JoinStep::Seam { part } => chunks.extend_from_slice(&known[part - 1].part.seam),
+                JoinStep::Keep { part, chunks: own } => {
+                    load(&mut list, part)?;
+                    gathered.push(&list.1[own])?;
+                }
+                JoinStep::Seam { part } => gathered.push(&parts[part - 1].seam)?,
                 JoinStep::Read { part, chunk } => {
-                    let plain = plains.get(&known[part], chunk)?;
+                    load(&mut list, part)?;
+                    let plain = plains.read_chunk(&list.1[chunk])?;
                     held.extend_from_slice(&plain);
                     join.push(plain);
                 }
                 JoinStep::Chunk(len) => {
                     let plain = held.split_to(len).freeze();
-                    chunks.extend(sink.put(vec![plain], &mut counts)?);
+                    gathered.push(&sink.put(vec![plain], &mut counts)?)?;
                 }
-                JoinStep::Done => return Ok((chunks, plains.read, counts)),
+                JoinStep::Done => return Ok((gathered, plains.read, counts)),
             }
         }
     }
 
     /// Cuts all bytes of parts again, whatever they were cut by.
-    fn cut_anew(&self, open: &Open, known: &[Known]) -> Result<(Vec<ManifestChunk>, u64, IngestCounts)> {
+    fn cut_anew<'a>(&self, open: &'a Open, parts: &[Part]) -> Result<(Gathered<'a>, u64, IngestCounts)> {
         let mut ingest = super::ingest::Ingest::new(open.sink(), rule(&open.bucket)?);
+        let mut gathered = Gathered::new(open);
         let mut read = 0;
-        for one in known {
-            for piece in self.read(open.bucket.tenant(), &one.part.content, 0..one.part.size)? {
+        for part in parts {
+            for piece in self.read(open.bucket.tenant(), &part.content, 0..part.size)? {
                 let piece = piece?;
                 read += piece.len() as u64;
                 ingest.push(&piece, piece.len());
                 if ingest.unseen() >= self.block_len() {
                     let block = ingest.take_block();
                     ingest.put_block(block)?;
+                    gathered.push(&ingest.take_chunks())?;
                 }
             }
         }
         let block = ingest.take_block();
         ingest.put_block(block)?;
         let ingested = ingest.finish()?;
-        Ok((ingested.chunks, read, ingested.counts))
+        gathered.push(&ingested.chunks)?;
+        Ok((gathered, read, ingested.counts))
     }
+}
+
+fn part_cuts(ends: Vec<u64>, state: &PartState) -> Result<PartCuts> {
+    let cuts = PartCuts::new(ends, state.certified, state.is_closed);
+    cuts.ok_or(malformed("its cuts are not those of its chunks"))
 }
 
 impl Body {

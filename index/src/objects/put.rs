@@ -9,6 +9,7 @@ use super::digests::{DigestHandle, Digested, DigestsWanted, Sums};
 use super::ingest::{ChunkSink, Fringe, Ingest, IngestCounts};
 use super::leases::Covered;
 use super::{Objects, rule};
+use crate::kv::Kv;
 use crate::liveness::{COMMIT_CHUNKS_MAX, Fence, ManifestChunk, NewManifest};
 use crate::names::{
     Bucket, Cause, Checksum, ChecksumKind, Chunking, Condition, Content, Etag, EtagKind, INLINE_LEN_MAX, NewContent,
@@ -56,6 +57,7 @@ impl Open {
         let covered = objects.leases.begin(&objects.names)?;
         let fence = Fence::now(objects.kv())?;
         let open = objects.uploads.fetch_add(1, Ordering::Relaxed);
+        objects.begun.fetch_add(1, Ordering::Relaxed);
         let opened = Self {
             objects: Arc::clone(objects),
             bucket: bucket.clone(),
@@ -74,19 +76,29 @@ impl Open {
 
     /// Content of chunks that have all been found or put since the fence.
     pub(super) fn content(&self, chunks: &[ManifestChunk]) -> Result<NewContent> {
-        let (domain, tenant) = (self.bucket.record.settings.domain, self.bucket.tenant());
-        if chunks.len() <= ROW_CHUNKS_MAX {
-            return NewContent::chunks(domain, chunks.to_vec(), self.fence);
+        let mut gathered = Gathered::new(self);
+        gathered.push(chunks)?;
+        Ok(gathered.finish()?.0)
+    }
+
+    /// A fence that has moved: all chunks of content are looked up again behind a new one.
+    ///
+    /// - `chunks`: those of content whose pages are not written yet; none: they are.
+    /// - Errors: [`Error::ChunksMissing`].
+    pub(super) fn settle_content(&self, content: &Content, chunks: &[ManifestChunk]) -> Result<Fence> {
+        if !chunks.is_empty() || content.byte_len() == 0 {
+            return self.settle(chunks);
         }
-        let id = self.objects.names.chance()?;
-        if chunks.len() <= COMMIT_CHUNKS_MAX {
-            return NewContent::pages(tenant, domain, id, chunks, self.fence);
+        let fence = Fence::now(self.objects.kv())?;
+        let mut ids = Vec::new();
+        self.objects.for_each_chunk(self.bucket.tenant(), content, |page| {
+            ids.extend(self.objects.missing(self.bucket.record.settings.domain, page)?);
+            Ok(())
+        })?;
+        if ids.is_empty() {
+            return Ok(fence);
         }
-        let until = self.objects.now() + 2 * self.objects.options.lease.as_secs().max(3600);
-        let mut manifest = NewManifest::begin(self.objects.kv(), tenant, id, domain, until)?;
-        manifest.push(chunks)?;
-        manifest.finish()?;
-        Ok(NewContent::manifest(&manifest, self.fence))
+        Err(Error::ChunksMissing { ids })
     }
 
     /// A fence that has moved: all chunks are looked up again behind a new one.
@@ -99,6 +111,61 @@ impl Open {
             return Ok(fence);
         }
         Err(Error::ChunksMissing { ids })
+    }
+}
+
+/// The chunks of content as they become known. Many are written in pages as they come, so that no more than
+/// [`COMMIT_CHUNKS_MAX`] of them are held.
+pub(super) struct Gathered<'a> {
+    open: &'a Open,
+    /// Those that are in no page yet.
+    chunks: Vec<ManifestChunk>,
+    manifest: Option<NewManifest<'a, dyn Kv + 'a>>,
+}
+
+impl<'a> Gathered<'a> {
+    pub(super) fn new(open: &'a Open) -> Self {
+        Self {
+            open,
+            chunks: Vec::new(),
+            manifest: None,
+        }
+    }
+
+    /// Takes the next chunks, which have been found or put since the fence.
+    pub(super) fn push(&mut self, chunks: &[ManifestChunk]) -> Result<()> {
+        self.chunks.extend_from_slice(chunks);
+        if self.chunks.len() <= COMMIT_CHUNKS_MAX {
+            return Ok(());
+        }
+        let manifest = match &mut self.manifest {
+            Some(manifest) => manifest,
+            none => {
+                let (objects, bucket) = (&self.open.objects, &self.open.bucket);
+                let until = objects.now() + 2 * objects.options.lease.as_secs().max(3600);
+                let (id, domain) = (objects.names.chance()?, bucket.record.settings.domain);
+                none.insert(NewManifest::begin(objects.kv(), bucket.tenant(), id, domain, until)?)
+            }
+        };
+        manifest.push(&self.chunks)?;
+        self.chunks.clear();
+        Ok(())
+    }
+
+    /// The content, and its chunks unless its pages are written.
+    pub(super) fn finish(self) -> Result<(NewContent, Vec<ManifestChunk>)> {
+        let Self { open, chunks, manifest } = self;
+        let (domain, tenant) = (open.bucket.record.settings.domain, open.bucket.tenant());
+        if let Some(mut manifest) = manifest {
+            manifest.push(&chunks)?;
+            manifest.finish()?;
+            return Ok((NewContent::manifest(&manifest, open.fence), Vec::new()));
+        }
+        if chunks.len() <= ROW_CHUNKS_MAX {
+            return Ok((NewContent::chunks(domain, chunks.clone(), open.fence)?, chunks));
+        }
+        let id = open.objects.names.chance()?;
+        Ok((NewContent::pages(tenant, domain, id, &chunks, open.fence)?, chunks))
     }
 }
 

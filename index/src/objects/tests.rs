@@ -17,10 +17,11 @@ use crate::names::{
 use crate::{Database, RocksEngine, RocksOptions};
 
 /// A server's folder, and what is open of it.
-struct World {
+pub(super) struct World {
     folder: TempDir,
-    objects: Arc<Objects>,
+    pub(super) objects: Arc<Objects>,
     collector: Collector<RocksEngine>,
+    rows: Arc<Database<RocksEngine>>,
     packs: Arc<PackEngine>,
 }
 
@@ -48,18 +49,25 @@ fn open(folder: TempDir, options: ObjectOptions) -> World {
     let collector = Collector::new(kv.clone(), packs.clone(), Duration::ZERO).unwrap();
     World {
         folder,
-        objects: Objects::new(Names::new(kv), packs.clone(), options),
+        objects: Objects::new(Names::new(kv.clone()), packs.clone(), options),
         collector,
+        rows: kv,
         packs,
     }
 }
 
 impl World {
-    fn new() -> Self {
-        open(TempDir::new().unwrap(), options())
+    pub(super) fn new() -> Self {
+        Self::with(|_| {})
     }
 
-    fn bucket(&self, name: &str, change: impl FnOnce(&mut crate::names::BucketSettings)) -> Bucket {
+    pub(super) fn with(change: impl FnOnce(&mut ObjectOptions)) -> Self {
+        let mut options = options();
+        change(&mut options);
+        open(TempDir::new().unwrap(), options)
+    }
+
+    pub(super) fn bucket(&self, name: &str, change: impl FnOnce(&mut crate::names::BucketSettings)) -> Bucket {
         let mut new = NewBucket::of(owner());
         new.settings.chunk_sizes = small();
         change(&mut new.settings);
@@ -71,7 +79,7 @@ impl World {
             .unwrap()
     }
 
-    fn put(&self, bucket: &Bucket, key: &str, bytes: &[u8]) -> ObjectVersion {
+    pub(super) fn put(&self, bucket: &Bucket, key: &str, bytes: &[u8]) -> ObjectVersion {
         let body = self.body(bucket, bytes);
         let describe = |_: &mut crate::names::NewVersion| {};
         let written = body.put(
@@ -84,7 +92,7 @@ impl World {
         written.unwrap().version
     }
 
-    fn body(&self, bucket: &Bucket, bytes: &[u8]) -> Body {
+    pub(super) fn body(&self, bucket: &Bucket, bytes: &[u8]) -> Body {
         let wanted = DigestsWanted {
             md5: true,
             checksums: vec![cairn_formats::ChecksumAlgorithm::Crc64Nvme],
@@ -94,7 +102,7 @@ impl World {
         writer.finish().unwrap()
     }
 
-    fn get(&self, bucket: &Bucket, key: &str) -> Vec<u8> {
+    pub(super) fn get(&self, bucket: &Bucket, key: &str) -> Vec<u8> {
         let version = self.objects.names().objects(bucket).current(&self::key(key)).unwrap();
         self.read(bucket, &version, 0..u64::MAX)
     }
@@ -105,7 +113,7 @@ impl World {
         reader.flat_map(|piece| piece.unwrap()).collect()
     }
 
-    fn part(&self, bucket: &Bucket, upload: &Upload, number: u64, bytes: &[u8]) {
+    pub(super) fn part(&self, bucket: &Bucket, upload: &Upload, number: u64, bytes: &[u8]) {
         let wanted = DigestsWanted {
             md5: true,
             checksums: vec![cairn_formats::ChecksumAlgorithm::Crc32],
@@ -118,7 +126,7 @@ impl World {
         body.put_part(upload, PartNumber::new(number).unwrap(), sum).unwrap();
     }
 
-    fn upload(&self, bucket: &Bucket, key: &str) -> Upload {
+    pub(super) fn upload(&self, bucket: &Bucket, key: &str) -> Upload {
         let mut record = UploadRecord::of(owner());
         record.checksum = Some((ChecksumAlgorithm::Crc32, ChecksumKind::FullObject));
         self.objects
@@ -159,19 +167,28 @@ impl World {
         count
     }
 
-    fn reopen(self) -> Self {
+    pub(super) fn squeeze(
+        &self,
+        wait: &dyn Fn(u64) -> Duration,
+        control: &CollectControl,
+    ) -> crate::Result<cairn_store::RecompressReport> {
+        crate::squeeze(&self.rows, &self.packs, cairn_formats::Level::new(3), wait, control)
+    }
+
+    pub(super) fn reopen(self) -> Self {
         let Self {
             folder,
             objects,
             collector,
+            rows,
             packs,
         } = self;
-        drop((objects, collector, packs));
+        drop((objects, collector, rows, packs));
         open(folder, options())
     }
 }
 
-fn listed(number: u64) -> ListedPart {
+pub(super) fn listed(number: u64) -> ListedPart {
     ListedPart {
         number: PartNumber::new(number).unwrap(),
         etag: None,
@@ -187,7 +204,7 @@ fn key(text: &str) -> ObjectKey {
     ObjectKey::new(text).unwrap()
 }
 
-fn noise(seed: u64, len: usize) -> Vec<u8> {
+pub(super) fn noise(seed: u64, len: usize) -> Vec<u8> {
     let mut bytes = vec![0; len];
     fastrand::Rng::with_seed(seed).fill(&mut bytes);
     bytes
@@ -200,7 +217,7 @@ fn md5(bytes: &[u8]) -> [u8; 16] {
 }
 
 /// The index that casync makes of these bytes.
-fn index_of(bytes: &[u8], sizes: ChunkSizes) -> Vec<u8> {
+pub(super) fn index_of(bytes: &[u8], sizes: ChunkSizes) -> Vec<u8> {
     let mut file = Vec::new();
     let algorithm = DigestAlgorithm::default();
     let mut encoder = IndexEncoder::start(FeatureFlags::blob(algorithm), sizes, &mut file);

@@ -14,7 +14,7 @@ use cairn_formats::{ChunkIndex, ChunkSpan};
 
 use crate::Result;
 
-pub use read::{RangeOptions, RangeReads, RangeStream};
+pub use read::{PlainCache, RangeOptions, RangeReads, RangeStream};
 
 /// Chunks in a page, but for the last one, which may have fewer.
 pub const PAGE_LEN: usize = 256;

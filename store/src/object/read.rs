@@ -3,7 +3,7 @@
 //! Every frame is checked against the sum of its place before a byte of it leaves, and against its id where that has not been
 //! done lately. What does not fit (a pack that was compacted meanwhile, a flipped bit) is asked of the store once more, which
 //! looks the chunk up anew, takes damaged ones out and answers with the error. At most `window` extents are in memory at a
-//! time. Hot path: keep out copies; only of the first and last chunk of a range, where they are wanted in part, are bytes copied.
+//! time. What had to be decoded may be kept ([`PlainCache`]): it is proven, and is what the name says for ever. Hot path: keep out copies; only of the first and last chunk of a range, where they are wanted in part, are bytes copied.
 
 use std::cell::RefCell;
 use std::collections::VecDeque;
@@ -18,11 +18,12 @@ use cairn_formats::{
     ChunkForm, ChunkId, DigestAlgorithm, DigestStream, EncodedChunk, decompress_frame, payload_crc, raw_pieces,
 };
 use crossbeam_channel::{Receiver, Sender};
+use quick_cache::Weighter;
 use quick_cache::sync::Cache;
 
 use super::ObjectChunks;
 use super::plan::{Page, Plan, Wanted};
-use crate::pack::PackStore;
+use crate::pack::{ChunkKey, PackStore};
 use crate::verified::VerifiedChunks;
 use crate::{ChunkStore as _, Error, Result};
 
@@ -44,6 +45,40 @@ pub struct RangeOptions {
     pub pages: usize,
     /// How long a chunk that was proven by its id counts as proven; `None` to prove it each time.
     pub proven_for: Option<Duration>,
+    /// Where chunks that were decoded are kept; may be shared by the readers of all domains.
+    pub plain: Option<PlainCache>,
+}
+
+/// Plain bytes of chunks that had to be decoded, kept in memory: which of them, is decided by how often they are asked for.
+#[derive(Clone, Debug)]
+pub struct PlainCache(Arc<Cache<ChunkKey, Bytes, PlainLen>>);
+
+#[derive(Clone, Debug)]
+struct PlainLen;
+
+/// Bytes that a kept chunk takes besides its own, about.
+const ENTRY_COST: u64 = 128;
+
+/// Mean bytes of a plain chunk, for the first size of the tables.
+const PLAIN_LEN_MEAN: u64 = 64 << 10;
+
+impl Weighter<ChunkKey, Bytes> for PlainLen {
+    fn weight(&self, _key: &ChunkKey, plain: &Bytes) -> u64 {
+        plain.len() as u64 + ENTRY_COST
+    }
+}
+
+impl PlainCache {
+    /// One that keeps at most `bytes_max` bytes, what its tables take included.
+    pub fn new(bytes_max: u64) -> Self {
+        let chunks = usize::try_from(bytes_max / PLAIN_LEN_MEAN).unwrap_or(usize::MAX);
+        Self(Arc::new(Cache::with_weighter(chunks.max(1), bytes_max, PlainLen)))
+    }
+
+    /// Bytes kept now.
+    pub fn bytes(&self) -> u64 {
+        self.0.weight()
+    }
 }
 
 impl Default for RangeOptions {
@@ -55,6 +90,7 @@ impl Default for RangeOptions {
             window: 4,
             pages: 1024,
             proven_for: Some(Duration::from_secs(24 * 60 * 60)),
+            plain: None,
         }
     }
 }
@@ -139,7 +175,13 @@ impl RangeReads {
         let mut bytes = Vec::with_capacity(extent.len() + extent.len() / 2);
         let mut rest = extent;
         while let Some(first) = rest.first() {
-            let whole = rest.iter().take_while(|wanted| wanted.is_whole()).count();
+            if let Some(plain) = self.kept(first) {
+                bytes.push(plain);
+                rest = &rest[1..];
+                continue;
+            }
+            let is_to_read = |wanted: &&Wanted| wanted.is_whole() && !self.is_kept(wanted.id);
+            let whole = rest.iter().take_while(is_to_read).count();
             let (some, behind) = rest.split_at(whole.max(1));
             rest = behind;
             match first.place {
@@ -285,7 +327,7 @@ impl RangeReads {
             && let Ok(plain) = decompress_frame(&encoded.bytes, wanted.plain_len)
             && plain.len() == wanted.plain_len
         {
-            return Ok(Bytes::from(plain).slice(wanted.bytes.clone()));
+            return Ok(self.keep(wanted, Bytes::from(plain)));
         }
         let opened = encoded.open_exact(self.options.digest, wanted.plain_len);
         let chunk = opened.map_err(|source| Error::Corrupt {
@@ -293,7 +335,31 @@ impl RangeReads {
             source,
         })?;
         self.remember(wanted.id);
-        Ok(chunk.into_plain().slice(wanted.bytes.clone()))
+        Ok(self.keep(wanted, chunk.into_plain()))
+    }
+
+    fn key(&self, id: ChunkId) -> ChunkKey {
+        let domain = self.store.domain();
+        ChunkKey { domain, id }
+    }
+
+    /// The wanted bytes of a chunk that is kept.
+    fn kept(&self, wanted: &Wanted) -> Option<Bytes> {
+        let plain = self.options.plain.as_ref()?.0.get(&self.key(wanted.id))?;
+        (plain.len() == wanted.plain_len).then(|| plain.slice(wanted.bytes.clone()))
+    }
+
+    fn is_kept(&self, id: ChunkId) -> bool {
+        let plain = self.options.plain.as_ref();
+        plain.is_some_and(|plain| plain.0.peek(&self.key(id)).is_some())
+    }
+
+    /// Keeps a chunk that was decoded and is proven. Returns its wanted bytes.
+    fn keep(&self, wanted: &Wanted, plain: Bytes) -> Bytes {
+        if let Some(cache) = &self.options.plain {
+            cache.0.insert(self.key(wanted.id), plain.clone());
+        }
+        plain.slice(wanted.bytes.clone())
     }
 
     /// As the store has it now: looked up anew, proven.

@@ -189,3 +189,29 @@ fn a_list_that_lies_about_lengths_is_found_out() {
         }
     }
 }
+
+/// Goal: what was decoded is not decoded again while there is room for it, and is what it was, in whole and in parts.
+#[test]
+fn a_chunk_that_was_decoded_is_kept() {
+    let stored = stored();
+    let plain = PlainCache::new(1 << 30);
+    let options = RangeOptions {
+        plain: Some(plain.clone()),
+        ..RangeOptions::default()
+    };
+    let reads = RangeReads::new(stored.store.clone(), options);
+    check(&reads, &stored, 5);
+    assert!(read(&reads, &stored, 0..u64::MAX).unwrap() == stored.bytes);
+    let decoded = reads.decoded();
+    assert!(decoded > 0 && plain.bytes() > 0);
+    check(&reads, &stored, 6);
+    assert_eq!(reads.decoded(), decoded);
+    // With hardly any room it is only slower.
+    let plain = PlainCache::new(100_000);
+    let options = RangeOptions {
+        plain: Some(plain.clone()),
+        ..RangeOptions::default()
+    };
+    check(&RangeReads::new(stored.store.clone(), options), &stored, 7);
+    assert!(plain.bytes() <= 100_000);
+}

@@ -298,6 +298,8 @@ impl PackEngine {
             }
         }
         writer.left_behind = false;
+        let ended = writer.position();
+        *self.ended.lock().unwrap_or_else(PoisonError::into_inner) = Some(ended);
         (done, Ok(()))
     }
 
@@ -571,17 +573,14 @@ impl PackEngine {
 
     /// Where the log ends: what is published later lies at or behind this.
     pub fn position(&self) -> LogPosition {
-        let writer = self.writer.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(written) = &writer.unpublished {
-            return written.begin;
-        }
-        match &writer.open {
-            Some(open) => open.position(open.end),
-            None => LogPosition {
-                pack: writer.last_number + 1,
-                offset: 0,
-            },
-        }
+        self.writer.lock().unwrap_or_else(PoisonError::into_inner).position()
+    }
+
+    /// A place that the log had come to already, without waiting for who writes and syncs: what is published later lies at or behind
+    /// it, and some of what was published before may.
+    pub fn position_passed(&self) -> LogPosition {
+        let ended = *self.ended.lock().unwrap_or_else(PoisonError::into_inner);
+        ended.unwrap_or_else(|| self.position())
     }
 
     /// Number of the pack that is being appended to, or that would be begun next: only older ones may be compacted.
@@ -594,7 +593,7 @@ impl PackEngine {
     }
 
     /// Ends the open pack, so that it may be compacted too.
-    pub(super) fn seal_open(&self) -> Result<()> {
+    pub fn seal_open(&self) -> Result<()> {
         let mut writer = self.writer.lock().unwrap_or_else(PoisonError::into_inner);
         self.seal(&mut writer)
             .map_err(|error| self.unavailable("seal a pack", error))
@@ -611,6 +610,20 @@ impl PackEngine {
 }
 
 impl Writer {
+    /// Where the log ends: what is published later lies at or behind this.
+    fn position(&self) -> LogPosition {
+        if let Some(written) = &self.unpublished {
+            return written.begin;
+        }
+        match &self.open {
+            Some(open) => open.position(open.end),
+            None => LogPosition {
+                pack: self.last_number + 1,
+                offset: 0,
+            },
+        }
+    }
+
     /// Errors: it may not go on.
     fn check(&self) -> io::Result<()> {
         if self.failed {

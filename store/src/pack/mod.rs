@@ -81,6 +81,8 @@ pub struct PackOptions {
     pub read_len: u64,
     /// Only read: nothing is locked, sealed or mended.
     pub read_only: bool,
+    /// Long writes go past the page cache: cheaper where much is written that is not read soon.
+    pub direct: bool,
 }
 
 impl Default for PackOptions {
@@ -93,6 +95,7 @@ impl Default for PackOptions {
             read_gap: 64 << 10,
             read_len: 8 << 20,
             read_only: false,
+            direct: false,
         }
     }
 }
@@ -121,9 +124,13 @@ pub struct PackEngine {
     /// Nanoseconds that a sync of records took, at the least; 0: there was none yet.
     sync_least_ns: AtomicU64,
     writer: Mutex<Writer>,
+    /// Where the log ended when something was written last.
+    ended: Mutex<Option<LogPosition>>,
     /// Packs that are not compacted because damage was found in them.
     kept: Mutex<BTreeSet<PackUuid>>,
     snapshots: Mutex<snapshot::Snapshots>,
+    /// Held by who writes packs anew: one at a time.
+    moving: Mutex<()>,
     /// Packs, by number, that hardly shrink at this level.
     tried: Mutex<HashMap<u32, Level>>,
 }
@@ -261,6 +268,11 @@ impl PackStore {
     /// The engine underneath.
     pub fn engine(&self) -> &Arc<PackEngine> {
         &self.engine
+    }
+
+    /// Whose chunks these are.
+    pub fn domain(&self) -> DomainId {
+        self.domain
     }
 
     fn key(&self, id: ChunkId) -> ChunkKey {

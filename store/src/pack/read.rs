@@ -133,11 +133,10 @@ impl PackEngine {
 
     /// Bytes of a pack; fewer where it ends before.
     pub(super) fn read_range(&self, pack: &Pack, start: u64, end: u64) -> Result<Bytes> {
-        let mut buffer = vec![0; (end - start) as usize];
-        let read = pack.file.read_at(start, &mut buffer);
-        let len = read.map_err(|error| self.unavailable("read a pack", error))?;
-        buffer.truncate(len);
-        Ok(Bytes::from(buffer))
+        let read = pack.file.read_vec(start, (end - start) as usize);
+        Ok(Bytes::from(
+            read.map_err(|error| self.unavailable("read a pack", error))?,
+        ))
     }
 
     /// Bytes of a pack, all of them, if the pack is there and they can be read.

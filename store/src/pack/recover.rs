@@ -94,10 +94,11 @@ impl PackEngine {
             begin_folder(path).map_err(|error| refused("make a pack store", error))?;
         }
         check_format(path).map_err(|error| refused("open as a pack store", error))?;
-        let host = Folder::open(path, FORMAT_NAME, options.read_only).map_err(|error| match error.kind() {
-            io::ErrorKind::WouldBlock => refused("open: another program has it open for writing", error),
-            _ => refused("open", error),
-        })?;
+        let host =
+            Folder::open(path, FORMAT_NAME, options.read_only, options.direct).map_err(|error| match error.kind() {
+                io::ErrorKind::WouldBlock => refused("open: another program has it open for writing", error),
+                _ => refused("open", error),
+            })?;
         let places = path.join(PLACES_FOLDER);
         let locations = locations(&places)?;
         if !options.read_only && !locations.is_kept() {
@@ -135,6 +136,8 @@ impl PackEngine {
             gathered: Condvar::new(),
             sync_least_ns: AtomicU64::new(0),
             writer: Mutex::new(Writer::default()),
+            ended: Mutex::new(None),
+            moving: Mutex::new(()),
             kept: Mutex::default(),
             snapshots: Mutex::default(),
             tried: Mutex::default(),

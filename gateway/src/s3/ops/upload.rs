@@ -359,6 +359,8 @@ where
             let describe = |new: &mut NewVersion| new.record.checksums.extend(unsaid);
             let completed = objects.complete(&bucket, &upload, &parts, describe, &condition, &cause);
             let completed = completed.map_err(conflict(&condition))?;
+            metrics::counter!("s3_complete_read_bytes_total").absolute(objects.completion_bytes());
+            metrics::counter!("s3_seam_read_bytes_total").absolute(objects.seam_bytes());
             let version = completed.written.version;
             let record = version.object().ok_or(Code::InternalError)?;
             Ok(CompletedUpload {
