@@ -12,6 +12,7 @@ mod events;
 mod folders;
 mod keeper;
 mod log;
+mod memory;
 mod metrics;
 mod migrate;
 mod objects;
@@ -147,6 +148,8 @@ fn run(arguments: &Arguments) -> Result<ExitCode, String> {
     for name in config::unknown_variables() {
         tracing::warn!(variable = name, "this variable is no setting");
     }
+    memory::give_back();
+    raise_handles();
     let mut runtime = tokio::runtime::Builder::new_multi_thread();
     if config.limits.threads > 0 {
         runtime.worker_threads(config.limits.threads);
@@ -165,6 +168,19 @@ fn run(arguments: &Arguments) -> Result<ExitCode, String> {
     // Jobs still running are durable or invisible: nothing to wait for.
     runtime.shutdown_timeout(Duration::from_secs(1));
     result.map(|()| ExitCode::SUCCESS)
+}
+
+/// Takes as many handles as the system lets us have: systems give 1,024 to programs that do not ask, fewer than `limits.connections`.
+fn raise_handles() {
+    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+    let limit = getrlimit(Resource::Nofile);
+    let raised = Rlimit {
+        current: limit.maximum,
+        ..limit
+    };
+    if let Err(error) = setrlimit(Resource::Nofile, raised) {
+        tracing::warn!(%error, "no more handles than the shell gave can be had");
+    }
 }
 
 /// What stays as it is however often the settings are read.

@@ -8,6 +8,7 @@
 
 mod bounds;
 mod kills;
+mod library;
 mod tools;
 
 use std::path::{Path, PathBuf};
