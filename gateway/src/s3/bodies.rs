@@ -154,13 +154,13 @@ mod tests {
     fn the_more_bodies_the_less_is_gathered_of_each() {
         let bodies = bodies();
         let first = bodies.begin();
-        assert_eq!(first.batch_len(), 256 << 10);
+        assert_eq!(first.batch_len(), 1 << 20);
         let many: Vec<Reading> = (0..15).map(|_| bodies.begin()).collect();
         assert_eq!(first.batch_len(), 64 << 10);
         let more: Vec<Reading> = (0..1000).map(|_| bodies.begin()).collect();
         assert_eq!(first.batch_len(), 16 << 10);
         drop((many, more));
-        assert_eq!(first.batch_len(), 256 << 10);
+        assert_eq!(first.batch_len(), 1 << 20);
     }
 
     #[test]
