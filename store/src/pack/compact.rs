@@ -69,7 +69,6 @@ impl PackEngine {
         pace: &mut dyn FnMut(u64) -> Result<()>,
     ) -> Result<CompactReport> {
         self.writable()?;
-        let _moving = self.moving.lock().unwrap_or_else(PoisonError::into_inner);
         self.settle_all()?;
         let (victims, removed) = self.victims(options)?;
         let mut emptied = Emptied {

@@ -129,8 +129,6 @@ pub struct PackEngine {
     /// Packs that are not compacted because damage was found in them.
     kept: Mutex<BTreeSet<PackUuid>>,
     snapshots: Mutex<snapshot::Snapshots>,
-    /// Held by who writes packs anew: one at a time.
-    moving: Mutex<()>,
     /// Packs, by number, that hardly shrink at this level.
     tried: Mutex<HashMap<u32, Level>>,
 }

@@ -59,7 +59,6 @@ impl PackEngine {
         pace: &mut dyn FnMut(u64) -> Result<()>,
     ) -> Result<RecompressReport> {
         self.writable()?;
-        let _moving = self.moving.lock().unwrap_or_else(PoisonError::into_inner);
         self.settle_all()?;
         let mut report = RecompressReport::default();
         let below = options.below.min(self.open_number());

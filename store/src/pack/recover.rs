@@ -137,7 +137,6 @@ impl PackEngine {
             sync_least_ns: AtomicU64::new(0),
             writer: Mutex::new(Writer::default()),
             ended: Mutex::new(None),
-            moving: Mutex::new(()),
             kept: Mutex::default(),
             snapshots: Mutex::default(),
             tried: Mutex::default(),
