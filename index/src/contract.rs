@@ -7,7 +7,7 @@ use std::path::Path;
 use std::sync::{Arc, Mutex};
 
 use bytes::Bytes;
-use cairn_store::{Change, Locations, LogPosition};
+use cairn_store::{Change, Locations, LogPosition, SyncPolicy};
 use proptest::prelude::*;
 use tempfile::TempDir;
 
@@ -26,7 +26,7 @@ struct TestLog {
 }
 
 impl CommitLog for TestLog {
-    fn commit(&self, record: Bytes) -> Result<(), BoxError> {
+    fn commit(&self, record: Bytes, _: SyncPolicy) -> Result<(), BoxError> {
         let mut records = self.records.lock().unwrap();
         records.push(record.clone());
         apply(&self.engine, records.len() as u64, &record);
@@ -402,7 +402,7 @@ fn commits_of_many_threads_do_not_lose_one() {
 struct FailingLog(Arc<MemoryEngine>, Mutex<bool>);
 
 impl CommitLog for FailingLog {
-    fn commit(&self, record: Bytes) -> Result<(), BoxError> {
+    fn commit(&self, record: Bytes, _: SyncPolicy) -> Result<(), BoxError> {
         if *self.1.lock().unwrap() {
             return Err("the disk is gone".into());
         }
@@ -442,7 +442,7 @@ fn a_log_that_does_not_apply_is_no_log() {
     #[derive(Debug)]
     struct Forgetful;
     impl CommitLog for Forgetful {
-        fn commit(&self, _: Bytes) -> Result<(), BoxError> {
+        fn commit(&self, _: Bytes, _: SyncPolicy) -> Result<(), BoxError> {
             Ok(())
         }
 

@@ -13,7 +13,7 @@ use std::fmt;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
 use bytes::Bytes;
-use cairn_store::{PackEngine, Watermark};
+use cairn_store::{PackEngine, SyncPolicy, Watermark};
 
 use crate::error::BoxError;
 use crate::kv::{BATCH_LEN_MAX, Batch, Commit, Conflict, Kv, Order, Page, Row, Version, View};
@@ -59,11 +59,11 @@ impl fmt::Debug for Frozen<'_> {
 
 /// Where commits become durable before they count.
 pub trait CommitLog: Send + Sync + fmt::Debug {
-    /// Takes an encoded [`CommitRecord`]. When this returns it is durable and the engine has applied it.
+    /// Takes an encoded [`CommitRecord`]. When this returns it is durable, unless `sync` says otherwise, and the engine has applied it.
     ///
     /// Errors: the record may or may not be applied when the log is read again. For want of room ([`Error::is_full`]): it
     /// waits, and is written with what comes next.
-    fn commit(&self, record: Bytes) -> std::result::Result<(), BoxError>;
+    fn commit(&self, record: Bytes, sync: SyncPolicy) -> std::result::Result<(), BoxError>;
 
     /// Has what waits written, and applied.
     fn settle(&self) -> std::result::Result<(), BoxError>;
@@ -71,8 +71,8 @@ pub trait CommitLog: Send + Sync + fmt::Debug {
 
 /// The packs are the log: the engine is the locations of the pack store.
 impl CommitLog for PackEngine {
-    fn commit(&self, record: Bytes) -> std::result::Result<(), BoxError> {
-        Ok(Self::commit(self, record)?)
+    fn commit(&self, record: Bytes, sync: SyncPolicy) -> std::result::Result<(), BoxError> {
+        Ok(self.commit_as(record, sync)?)
     }
 
     fn settle(&self) -> std::result::Result<(), BoxError> {
@@ -150,7 +150,7 @@ impl<E: Engine> Database<E> {
             match &self.log {
                 None => self.engine.apply(&plan.record)?,
                 Some(log) => {
-                    let committed = log.commit(plan.record.encode());
+                    let committed = log.commit(plan.record.encode(), strictest(group));
                     let committed = committed.map_err(|source| log_failed("commit", source));
                     if committed.as_ref().is_err_and(Error::is_full) {
                         *waiting = Some(plan.record.last());
@@ -171,6 +171,13 @@ impl<E: Engine> Database<E> {
             Err(Error::Broken)
         }
     }
+}
+
+/// When all of a group are durable as they want to be.
+fn strictest(group: &Group) -> SyncPolicy {
+    let wants = |sync| group.iter().any(|(_, batch)| batch.sync == sync);
+    let mut policies = [SyncPolicy::Sync, SyncPolicy::Batch].into_iter();
+    policies.find(|sync| wants(*sync)).unwrap_or(SyncPolicy::None)
 }
 
 fn log_failed(action: &'static str, source: BoxError) -> Error {

@@ -9,6 +9,7 @@
 use std::fmt;
 
 use bytes::Bytes;
+use cairn_store::SyncPolicy;
 
 use crate::{Error, KeyRange, Result, show_key};
 
@@ -120,7 +121,8 @@ impl<V: View + ?Sized> ViewExt for V {}
 
 /// A key-value engine that is ready for use.
 pub trait Kv: View + Send + Sync + fmt::Debug {
-    /// Makes the writes of a batch if all of its checks hold. When this returns [`Commit::Done`] they are durable.
+    /// Makes the writes of a batch if all of its checks hold. When this returns [`Commit::Done`] they are durable, unless the batch
+    /// says otherwise ([`Batch::relax`]).
     ///
     /// Errors: [`Error::TooLarge`], [`Error::WrittenTwice`], [`Error::NotACounter`], [`Error::Overflow`]: nothing was done.
     /// [`Error::Unavailable`]: it is not known whether it was; [`Error::Broken`] until the engine is opened again. [`Error::Full`]: it
@@ -191,6 +193,7 @@ pub(crate) enum Write {
 pub struct Batch {
     pub(crate) checks: Vec<(Bytes, Check)>,
     pub(crate) writes: Vec<(Bytes, Write)>,
+    pub(crate) sync: SyncPolicy,
 }
 
 impl Batch {
@@ -226,6 +229,13 @@ impl Batch {
         let start = Bytes::copy_from_slice(start.as_ref());
         let value = value.into();
         self.write(counter, Write::Append { start, value })
+    }
+
+    /// Lets it be acknowledged before it is durable. It is visible then, and outlives the process; a power cut may take it, and then
+    /// takes all that was committed after it, too.
+    pub fn relax(&mut self, sync: SyncPolicy) -> &mut Self {
+        self.sync = sync;
+        self
     }
 
     fn write(&mut self, key: impl AsRef<[u8]>, write: Write) -> &mut Self {

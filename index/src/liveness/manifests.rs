@@ -479,6 +479,27 @@ pub(crate) fn for_each_tenant<E: From<Error>>(
     Ok(())
 }
 
+/// Tenants that have rows, by name.
+///
+/// - `after`: behind this one, which need not be there.
+pub(crate) fn tenants_after(view: &(impl View + ?Sized), after: Option<&Tenant>, limit: usize) -> Result<Vec<Tenant>> {
+    let behind = |tenant: &Tenant| {
+        let all = Key::of_tenant(tenant).range();
+        all.end.ok_or(malformed("its tenant has no end"))
+    };
+    let mut rest = KeyRange::of_tenants();
+    if let Some(after) = after {
+        rest.start = behind(after)?;
+    }
+    let mut tenants = Vec::new();
+    while tenants.len() < limit {
+        let Some(tenant) = next_tenant(view, &rest)? else { break };
+        rest.start = behind(&tenant)?;
+        tenants.push(tenant);
+    }
+    Ok(tenants)
+}
+
 /// [`sweep_manifests`] of every tenant.
 pub fn sweep_all_manifests(kv: &(impl Kv + ?Sized), now: u64) -> Result<usize> {
     let mut swept = 0;

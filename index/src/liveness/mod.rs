@@ -24,7 +24,7 @@ pub use manifests::{
     Published, Settled, drop_manifest, for_each_manifest, manifest, manifest_page, manifest_starts, manifests_named,
     sweep_all_manifests, sweep_manifests,
 };
-pub(crate) use manifests::{Rows, for_each_tenant, given_up, join, pages_in_commit, retire};
+pub(crate) use manifests::{Rows, for_each_tenant, given_up, join, pages_in_commit, retire, tenants_after};
 
 /// Chunks condemned, pardoned or swept in one commit, at most: their keys fill most of a batch.
 pub const MARKS_MAX: usize = 50_000;

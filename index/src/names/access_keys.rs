@@ -152,6 +152,15 @@ impl AccessKey {
     }
 }
 
+/// Access keys by id.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct AccessKeyPage {
+    /// The keys.
+    pub keys: Vec<AccessKey>,
+    /// Go on behind this one; `None`: these were the last.
+    pub next: Option<AccessKeyId>,
+}
+
 /// Whether the first key was there, or has been made just now.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum FirstKey {
@@ -219,6 +228,38 @@ impl Names {
             Ok::<_, Error>(())
         })?;
         Ok(keys)
+    }
+
+    /// The key of an id, if it is a tenant's.
+    pub fn access_key_of(&self, tenant: &Tenant, id: &AccessKeyId) -> Result<Option<AccessKey>> {
+        Ok(self.access_key(id)?.filter(|key| key.tenant == *tenant))
+    }
+
+    /// The keys of a tenant by id, page by page.
+    ///
+    /// - `after`: behind this one, which need not be there.
+    pub fn list_access_keys(
+        &self,
+        tenant: &Tenant,
+        after: Option<&AccessKeyId>,
+        limit: usize,
+    ) -> Result<AccessKeyPage> {
+        let mut range = Key::of(tenant, Table::TenantKeys).range();
+        if let Some(after) = after {
+            range = range.after(rows::tenant_key(tenant, after).as_bytes());
+        }
+        let scanned = self.kv.scan(&range, Order::Forward, limit)?;
+        let ids: Vec<AccessKeyId> = scanned
+            .rows
+            .iter()
+            .map(|(row, _)| rows::read_tenant_key(tenant, row))
+            .collect::<Result<_>>()?;
+        let next = scanned.rest.and(ids.last().cloned());
+        let mut keys = Vec::with_capacity(ids.len());
+        for id in &ids {
+            keys.extend(self.access_key_of(tenant, id)?);
+        }
+        Ok(AccessKeyPage { keys, next })
     }
 
     /// Enables or disables a key of a tenant. `false`: it has none of this id.

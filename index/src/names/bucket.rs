@@ -1,6 +1,7 @@
 //! A bucket's row: whose it is, and its settings.
 
 use cairn_formats::{ChunkSizes, Dialect, DomainId};
+use cairn_store::SyncPolicy;
 
 use super::content::{INLINE_LEN_MAX, decode_sizes, encode_sizes};
 use super::fields::{Field, Fields, malformed, read};
@@ -31,10 +32,21 @@ pub enum Durability {
     /// After the sync.
     #[default]
     Sync = 0,
-    /// Before it; a power cut may take the last moment.
+    /// Before it, which follows within a second: a power cut may take what was written in that, the newest first.
     Batch = 1,
-    /// At once; a power cut may take anything.
+    /// Before it, and it follows when something else is synced: a power cut may take what was written since, the newest first.
     Volatile = 2,
+}
+
+impl Durability {
+    /// When commits of such a bucket are durable.
+    pub(crate) fn sync(self) -> SyncPolicy {
+        match self {
+            Self::Sync => SyncPolicy::Sync,
+            Self::Batch => SyncPolicy::Batch,
+            Self::Volatile => SyncPolicy::None,
+        }
+    }
 }
 
 /// What the entity tag of an object is. The numbers are on disk.

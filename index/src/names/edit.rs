@@ -280,6 +280,7 @@ impl<'a> Edit<'a> {
         for new in self.found_after.difference(&self.found_before) {
             self.batch.put(new, Vec::new());
         }
+        self.batch.relax(self.bucket.record.settings.durability.sync());
         match self.names.kv.commit(self.batch)? {
             Commit::Done(version) => Ok(Ok(version)),
             Commit::Conflict(conflict) => match self.guards.get(conflict.check).copied() {

@@ -19,6 +19,7 @@ mod durable_tests;
 mod edit;
 mod etag;
 mod event;
+mod expiry;
 mod fields;
 mod ids;
 mod listing;
@@ -30,8 +31,12 @@ mod outbox;
 mod roots;
 mod rows;
 mod search;
+mod search_tenant;
 mod surroundings;
 mod sweep;
+#[cfg(test)]
+mod tenant_tests;
+mod tenants;
 #[cfg(test)]
 mod tests;
 mod uploads;
@@ -40,20 +45,23 @@ mod version;
 
 use std::sync::Arc;
 
-pub use access_keys::{AccessKey, AccessKeyId, AccessSecret, FirstKey, KeyState};
+pub use access_keys::{AccessKey, AccessKeyId, AccessKeyPage, AccessSecret, FirstKey, KeyState};
 pub use bucket::{Bucket, BucketId, BucketRecord, BucketSettings, Durability, EtagKind, Switch, Versioning};
 pub use buckets::{BucketPage, Buckets, ListBuckets, NewBucket};
 pub use content::{ChunkerKind, Chunking, Content, INLINE_LEN_MAX, NewContent, ROW_CHUNKS_MAX};
 pub use etag::{Checksum, ChecksumAlgorithm, ChecksumKind, ETAG_LEN_MAX, Etag};
 pub use event::{Cause, Event, EventId};
+pub use expiry::expire_uploads;
 pub use ids::{PART_NUMBER_MAX, PartNumber, UploadId, VersionId, VersionOrder};
 pub use listing::{List, ListPage, ListStart, Listed, ListedObject, ListedVersion, VersionStart};
 pub use name::{BucketName, OBJECT_KEY_LEN_MAX, OWNER_LEN_MAX, ObjectKey, Owner};
 pub use objects::{Condition, Current, Deleted, Objects, Written};
 pub use outbox::{Outbox, OutboxBound, Segment, Shard};
-pub use search::{SEARCH_KEYS_MAX, SEARCH_LIMIT_MAX, Search, SearchPage, SearchPlace};
+pub use search::{SEARCH_KEYS_MAX, SEARCH_LIMIT_MAX, SEARCH_PAIRS_MAX, Search, SearchPage, SearchPlace};
+pub use search_tenant::{FoundObject, TenantSearchPage, TenantSearchPlace};
 pub use surroundings::{FixedSurroundings, Surroundings, SystemSurroundings};
 pub use sweep::sweep_names;
+pub use tenants::TenantPage;
 pub use uploads::{
     CompletedUpload, DONE_KEPT_MS, ListedUpload, More, NewPart, PART_STATE_LEN_MAX, Part, PartChange, PartsChanged,
     SEAM_CHUNKS_MAX, Upload, UploadRecord, Uploads,

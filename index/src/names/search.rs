@@ -11,6 +11,7 @@ use std::ops::RangeInclusive;
 use bytes::Bytes;
 
 use super::bucket::{Bucket, BucketId};
+use super::content::within;
 use super::listing::ListedObject;
 use super::name::{ObjectKey, Owner};
 use super::objects::Objects;
@@ -24,6 +25,9 @@ pub const SEARCH_KEYS_MAX: usize = 10_000;
 
 /// Objects in a page, at most.
 pub const SEARCH_LIMIT_MAX: usize = 1000;
+
+/// Tags that a query may ask for, and so for metadata: as many as an object may have tags.
+pub const SEARCH_PAIRS_MAX: usize = 10;
 
 /// Rows looked at of each range, first and, if all have more, then.
 const PROBES: [usize; 2] = [32, 256];
@@ -66,6 +70,12 @@ pub struct Search {
 }
 
 impl Search {
+    /// Errors: [`Error::TooLarge`].
+    pub(super) fn validate(&self) -> Result<()> {
+        within("list of tags looked for", self.tags.len(), SEARCH_PAIRS_MAX)?;
+        within("list of metadata looked for", self.metadata.len(), SEARCH_PAIRS_MAX)
+    }
+
     fn matches(&self, key: &ObjectKey, version: &ObjectVersion) -> bool {
         let Some(object) = version.object() else {
             return false;
@@ -161,15 +171,27 @@ impl Objects<'_> {
     ///
     /// - `from`: where a page of the same query ended.
     /// - `limit`: 1 to [`SEARCH_LIMIT_MAX`]; what is out of range is taken for the nearest.
-    /// - Errors: [`Error::BadPlace`].
+    /// - Errors: [`Error::BadPlace`], [`Error::TooLarge`].
     pub fn search(&self, search: &Search, from: Option<&SearchPlace>, limit: usize) -> Result<SearchPage> {
+        search.validate()?;
+        self.search_within(search, from, limit, SEARCH_KEYS_MAX)
+    }
+
+    /// [`Objects::search`] that reads so many rows at most.
+    pub(super) fn search_within(
+        &self,
+        search: &Search,
+        from: Option<&SearchPlace>,
+        limit: usize,
+        keys_max: usize,
+    ) -> Result<SearchPage> {
         let Bucket { tenant, id, .. } = self.bucket;
         let snapshot = self.names.kv.snapshot()?;
         let ranges = search.ranges(tenant, *id);
         let mut page = SearchPage::default();
         let (range, rest) = match from {
             None => {
-                let range = narrowest(snapshot.as_ref(), &ranges, &mut page.scanned)?;
+                let range = narrowest(snapshot.as_ref(), &ranges, &mut page.scanned, keys_max)?;
                 (range, ranges[range].clone())
             }
             Some(place) => {
@@ -184,6 +206,7 @@ impl Objects<'_> {
             id: *id,
             search,
             range,
+            keys_max,
         };
         walk.fill(rest, limit.clamp(1, SEARCH_LIMIT_MAX), &mut page)?;
         Ok(page)
@@ -197,6 +220,7 @@ struct Walk<'a> {
     id: BucketId,
     search: &'a Search,
     range: usize,
+    keys_max: usize,
 }
 
 impl Walk<'_> {
@@ -204,7 +228,7 @@ impl Walk<'_> {
         let mut rest = Some(range);
         while let Some(range) = rest {
             // Each row may have an object to be read besides.
-            let left = SEARCH_KEYS_MAX.saturating_sub(page.scanned) / 2;
+            let left = self.keys_max.saturating_sub(page.scanned) / 2;
             let scanned = self.view.scan(&range, Order::Forward, left.min(READ_AT_ONCE))?;
             page.scanned += scanned.rows.len();
             let mut objects = self.objects(&scanned.rows, page)?.into_iter();
@@ -221,7 +245,7 @@ impl Walk<'_> {
                     return Ok(());
                 }
             }
-            if page.scanned + 2 > SEARCH_KEYS_MAX {
+            if page.scanned + 2 > self.keys_max {
                 page.next = scanned
                     .rest
                     .and(scanned.rows.last())
@@ -273,11 +297,16 @@ impl Walk<'_> {
 }
 
 /// Which range has the fewest rows, as far as a look at each tells.
-fn narrowest(view: &dyn View, ranges: &[KeyRange], scanned: &mut usize) -> Result<usize> {
+///
+/// - `keys_max`: of which looking takes no more than a half.
+fn narrowest(view: &dyn View, ranges: &[KeyRange], scanned: &mut usize, keys_max: usize) -> Result<usize> {
     if ranges.len() < 2 {
         return Ok(0);
     }
     for limit in PROBES {
+        if *scanned + limit * ranges.len() > keys_max / 2 {
+            break;
+        }
         let mut least: Option<(usize, usize)> = None;
         for (n, range) in ranges.iter().enumerate() {
             let page = view.scan(range, Order::Forward, limit)?;

@@ -527,12 +527,32 @@ impl Uploads<'_> {
     ///
     /// Errors: [`Error::NoUpload`], [`Error::NoBucket`].
     pub fn abort(&self, key: &ObjectKey, id: UploadId) -> Result<()> {
+        self.give_up(key, id, None)
+    }
+
+    /// [`Uploads::abort`] of one that nobody has completed in time, which an event tells.
+    pub fn expire(&self, key: &ObjectKey, id: UploadId, cause: &Cause) -> Result<()> {
+        self.give_up(key, id, Some(cause))
+    }
+
+    fn give_up(&self, key: &ObjectKey, id: UploadId, cause: Option<&Cause>) -> Result<()> {
         let upload = self.get(key, id)?;
         self.objects()
             .change(|bucket| {
                 let mut edit = Edit::new(self.names, bucket);
                 self.depend(&mut edit, bucket, &upload);
                 self.end(&mut edit, bucket, key, &id);
+                if let Some(cause) = cause {
+                    let mut payload = serde_json::Map::new();
+                    for (name, word) in [
+                        ("bucket", bucket.name.to_string()),
+                        ("key", key.to_string()),
+                        ("upload_id", id.to_string()),
+                    ] {
+                        payload.insert(name.to_owned(), word.into());
+                    }
+                    edit.event("upload.expired", key, cause, payload)?;
+                }
                 edit.commit()
             })
             .map_err(|error| self.told(error, &upload))?;

@@ -2,13 +2,17 @@
 //!
 //! A write goes: bytes are pushed to an [`ObjectWriter`] (cut, named, looked up, stored, all within a bounded block; digests of the
 //! whole on a thread of their own), which becomes a [`Body`]; its commit names the chunks, behind the fence, in the row of a version
-//! or a part (`names/`). Chunks and that commit share one sync, and only then is anyone answered. A read goes: a version's
+//! or a part (`names/`). Chunks and that commit share one sync, and only then is anyone
+//! answered, but for buckets whose durability class says that they need not wait for it. A read goes: a version's
 //! [`Content`], then an [`ObjectReader`] over the range.
 //!
-//! Invariants: a version that can be seen names only durable chunks; what fails or is dropped before its commit leaves nothing but
+//! Invariants: a version that can be seen names only chunks that are durable when it is, or before; what fails or is dropped before its commit leaves nothing but
 //! chunks for the collector; equal content costs rows only. Every call may block. Not here: the wire, who may do what, rows.
 
+mod diff;
 mod digests;
+#[cfg(test)]
+mod early_tests;
 mod index_file;
 mod ingest;
 mod leases;
@@ -17,6 +21,7 @@ mod put;
 mod read;
 #[cfg(test)]
 mod rest_tests;
+mod restore;
 #[cfg(test)]
 mod tests;
 
@@ -31,9 +36,10 @@ use cairn_store::{ChunkStore as _, PackEngine, PackStore, PlainCache, RangeOptio
 
 use crate::kv::Kv;
 use crate::liveness::{ManifestChunk, manifest_page};
-use crate::names::{Bucket, ChecksumAlgorithm, Content, Etag, Names};
+use crate::names::{Bucket, ChecksumAlgorithm, Content, Durability, Etag, Names};
 use crate::{Error, Result, Tenant};
 
+pub use diff::{ChunkSum, VersionsDiff};
 pub use digests::{Digested, DigestsWanted};
 pub use ingest::{Compression, IngestCounts};
 pub use multipart::{Completed, ListedPart};
@@ -69,6 +75,9 @@ pub struct ObjectOptions {
     pub lease: Duration,
     /// Bytes of a part of an upload, at least, but for the last.
     pub part_len_min: u64,
+    /// Bytes of lists of chunks that uploads being completed hold in memory, all together; one that is alone may have more, another is
+    /// refused with [`Error::Busy`].
+    pub join_len: u64,
     /// How ranges are read. What is decoded is kept in `plain_len` bytes, whatever is said here.
     pub ranges: RangeOptions,
     /// Bytes of memory for plain chunks that had to be decoded; 0: none are kept.
@@ -87,6 +96,7 @@ impl Default for ObjectOptions {
             digest_here_len: 64 << 10,
             lease: Duration::from_secs(10 * 60),
             part_len_min: 5 << 20,
+            join_len: 512 << 20,
             ranges: RangeOptions {
                 // A reader's next piece is read while it sends the last; more would only leave the processor's caches, and many
                 // readers are to have little memory.
@@ -114,6 +124,8 @@ pub struct Objects {
     seam_bytes: AtomicU64,
     completion_bytes: AtomicU64,
     deferred: Arc<AtomicU64>,
+    /// Bytes of lists of chunks that are being joined.
+    joined: AtomicU64,
 }
 
 impl Objects {
@@ -129,6 +141,7 @@ impl Objects {
             seam_bytes: AtomicU64::new(0),
             completion_bytes: AtomicU64::new(0),
             deferred: Arc::default(),
+            joined: AtomicU64::new(0),
             names,
             packs,
             options,
@@ -231,8 +244,13 @@ impl Objects {
 
     fn sink(&self, bucket: &Bucket) -> ChunkSink {
         let settings = &bucket.record.settings;
+        let store = self.store(settings.domain);
         ChunkSink {
-            store: self.store(settings.domain),
+            // Its chunks are durable with what names them, or after it.
+            store: match settings.durability {
+                Durability::Sync => store,
+                Durability::Batch | Durability::Volatile => store.relaxed(),
+            },
             algorithm: self.options.digest,
             compression: settings.level.map_or(self.options.compression, Compression::Level),
             deferred: Arc::clone(&self.deferred),

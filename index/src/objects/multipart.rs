@@ -167,6 +167,41 @@ impl Plains<'_> {
     }
 }
 
+/// Bytes that joining takes a chunk: its name and length, twice, and where it ends.
+const JOINED_LEN: u64 = 2 * 36 + 8;
+
+/// An upload whose lists of chunks are in memory.
+struct Joining<'a> {
+    objects: &'a Objects,
+    bytes: u64,
+}
+
+impl<'a> Joining<'a> {
+    /// Errors: [`Error::Busy`].
+    fn begin(objects: &'a Objects, parts: &[Part]) -> Result<Self> {
+        let chunks = |part: &Part| match &part.content {
+            Content::Inline { .. } => 1,
+            Content::Chunks { chunks, .. } => chunks.len() as u64,
+            Content::Manifest(manifest) => manifest.chunks,
+        };
+        let bytes = JOINED_LEN * parts.iter().map(chunks).sum::<u64>();
+        let before = objects.joined.fetch_add(bytes, Ordering::Relaxed);
+        let joining = Self { objects, bytes };
+        if before > 0 && before + bytes > objects.options.join_len {
+            return Err(Error::Busy {
+                what: "large uploads being completed",
+            });
+        }
+        Ok(joining)
+    }
+}
+
+impl Drop for Joining<'_> {
+    fn drop(&mut self) {
+        self.objects.joined.fetch_sub(self.bytes, Ordering::Relaxed);
+    }
+}
+
 /// A part of an object that is to be completed, as its sender knows it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ListedPart {
@@ -401,7 +436,7 @@ impl Objects {
         Ok(())
     }
 
-    /// Makes an object of parts of an upload. Durable when this returns.
+    /// Makes an object of parts of an upload. Durable as its bucket says when this returns.
     ///
     /// - `listed`: which parts, in order. `describe`: adds to, or changes, what the upload said of the object.
     /// - Errors: [`Error::PartOrder`], [`Error::NoPart`], [`Error::PartTooSmall`]; as
@@ -417,6 +452,7 @@ impl Objects {
     ) -> Result<Completed> {
         let open = Open::new(self, bucket)?;
         let parts = self.listed_parts(bucket, upload, listed)?;
+        let _joining = Joining::begin(self, &parts)?;
         let records: Vec<_> = parts.iter().map(Part::record).collect();
         let etag = match bucket.record.settings.etag {
             crate::names::EtagKind::Md5 => etag_of(&parts),

@@ -370,7 +370,7 @@ impl Body {
         }
     }
 
-    /// Has the body become a version. Durable when this returns.
+    /// Has the body become a version. Durable when this returns, if its bucket is of that class ([`crate::names::Durability`]).
     ///
     /// - `describe`: adds headers, metadata, tags, parts to what is known of it: content, tag, check sums of the whole.
     /// - Errors: as [`crate::names::Objects::put`] but [`Error::FenceMoved`], which is settled here; [`Error::ChunksMissing`] when the

@@ -548,6 +548,35 @@ fn parts_that_do_not_fit_are_refused() {
     assert!(matches!(complete(&[other]), Error::NoPart { number: 2 }));
 }
 
+/// Goal: lists of chunks of uploads that are completed at once take bounded memory; one that is alone always goes.
+#[test]
+fn uploads_that_are_completed_at_once_are_bounded() {
+    let options = ObjectOptions {
+        join_len: 10,
+        ..options()
+    };
+    let world = open(TempDir::new().unwrap(), options);
+    let bucket = world.bucket("bucket", |_| {});
+    let upload = world.upload(&bucket, "key");
+    world.part(&bucket, &upload, 1, &noise(1, 100_000));
+    let complete = || {
+        world.objects.complete(
+            &bucket,
+            &upload,
+            &[listed(1)],
+            |_| {},
+            &Condition::Always,
+            &Cause::default(),
+        )
+    };
+    world.objects.joined.fetch_add(1, Ordering::Relaxed);
+    assert!(matches!(complete(), Err(Error::Busy { .. })));
+    world.objects.joined.fetch_sub(1, Ordering::Relaxed);
+    complete().unwrap();
+    assert_eq!(world.objects.joined.load(Ordering::Relaxed), 0);
+    assert!(world.get(&bucket, "key") == noise(1, 100_000));
+}
+
 /// Goal: buckets whose sizes have no certified cuts, and those whose sizes change on the way, are cut as casync does, too.
 #[test]
 fn buckets_beyond_the_lemma_are_cut_right() {
@@ -577,6 +606,81 @@ fn buckets_beyond_the_lemma_are_cut_right() {
         assert!(index == index_of(&whole, sizes), "{name}");
         println!("{name}: {} of 150 003 bytes read", done.bytes_read);
     }
+}
+
+/// Goal: what two versions share is told in chunks and bytes, in whatever pieces of memory; and a version that is restored is as it was.
+#[test]
+fn versions_are_compared_and_restored() {
+    let world = World::new();
+    let bucket = world.bucket("bucket", |_| {});
+    let change = |record: &mut crate::names::BucketRecord| {
+        record.versioning = crate::names::Versioning::Enabled;
+        Ok(())
+    };
+    let buckets = world.objects.names().buckets(bucket.tenant());
+    let bucket = buckets.update(bucket.name(), change).unwrap();
+    let old = [noise(1, 200_000), noise(2, 300_000)].concat();
+    let new = [noise(1, 200_000), noise(3, 100_000)].concat();
+    let (first, second) = (world.put(&bucket, "key", &old), world.put(&bucket, "key", &new));
+    let small = world.put(&bucket, "key", b"in its row");
+
+    let ids = |version: &ObjectVersion| -> std::collections::BTreeMap<_, _> {
+        let content = &version.object().unwrap().content;
+        let chunks = world.objects.chunks(bucket.tenant(), content).unwrap();
+        chunks.iter().map(|chunk| (chunk.id, u64::from(chunk.len))).collect()
+    };
+    let (a, b) = (ids(&first), ids(&second));
+    let sum = |chunks: Vec<u64>| ChunkSum {
+        chunks: chunks.len() as u64,
+        bytes: chunks.iter().sum(),
+    };
+    let shared = sum(a
+        .iter()
+        .filter(|(id, _)| b.contains_key(id))
+        .map(|(_, len)| *len)
+        .collect());
+    assert!(shared.chunks > 10);
+    for at_once in [1, 7, 1 << 20] {
+        let diff = world
+            .objects
+            .diff_within((&bucket, &first), (&bucket, &second), at_once)
+            .unwrap();
+        assert_eq!(diff.shared, shared);
+        assert_eq!(diff.listed.map(|listed| listed.bytes), [500_000, 300_000]);
+        assert_eq!(diff.only.map(|only| only.bytes + shared.bytes), [500_000, 300_000]);
+        assert_eq!(diff.only[0].chunks + shared.chunks, a.len() as u64);
+    }
+    let diff = world.objects.diff((&bucket, &small), (&bucket, &small)).unwrap();
+    assert_eq!((diff.shared.bytes, diff.only), (10, [ChunkSum::default(); 2]));
+
+    let chunks = world.chunk_count();
+    for version in [&first, &small] {
+        let written = world
+            .objects
+            .restore(&bucket, &key("key"), version.id, &Condition::Present, &Cause::default());
+        let written = written.unwrap().version;
+        assert_ne!(written.id, version.id);
+        assert_eq!(written.object().unwrap().etag, version.object().unwrap().etag);
+        assert!(world.get(&bucket, "key") == world.read(&bucket, version, 0..u64::MAX));
+    }
+    assert_eq!(world.chunk_count(), chunks, "nothing was stored anew");
+    let objects = world.objects.names().objects(&bucket);
+    let deleted = objects.delete(&key("key"), None, &owner(), &Condition::Always, &Cause::default());
+    let crate::names::Deleted::MarkerPut(marker) = deleted.unwrap() else {
+        panic!("the bucket keeps versions");
+    };
+    let restore = |id| {
+        world
+            .objects
+            .restore(&bucket, &key("key"), id, &Condition::Always, &Cause::default())
+    };
+    assert!(matches!(restore(marker), Err(Error::NoObject { .. })));
+    assert!(matches!(
+        restore(crate::names::VersionId::NULL),
+        Err(Error::NoVersion { .. })
+    ));
+    restore(first.id).unwrap();
+    assert!(world.get(&bucket, "key") == old);
 }
 
 /// Goal: a part out of a range of another object is right, by reference and by reading.

@@ -6,6 +6,7 @@
 //! filter; keep out everything else.
 
 use std::collections::BTreeSet;
+use std::sync::atomic::Ordering;
 
 use cairn_formats::{ChunkId, DomainId};
 use cairn_store::{Change, ChunkKey, ChunkPlace, Locations, LogPosition, Restore, StoreName, Watermark};
@@ -41,7 +42,7 @@ impl RocksEngine {
         Ok(places)
     }
 
-    fn apply_changes(&self, changes: &[Change], position: LogPosition) -> Result<()> {
+    fn apply_changes(&self, changes: &[Change], position: LogPosition, ahead: bool) -> Result<()> {
         let mut applied = self.changes();
         let mut commit = applied.applied.commit;
         for change in changes {
@@ -55,7 +56,7 @@ impl RocksEngine {
                 Change::Commit(..) => {}
             }
         }
-        applied.write_up_to(Watermark { position, commit })
+        applied.write_up_to(Watermark { position, commit }, ahead)
     }
 
     /// Packs that places may name, as the files say.
@@ -185,8 +186,23 @@ impl Locations for RocksEngine {
     }
 
     fn apply(&self, changes: &[Change], watermark: LogPosition) -> cairn_store::Result<()> {
-        self.apply_changes(changes, watermark)
+        self.apply_changes(changes, watermark, false)
             .map_err(|error| self.store_error(error))
+    }
+
+    fn apply_ahead(&self, changes: &[Change], watermark: LogPosition) -> cairn_store::Result<()> {
+        self.apply_changes(changes, watermark, true)
+            .map_err(|error| self.store_error(error))
+    }
+
+    fn fell_back(&self) -> cairn_store::Result<()> {
+        if !self.ahead.load(Ordering::Acquire) {
+            return Ok(());
+        }
+        Err(self.store_error(Error::Damaged {
+            place: self.place.clone(),
+            source: "it has commits that were acknowledged before they were durable, and a power cut took them".into(),
+        }))
     }
 
     fn watermark(&self) -> cairn_store::Result<Watermark> {

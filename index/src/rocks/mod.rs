@@ -18,7 +18,7 @@ use std::collections::BTreeSet;
 use std::fmt;
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use bytes::Bytes;
@@ -43,6 +43,8 @@ const ENGINE: &str = "engine";
 /// Rows of the family `engine`.
 const VERSION: &[u8] = b"version";
 const WATERMARK: &[u8] = b"watermark";
+/// There while what was applied last is not durable in the log.
+const AHEAD: &[u8] = b"ahead";
 
 /// Key of the packs that places may name: this, and the pack's number (u32, big-endian).
 const PACK: &[u8] = b"pack ";
@@ -67,6 +69,8 @@ pub struct RocksEngine {
     persisted: Mutex<Watermark>,
     /// Packs that places may name.
     packs: Mutex<BTreeSet<u32>>,
+    /// Whether [`AHEAD`] is there.
+    ahead: AtomicBool,
 }
 
 impl fmt::Debug for RocksEngine {
@@ -91,7 +95,11 @@ impl RocksEngine {
             applied: Mutex::default(),
             persisted: Mutex::default(),
             packs: Mutex::default(),
+            ahead: AtomicBool::new(false),
         };
+        engine
+            .ahead
+            .store(engine.engine_row(AHEAD)?.is_some(), Ordering::Release);
         if let Some(version) = engine.engine_row(VERSION)? {
             let version = version
                 .as_ref()
@@ -234,11 +242,20 @@ impl Changes<'_> {
     }
 
     /// Everything before `watermark` has been applied when this is.
-    fn write_up_to(mut self, watermark: Watermark) -> Result<()> {
-        let row = encode_watermark(watermark);
-        self.batch.put_cf(self.engine.family(ENGINE), WATERMARK, row);
+    ///
+    /// - `ahead`: and is not durable in the log.
+    fn write_up_to(mut self, watermark: Watermark, ahead: bool) -> Result<()> {
+        let (row, family) = (encode_watermark(watermark), self.engine.family(ENGINE));
+        self.batch.put_cf(family, WATERMARK, row);
+        match (self.engine.ahead.load(Ordering::Acquire), ahead) {
+            (false, true) => self.batch.put_cf(family, AHEAD, []),
+            (true, false) => self.batch.delete_cf(family, AHEAD),
+            (false, false) | (true, true) => {}
+        }
         let before = std::mem::replace(&mut *self.applied, watermark);
-        self.write_batch().inspect_err(|_| *self.applied = before)
+        self.write_batch().inspect_err(|_| *self.applied = before)?;
+        self.engine.ahead.store(ahead, Ordering::Release);
+        Ok(())
     }
 
     fn write(mut self) -> Result<()> {

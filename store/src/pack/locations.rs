@@ -109,6 +109,18 @@ pub trait Locations: Send + Sync + fmt::Debug {
     /// Takes changes in order, all or none. Everything before `watermark` has then been applied.
     fn apply(&self, changes: &[Change], watermark: LogPosition) -> Result<()>;
 
+    /// [`Locations::apply`] of what is not durable in the log yet, batches of the index among it. Until the next `apply` a power cut
+    /// may leave more here than there, which [`Locations::fell_back`] tells when the store is opened.
+    fn apply_ahead(&self, changes: &[Change], watermark: LogPosition) -> Result<()> {
+        self.apply(changes, watermark)
+    }
+
+    /// The log ends before the watermark. Answers with an error if what was applied ahead may be here and not there: then all is to be
+    /// made again from the packs.
+    fn fell_back(&self) -> Result<()> {
+        Ok(())
+    }
+
     /// How much of the log has been applied, which after a crash may be less than before; the default if nothing was.
     fn watermark(&self) -> Result<Watermark>;
 

@@ -22,7 +22,7 @@ use cairn_formats::{
 
 use super::bug::{Bug, is_planted};
 use super::queue::{Content, Item, Queue, commit_extra, key_of};
-use super::{BATCH_TIME, Change, ChunkKey, ChunkPlace, LogPosition, Pack, PackEngine, removal};
+use super::{BATCH_TIME, Change, ChunkKey, ChunkPlace, EARLY_TIME, LogPosition, Pack, PackEngine, removal};
 use crate::{Result, SyncPolicy};
 
 /// Where chunks are, in the order in which they were asked for.
@@ -52,6 +52,8 @@ struct Written {
     begin: LogPosition,
     end: LogPosition,
     first_commit: u64,
+    /// Batches of the index among what is not durable yet, these or earlier ones.
+    ahead: bool,
 }
 
 /// The pack that is being appended to.
@@ -69,12 +71,24 @@ struct OpenPack {
     hasher: Box<blake3::Hasher>,
     /// Its header says that there may be pieces of a snapshot in it.
     takes_snapshots: bool,
+    /// There are batches of the index behind what is durable.
+    early: bool,
+    /// When the first of those came that is to be durable soon.
+    early_since: Option<Duration>,
 }
 
 impl PackEngine {
     /// Takes chunks that are neither in the store nor on their way into it. One that is condemned, or is to be pinned and is
     /// not, is written anew.
-    pub(super) fn put_many(&self, domain: DomainId, pinned: bool, chunks: &[StorableChunk]) -> Result<()> {
+    ///
+    /// - `sync`: of chunks that are new.
+    pub(super) fn put_many(
+        &self,
+        domain: DomainId,
+        pinned: bool,
+        sync: SyncPolicy,
+        chunks: &[StorableChunk],
+    ) -> Result<()> {
         self.writable()?;
         // On a full disk what waits already would grow with every call.
         self.keep_queue_short(self.queue())?;
@@ -88,7 +102,7 @@ impl PackEngine {
         let places = self.relied_on(&keys, found.clone(), pinned)?;
         let absent = (0..keys.len()).filter(|&n| places[n].is_none() || leaving.contains(&keys[n]));
         let items: Vec<Item> = absent
-            .map(|n| Item::chunk(keys[n], pinned, found[n].is_some(), &chunks[n]))
+            .map(|n| Item::chunk(keys[n], pinned, found[n].is_some(), &chunks[n], sync))
             .collect();
         if items.is_empty() {
             return Ok(());
@@ -229,7 +243,10 @@ impl PackEngine {
                 continue;
             }
             queue.writing = true;
-            queue = self.gather(queue);
+            // Who waits for no sync shares none.
+            if queue.items.iter().any(|item| item.sync() == SyncPolicy::Sync) {
+                queue = self.gather(queue);
+            }
             let mut items = std::mem::take(&mut queue.items);
             drop(queue);
             let (written, outcome) = self.write(&items);
@@ -337,16 +354,23 @@ impl PackEngine {
             .iter()
             .filter(|item| matches!(item.content, Content::Commit))
             .count();
-        let sync = match self.options.sync {
-            // What a batch of the index names must not be lost if the batch is not.
-            _ if commits > 0 => true,
-            // The locations may outlive the log's tail: of a chunk that was moved or removed they must not know more than it.
-            _ if !items.iter().all(Item::is_only_new) => true,
-            SyncPolicy::Sync => true,
-            SyncPolicy::Batch => self.host.now().saturating_sub(open.synced_at) >= BATCH_TIME,
-            SyncPolicy::None => false,
-        };
         let begun = self.host.now();
+        for item in items.iter().filter(|item| item.is_early_commit()) {
+            open.early = true;
+            if item.sync() == SyncPolicy::Batch {
+                open.early_since.get_or_insert(begun);
+            }
+        }
+        // What a batch of the index names is before it in the log, and is not lost if the batch is not.
+        let wants = |wanted: SyncPolicy| {
+            items
+                .iter()
+                .any(|item| !item.is_early_commit() && item.sync() == wanted)
+        };
+        let is_late = |since: Duration, most: Duration| begun.saturating_sub(since) >= most;
+        let sync = wants(SyncPolicy::Sync)
+            || wants(SyncPolicy::Batch) && is_late(open.synced_at, BATCH_TIME)
+            || open.early_since.is_some_and(|since| is_late(since, EARLY_TIME));
         if sync && let Err(error) = open.sync(begun) {
             // These are still in memory, and nobody has been told of them.
             open.entries.truncate(open.entries.len() - fitting);
@@ -368,6 +392,7 @@ impl PackEngine {
             begin,
             end: open.position(open.end),
             first_commit,
+            ahead: open.early,
         };
         self.publish_written(writer, items, written)
     }
@@ -403,6 +428,7 @@ impl PackEngine {
             begin,
             end,
             first_commit,
+            ahead,
         } = *written;
         if is_planted(Bug::EarlyWatermark) {
             self.locations.apply(&[], end)?;
@@ -433,7 +459,11 @@ impl PackEngine {
                 Content::Snapshot(_) => {}
             }
         }
-        self.apply(&mut changes, end)?;
+        if !ahead {
+            self.apply(&mut changes, end)?;
+        } else if !changes.is_empty() {
+            self.locations.apply_ahead(&changes, end)?;
+        }
         for (item, entry) in items.iter().zip(entries) {
             match &item.content {
                 Content::Commit => self.snapshots().note_commit(end.pack, entry),
@@ -513,6 +543,8 @@ impl PackEngine {
             synced_entries: 0,
             hasher,
             takes_snapshots,
+            early: false,
+            early_since: None,
         })
     }
 
@@ -569,6 +601,15 @@ impl PackEngine {
             return Err(self.unavailable("sync a pack", error));
         }
         Ok(())
+    }
+
+    /// Makes batches of the index durable that were acknowledged early and are to be durable soon ([`SyncPolicy::Batch`]). Costs
+    /// nothing where there are none; for who calls it now and then.
+    pub fn sync_early(&self) -> Result<()> {
+        let writer = self.writer.lock().unwrap_or_else(PoisonError::into_inner);
+        let has_some = writer.open.as_ref().is_some_and(|open| open.early_since.is_some());
+        drop(writer);
+        if has_some { self.sync_writer() } else { Ok(()) }
     }
 
     /// Where the log ends: what is published later lies at or behind this.
@@ -711,6 +752,7 @@ impl OpenPack {
         }
         self.synced = self.end;
         self.synced_at = now;
+        (self.early, self.early_since) = (false, None);
         self.synced_entries = self.entries.len();
         Ok(())
     }

@@ -103,6 +103,9 @@ impl Default for PackOptions {
 /// Time between syncs of a store whose puts are acknowledged before them ([`SyncPolicy::Batch`]).
 const BATCH_TIME: Duration = Duration::from_millis(50);
 
+/// Time after which a batch of the index that was acknowledged early ([`SyncPolicy::Batch`]) is synced by whoever writes.
+const EARLY_TIME: Duration = Duration::from_secs(1);
+
 /// Removals in one record.
 const REMOVALS_MAX: usize = 1 << 16;
 
@@ -149,9 +152,21 @@ impl PackEngine {
     ///
     /// Errors: as [`ChunkStore::flush`]. The batch may or may not be applied later.
     pub fn commit(&self, batch: Bytes) -> Result<()> {
-        let ticket = self.enqueue(vec![Item::commit(batch)])?;
+        self.commit_as(batch, SyncPolicy::Sync)
+    }
+
+    /// [`PackEngine::commit`] of a batch that may be acknowledged before it is durable. It is applied when this returns, and after a
+    /// power cut it is there only if all before it is.
+    ///
+    /// - `sync`: [`SyncPolicy::Batch`] is made durable by the next [`PackEngine::sync_early`], by what is written a second later, or
+    ///   with whatever is synced before; [`SyncPolicy::None`] by the last alone.
+    pub fn commit_as(&self, batch: Bytes, sync: SyncPolicy) -> Result<()> {
+        let ticket = self.enqueue(vec![Item::commit(batch, sync)])?;
         self.settle(ticket)?;
-        self.sync()
+        match sync {
+            SyncPolicy::Sync => self.sync(),
+            SyncPolicy::Batch | SyncPolicy::None => Ok(()),
+        }
     }
 
     /// Makes all that was put durable, whatever the store's policy is.
@@ -232,6 +247,7 @@ pub struct PackStore {
     engine: Arc<PackEngine>,
     domain: DomainId,
     pinned: bool,
+    sync: SyncPolicy,
 }
 
 impl PackStore {
@@ -252,9 +268,19 @@ impl PackStore {
     /// The chunks of a domain.
     pub fn new(engine: Arc<PackEngine>, domain: DomainId) -> Self {
         Self {
+            sync: engine.options.sync,
             engine,
             domain,
             pinned: false,
+        }
+    }
+
+    /// The same, but what is put through it need not be durable before what names it is ([`PackEngine::commit_as`]): flushes of
+    /// others and commits make it so.
+    pub fn relaxed(self) -> Self {
+        Self {
+            sync: SyncPolicy::None,
+            ..self
         }
     }
 
@@ -317,11 +343,16 @@ impl ChunkStore for PackStore {
     }
 
     fn put_many(&self, chunks: &[StorableChunk]) -> Result<()> {
-        self.engine.put_many(self.domain, self.pinned, chunks)
+        self.engine.put_many(self.domain, self.pinned, self.sync, chunks)
     }
 
     fn flush(&self) -> Result<()> {
-        self.engine.settle_all()
+        self.engine.settle_all()?;
+        match self.sync {
+            // Others may have put the same chunks, and not have waited for a sync.
+            SyncPolicy::Sync => self.engine.sync_writer(),
+            SyncPolicy::Batch | SyncPolicy::None => Ok(()),
+        }
     }
 
     fn stat(&self, id: ChunkId, _form: ChunkForm) -> Result<Option<ChunkStat>> {

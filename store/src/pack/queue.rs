@@ -12,6 +12,7 @@ use cairn_formats::{
 };
 
 use super::{ChunkKey, ChunkPlace};
+use crate::SyncPolicy;
 
 /// A record that waits to be written.
 #[derive(Clone, Debug)]
@@ -19,6 +20,8 @@ pub(super) struct Item {
     pub(super) content: Content,
     pub(super) payload: Bytes,
     crc: u32,
+    /// When it has to be durable; what replaces or takes something away always is before anybody is told.
+    sync: SyncPolicy,
 }
 
 #[derive(Clone, Debug)]
@@ -40,12 +43,34 @@ pub(super) enum Content {
 
 impl Item {
     fn new(content: Content, payload: Bytes) -> Self {
-        let crc = payload_crc(&payload);
-        Self { content, payload, crc }
+        let (crc, sync) = (payload_crc(&payload), SyncPolicy::Sync);
+        Self {
+            content,
+            payload,
+            crc,
+            sync,
+        }
     }
 
-    pub(super) fn commit(batch: Bytes) -> Self {
-        Self::new(Content::Commit, batch)
+    pub(super) fn commit(batch: Bytes, sync: SyncPolicy) -> Self {
+        Self {
+            sync,
+            ..Self::new(Content::Commit, batch)
+        }
+    }
+
+    /// When it has to be durable.
+    pub(super) fn sync(&self) -> SyncPolicy {
+        match &self.content {
+            // The locations may outlive the log's tail: of a chunk that was moved or removed they must not know more than it.
+            Content::Chunk { is_again: true, .. } | Content::Removals(_) | Content::Snapshot(_) => SyncPolicy::Sync,
+            Content::Chunk { is_again: false, .. } | Content::Commit => self.sync,
+        }
+    }
+
+    /// Whether it is a batch of the index that is acknowledged before it is durable.
+    pub(super) fn is_early_commit(&self) -> bool {
+        matches!(self.content, Content::Commit) && self.sync != SyncPolicy::Sync
     }
 
     pub(super) fn removals(removals: Vec<Removal>) -> Self {
@@ -83,6 +108,7 @@ impl Item {
             content,
             payload,
             crc: place.crc,
+            sync: SyncPolicy::Sync,
         }
     }
 
@@ -97,7 +123,7 @@ impl Item {
         self.payload.len()
     }
 
-    pub(super) fn chunk(key: ChunkKey, pinned: bool, is_again: bool, chunk: &StorableChunk) -> Self {
+    pub(super) fn chunk(key: ChunkKey, pinned: bool, is_again: bool, chunk: &StorableChunk, sync: SyncPolicy) -> Self {
         let payload = match chunk.form() {
             ChunkForm::Compressed => chunk.bytes().clone(),
             ChunkForm::Plain => Bytes::from(raw_frame(chunk.bytes())),
@@ -109,7 +135,10 @@ impl Item {
             is_moved: false,
             is_again,
         };
-        Self::new(content, payload)
+        Self {
+            sync,
+            ..Self::new(content, payload)
+        }
     }
 
     /// The chunk that is new to the store.
@@ -120,11 +149,6 @@ impl Item {
             } => Some(key),
             _ => None,
         }
-    }
-
-    /// Whether nothing that is there is replaced or taken away.
-    pub(super) fn is_only_new(&self) -> bool {
-        matches!(self.content, Content::Chunk { is_again: false, .. })
     }
 
     pub(super) fn head(&self, synced: u64) -> RecordHead {

@@ -183,6 +183,9 @@ impl PackEngine {
                 }
                 Err(HeaderError::Empty) => {
                     left_out = true;
+                    if number_of(&name) == Some(watermark.position.pack) {
+                        self.locations.fell_back()?;
+                    }
                     empty.push(name);
                     continue;
                 }
@@ -216,6 +219,10 @@ impl PackEngine {
                         what: what.clone(),
                     });
                     report.suspects.extend(suspects);
+                    // Before anything is mended.
+                    if header.number == watermark.position.pack && scan.ends_before(watermark.position.offset) {
+                        self.locations.fell_back()?;
+                    }
                     if scan.len == PACK_HEADER_LEN as u64 {
                         left_out |= watermark.position.pack >= header.number;
                         empty.push(name);
@@ -610,6 +617,16 @@ struct Gap {
 }
 
 impl Scan {
+    /// Whether something is missing before this offset that may not have been durable.
+    fn ends_before(&self, offset: u64) -> bool {
+        let end = self
+            .records
+            .last()
+            .map_or(PACK_HEADER_LEN as u64, |last| last.offset + u64::from(last.len));
+        let is_torn = |gap: &Gap| gap.start < offset && gap.next > self.synced + 8;
+        end < offset || self.gaps.iter().any(is_torn)
+    }
+
     /// Decides what bad places mean: damage, or the end of what had been durable.
     fn judge(&mut self) {
         let Self {

@@ -620,7 +620,12 @@ impl Pass<'_> {
             .iter()
             .filter_map(|one| Some((one, good.get(&one.key.id)?)))
             .try_for_each(|(one, (chunk, _))| {
-                engine.put_many(one.key.domain, one.place.pinned, std::slice::from_ref(chunk))
+                engine.put_many(
+                    one.key.domain,
+                    one.place.pinned,
+                    engine.options.sync,
+                    std::slice::from_ref(chunk),
+                )
             });
         let put = put.and_then(|()| engine.sync());
         let is_put = put.is_ok();

@@ -16,6 +16,8 @@ struct Table {
     watermark: Watermark,
     /// Batches of the index, as they were applied.
     commits: Vec<(u64, Bytes)>,
+    /// What was applied last was not durable in the log.
+    ahead: bool,
 }
 
 impl Table {
@@ -60,7 +62,10 @@ impl Table {
 
     fn happen(&mut self, event: &Event) {
         match event {
-            Event::Changes(changes, position) => self.apply(changes, *position),
+            Event::Changes(changes, position, ahead) => {
+                self.apply(changes, *position);
+                self.ahead = *ahead;
+            }
             Event::Restore(step) => self.restore(step),
         }
     }
@@ -79,7 +84,7 @@ pub(super) fn encode_commits(commits: &[(u64, Bytes)]) -> Vec<u8> {
 
 #[derive(Clone, Debug)]
 enum Event {
-    Changes(Vec<Change>, LogPosition),
+    Changes(Vec<Change>, LogPosition, bool),
     Restore(Restore),
 }
 
@@ -98,6 +103,8 @@ struct State {
     /// Calls of `apply` until one fails.
     fail_in: Option<u32>,
     faults: u64,
+    /// The log has lost what is here.
+    fell_back: bool,
 }
 
 impl Rows {
@@ -127,6 +134,11 @@ impl Rows {
         }
         now.clone_from(durable);
         state.fail_in = None;
+    }
+
+    /// Whether the log has lost what is here, so that these are to be made anew.
+    pub(super) fn has_fallen_back(&self) -> bool {
+        self.state().fell_back
     }
 
     /// After so many calls, one `apply` fails.
@@ -159,13 +171,8 @@ impl Rows {
     }
 }
 
-impl Locations for Rows {
-    fn get_many(&self, keys: &[ChunkKey]) -> Result<Vec<Option<ChunkPlace>>> {
-        let state = self.state();
-        Ok(keys.iter().map(|key| state.now.places.get(key).copied()).collect())
-    }
-
-    fn apply(&self, changes: &[Change], watermark: LogPosition) -> Result<()> {
+impl Rows {
+    fn take(&self, changes: &[Change], watermark: LogPosition, ahead: bool) -> Result<()> {
         let mut state = self.state();
         match &mut state.fail_in {
             Some(0) => {
@@ -181,10 +188,39 @@ impl Locations for Rows {
             None => {}
         }
         state.now.apply(changes, watermark);
+        state.now.ahead = ahead;
         if self.kept {
-            state.later.push(Event::Changes(changes.to_vec(), watermark));
+            state.later.push(Event::Changes(changes.to_vec(), watermark, ahead));
         }
         Ok(())
+    }
+}
+
+impl Locations for Rows {
+    fn get_many(&self, keys: &[ChunkKey]) -> Result<Vec<Option<ChunkPlace>>> {
+        let state = self.state();
+        Ok(keys.iter().map(|key| state.now.places.get(key).copied()).collect())
+    }
+
+    fn apply(&self, changes: &[Change], watermark: LogPosition) -> Result<()> {
+        self.take(changes, watermark, false)
+    }
+
+    fn apply_ahead(&self, changes: &[Change], watermark: LogPosition) -> Result<()> {
+        self.take(changes, watermark, true)
+    }
+
+    fn fell_back(&self) -> Result<()> {
+        let mut state = self.state();
+        if !state.now.ahead {
+            return Ok(());
+        }
+        state.fell_back = true;
+        Err(Error::Unavailable {
+            store: StoreName::new("rows"),
+            action: "open",
+            source: "the log has lost what is here".into(),
+        })
     }
 
     fn watermark(&self) -> Result<Watermark> {

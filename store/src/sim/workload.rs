@@ -46,6 +46,8 @@ struct Plan {
     damages: bool,
     fills_up: bool,
     rows_fail: bool,
+    /// Batches of the index are acknowledged before they are durable, now and then.
+    early: bool,
     steps: u32,
 }
 
@@ -60,6 +62,7 @@ impl Plan {
             fills_up: random.u32(..3) == 0,
             rows_fail: random.u32(..6) == 0,
             rows_lost: random.bool(),
+            early: random.bool(),
             steps: random.u32(20..140),
         }
     }
@@ -92,6 +95,8 @@ struct Batch {
     keys: Vec<usize>,
     step: u64,
     acknowledged: bool,
+    /// A power cut may take it, and not what the system does else.
+    until_power_cut: bool,
     /// It was not there after a crash: it must not come later.
     gone: bool,
 }
@@ -284,8 +289,11 @@ impl World {
         let (domain, keys) = self.some_keys(6);
         let writer = self.random.usize(..WRITERS);
         let chunks: Vec<StorableChunk> = keys.iter().map(|&key| chunk_of(key).clone()).collect();
-        let answer = self.stores[domain].put_many(&chunks);
-        say!(self, "put {keys:?} {answer:?}");
+        let store = self.stores[domain].clone();
+        let is_relaxed = self.plan.early && self.random.bool();
+        let store = if is_relaxed { store.relaxed() } else { store };
+        let answer = store.put_many(&chunks);
+        say!(self, "put {keys:?} relaxed: {is_relaxed} {answer:?}");
         for key in keys {
             let fact = &mut self.facts[key];
             fact.removed = false;
@@ -317,7 +325,8 @@ impl World {
         let now = self.now();
         for key in std::mem::take(&mut self.queued) {
             let there = &mut self.facts[key].there;
-            if matches!(there, There::No | There::Maybe) {
+            let is_durable = matches!(there, There::UntilPowerCut(_)) && self.plan.sync == SyncPolicy::Sync;
+            if is_durable || matches!(there, There::No | There::Maybe) {
                 *there = match self.plan.sync {
                     SyncPolicy::Sync => There::Yes,
                     SyncPolicy::Batch | SyncPolicy::None => There::UntilPowerCut(now),
@@ -350,6 +359,9 @@ impl World {
                 fact.there = There::Yes;
             }
         }
+        for batch in &mut self.batches {
+            batch.until_power_cut = false;
+        }
     }
 
     fn commit(&mut self) -> Outcome {
@@ -359,22 +371,49 @@ impl World {
         let len = self.random.usize(..200);
         bytes.extend(std::iter::repeat_with(|| self.random.u8(..)).take(len));
         let bytes = Bytes::from(bytes);
-        let answer = self.engine().commit(bytes.clone());
-        say!(self, "commit {} of {keys:?} {answer:?}", self.batches.len());
+        let sync = match self.plan.early {
+            true => *self
+                .random
+                .choice(&[SyncPolicy::Sync, SyncPolicy::Batch, SyncPolicy::None])
+                .expect("not empty"),
+            false => SyncPolicy::Sync,
+        };
+        let answer = self.engine().commit_as(bytes.clone(), sync);
+        say!(self, "commit {} of {keys:?} as {sync:?} {answer:?}", self.batches.len());
+        let is_early = sync != SyncPolicy::Sync;
         self.batches.push(Batch {
             bytes,
             keys,
             step: self.step,
             acknowledged: answer.is_ok(),
+            until_power_cut: is_early,
             gone: false,
         });
-        if answer.is_ok() {
-            self.all_durable();
+        match answer {
+            Ok(()) if is_early => self.all_there(),
+            Ok(()) => self.all_durable(),
+            Err(_) => {}
         }
         self.check_batches()
     }
 
+    /// All that was put is there, for as long as the machine runs.
+    fn all_there(&mut self) {
+        let now = self.now();
+        for key in std::mem::take(&mut self.queued) {
+            let there = &mut self.facts[key].there;
+            if matches!(there, There::No | There::Maybe) {
+                *there = There::UntilPowerCut(now);
+            }
+        }
+    }
+
     fn sync(&mut self) -> Outcome {
+        if self.plan.early && self.random.bool() {
+            let answer = self.engine().sync_early();
+            say!(self, "sync early {answer:?}");
+            return Ok(());
+        }
         let answer = self.engine().sync();
         say!(self, "sync {answer:?}");
         if answer.is_ok() {
@@ -468,7 +507,7 @@ impl World {
 
     /// Whether batches may be given up without a snapshot.
     fn may_forget(&self) -> bool {
-        self.plan.rows_kept && !self.plan.rows_lost
+        self.plan.rows_kept && !self.plan.rows_lost && !self.plan.early
     }
 
     /// What others do while something takes long.
@@ -580,6 +619,9 @@ impl World {
                 fact.there = There::Maybe;
             }
         }
+        for batch in &mut self.batches {
+            batch.acknowledged &= !batch.until_power_cut;
+        }
         self.forget_queued();
     }
 
@@ -646,6 +688,13 @@ impl World {
                 Err(error) if self.disk.is_off() => {
                     say!(self, "the power went while opening: {error:?}");
                     self.lose_power();
+                }
+                Err(error) if self.rows.has_fallen_back() => {
+                    say!(
+                        self,
+                        "the log fell back behind the rows, which are made anew: {error:?}"
+                    );
+                    self.rows = Arc::new(Rows::new(true));
                 }
                 Err(error) => {
                     let told = self.disk.counts().faults + self.rows.faults() > faults;

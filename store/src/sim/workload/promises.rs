@@ -73,6 +73,8 @@ impl World {
         for (number, batch) in self.batches.iter_mut().enumerate() {
             if applied.contains(&number) {
                 ensure!(!batch.gone, "batch {number} came late");
+                // What the opening found it has made durable.
+                batch.until_power_cut &= !opened;
             } else {
                 batch.gone |= opened;
             }
