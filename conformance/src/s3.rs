@@ -18,6 +18,10 @@ pub struct Door {
     pub secret: String,
     /// Address of its metrics page.
     pub metrics: String,
+    /// `http://127.0.0.1:<port>`: its admin API; empty where it has none.
+    pub admin: String,
+    /// What that asks for.
+    pub admin_token: String,
 }
 
 impl Door {
@@ -45,6 +49,7 @@ impl Door {
             .expect("it was built");
         let lines = BufReader::new(child.stdout.take().expect("it is piped")).lines();
         let (mut url, mut key, mut secret, mut metrics) = (String::new(), String::new(), String::new(), String::new());
+        let (mut admin, mut admin_token) = (String::new(), String::new());
         for line in lines.map_while(Result::ok) {
             if let Some(address) = line.trim().strip_prefix("s3 ") {
                 url = address
@@ -62,6 +67,17 @@ impl Door {
             }
             if let Some(address) = line.trim().strip_prefix("metrics ") {
                 address.trim().clone_into(&mut metrics);
+            }
+            if let Some((address, file)) = line
+                .trim()
+                .strip_prefix("admin ")
+                .and_then(|rest| rest.split_once("  token in "))
+            {
+                admin = address.trim().trim_end_matches("/api/v1/admin/").to_owned();
+                let token = std::fs::read_to_string(file).expect("the server has made it");
+                admin_token = token.trim().to_owned();
+            }
+            if line.trim() == "try:" {
                 break;
             }
         }
@@ -72,6 +88,8 @@ impl Door {
             key,
             secret,
             metrics,
+            admin,
+            admin_token,
         }
     }
 
@@ -83,6 +101,8 @@ impl Door {
             .env("CAIRN_S3", &self.url)
             .env("CAIRN_S3_METRICS", &self.metrics)
             .env("CAIRN_S3_PID", self.child.id().to_string())
+            .env("CAIRN_ADMIN_API", &self.admin)
+            .env("CAIRN_ADMIN_TOKEN", &self.admin_token)
             .env("AWS_ACCESS_KEY_ID", &self.key)
             .env("AWS_SECRET_ACCESS_KEY", &self.secret)
             .env("AWS_DEFAULT_REGION", "us-east-1")

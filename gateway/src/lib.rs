@@ -2,4 +2,10 @@
 //!
 //! Not here: chunk and index roots (`gateway/roots`, which needs no index), who may do what (`gateway/identity`), disks.
 
+pub mod admin;
+mod date;
+mod pool;
 pub mod s3;
+mod settings;
+
+pub use pool::PoolOptions;

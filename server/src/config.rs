@@ -3,12 +3,14 @@
 //! Invariants: an unknown name is refused, a secret is never shown. `docs/settings.md` is the page for people; a test at
 //! the end of this file keeps it in step. Not here: acting on any of it.
 
+mod checks;
+mod defaults;
+
 use std::collections::BTreeMap;
 use std::fmt;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
-use cairn_formats::PACK_LEN_MAX;
 use cairn_store::PackStore;
 use figment::Figment;
 use figment::providers::{Env, Format as _, Toml};
@@ -17,10 +19,6 @@ use serde::{Deserialize, Serialize};
 /// The store that a server without any configuration has.
 pub(crate) const DEFAULT_STORE: &str = "default";
 const STORE_NAME_LEN_MAX: usize = 63;
-/// Smaller packs would be files again.
-const PACK_LEN_LEAST: u64 = 1 << 20;
-const QUEUE_LEN_LEAST: usize = 64 << 10;
-const PLACES_CACHE_LEAST: usize = 8 << 20;
 /// Variables of this prefix are settings; `__` separates levels: `CAIRN_LISTEN__PUBLIC`.
 const ENV_PREFIX: &str = "CAIRN_";
 
@@ -42,6 +40,8 @@ pub(crate) struct Config {
     pub(crate) scrub: Scrub,
     /// The S3 door.
     pub(crate) s3: S3,
+    /// The admin API, on the internal listener.
+    pub(crate) admin: AdminApi,
     /// Bounds.
     pub(crate) limits: Limits,
     /// What is logged.
@@ -54,7 +54,7 @@ pub(crate) struct Config {
 pub(crate) struct Listen {
     /// Address and port of chunk roots, index roots and health. Default `127.0.0.1:8000`.
     pub(crate) public: SocketAddr,
-    /// Address and port of `/metrics`, always plain HTTP. Default `127.0.0.1:8001`.
+    /// Address and port of `/metrics` and the admin API, always plain HTTP. Default `127.0.0.1:8001`.
     pub(crate) internal: SocketAddr,
     /// Address and port of the S3 door. Default `127.0.0.1:9000`.
     pub(crate) s3: SocketAddr,
@@ -260,6 +260,18 @@ pub(crate) struct S3 {
     pub(crate) body_idle_seconds: u64,
     /// Seconds for which what an upload stored is kept while nothing is heard of it, from 2 on. Default `600`.
     pub(crate) lease_seconds: u64,
+    /// Seconds after which an upload in parts that nobody has completed is given up; `0` is never. Default `604800`.
+    pub(crate) upload_age_seconds: u64,
+}
+
+/// The admin API, on the internal listener: buckets and their settings, access keys, search, versions.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(deny_unknown_fields, default)]
+pub(crate) struct AdminApi {
+    /// Serve it, where the S3 door is served. Default `true`.
+    pub(crate) enabled: bool,
+    /// What callers show, 16 characters or more. Default: made at the first start, in `{data}/admin-token`.
+    pub(crate) token: Option<Secret>,
 }
 
 /// Bounds of what clients can make the server do.
@@ -336,197 +348,6 @@ impl Serialize for Secret {
     }
 }
 
-impl Default for Config {
-    fn default() -> Self {
-        let open = Store {
-            writable: true,
-            ..Store::default()
-        };
-        Self {
-            data: PathBuf::from("./data"),
-            listen: Listen::default(),
-            tls: None,
-            stores: BTreeMap::from([(DEFAULT_STORE.to_owned(), open)]),
-            collect: Collect::default(),
-            scrub: Scrub::default(),
-            s3: S3::default(),
-            limits: Limits::default(),
-            log: Log::default(),
-        }
-    }
-}
-
-impl Default for Store {
-    fn default() -> Self {
-        Self {
-            path: None,
-            kind: None,
-            pack_len: 256 << 20,
-            frame_level: 1,
-            queue_len: 16 << 20,
-            places_cache: 64 << 20,
-            upstream: Vec::new(),
-            mirror: Vec::new(),
-            mirror_quorum: 0,
-            upstream_authorization: None,
-            upstream_s3_access_key: None,
-            upstream_s3_secret_key: None,
-            upstream_s3_region: None,
-            upstream_gs_credentials: None,
-            upstream_gs_endpoint: None,
-            upstream_ssh_identity: None,
-            upstream_ssh_known_hosts: None,
-            cache: None,
-            cache_bytes: 0,
-            memory_cache: 0,
-            indexes: None,
-            writable: false,
-            read_token: None,
-            write_token: None,
-            digest: Digest::default(),
-            sync: Sync::default(),
-            rooted: false,
-            require_chunks: false,
-            verify_hours: 24,
-        }
-    }
-}
-
-impl Default for Listen {
-    fn default() -> Self {
-        Self {
-            public: SocketAddr::from(([127, 0, 0, 1], 8000)),
-            internal: SocketAddr::from(([127, 0, 0, 1], 8001)),
-            s3: SocketAddr::from(([127, 0, 0, 1], 9000)),
-            allow_plain_remote: false,
-            allow_anonymous_writes: false,
-        }
-    }
-}
-
-impl Default for Collect {
-    fn default() -> Self {
-        Self {
-            interval_seconds: 24 * 60 * 60,
-            lease_seconds: 24 * 60 * 60,
-            grace_seconds: 600,
-            bytes_per_second: 64 << 20,
-            dead_share: 0.03,
-            recompress_level: 0,
-            recompress_bytes_per_second: 4 << 20,
-            paused: false,
-        }
-    }
-}
-
-impl Default for Scrub {
-    fn default() -> Self {
-        Self {
-            interval_seconds: 30 * 24 * 60 * 60,
-            bytes_per_second: 32 << 20,
-            paused: false,
-        }
-    }
-}
-
-impl Default for S3 {
-    fn default() -> Self {
-        Self {
-            enabled: true,
-            region: "us-east-1".to_owned(),
-            domains: Vec::new(),
-            trust_forwarded: false,
-            deferred: true,
-            frame_level: 1,
-            rest_level: 3,
-            rest_seconds: 5,
-            deferred_bytes: 4 << 30,
-            rest_bytes_per_second: 32 << 20,
-            plain_cache: 128 << 20,
-            buffer_bytes: 128 << 20,
-            places_cache: 128 << 20,
-            jobs: 64,
-            waiting: 4096,
-            wait_seconds: 10,
-            body_idle_seconds: 30,
-            lease_seconds: 600,
-        }
-    }
-}
-
-impl Default for Limits {
-    fn default() -> Self {
-        Self {
-            connections: 4096,
-            header_bytes: 16 << 10,
-            headers: 100,
-            idle_seconds: 75,
-            drain_seconds: 25,
-            threads: 0,
-            jobs: 64,
-            body_bytes: 512 << 20,
-            index_bytes: 1 << 30,
-            convert_rate: 64 << 20,
-        }
-    }
-}
-
-impl Default for Log {
-    fn default() -> Self {
-        Self {
-            level: "info".to_owned(),
-            requests: LogRequests::default(),
-        }
-    }
-}
-
-impl S3 {
-    fn check(&self) -> Result<(), ConfigError> {
-        let is_label = |label: &str| {
-            !label.is_empty()
-                && label
-                    .bytes()
-                    .all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-')
-        };
-        let is_domain = |domain: &String| domain.split('.').all(is_label);
-        let wrong = [
-            (
-                !is_label(&self.region),
-                "s3.region",
-                "lower-case letters, digits and '-', as eu-west-1",
-            ),
-            (
-                !self.domains.iter().all(is_domain),
-                "s3.domains",
-                "domains in lower case without dots at their ends, as s3.example.net",
-            ),
-            (!(-7..=22).contains(&self.frame_level), "s3.frame_level", "-7 to 22"),
-            (!(1..=22).contains(&self.rest_level), "s3.rest_level", "1 to 22"),
-            (
-                self.rest_bytes_per_second == 0,
-                "s3.rest_bytes_per_second",
-                "at least 1",
-            ),
-            (self.buffer_bytes < QUEUE_LEN_LEAST, "s3.buffer_bytes", "at least 65536"),
-            (
-                self.places_cache < PLACES_CACHE_LEAST,
-                "s3.places_cache",
-                "at least 8388608",
-            ),
-            (self.jobs == 0, "s3.jobs", "at least 1"),
-            (self.body_idle_seconds == 0, "s3.body_idle_seconds", "at least 1"),
-            (self.lease_seconds < 2, "s3.lease_seconds", "at least 2"),
-        ];
-        match wrong.into_iter().find(|(is_wrong, ..)| *is_wrong) {
-            None => Ok(()),
-            Some((_, name, rule)) => Err(ConfigError::Value {
-                name: name.to_owned(),
-                rule: rule.to_owned(),
-            }),
-        }
-    }
-}
-
 /// A setting is wrong; the message names it.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum ConfigError {
@@ -591,218 +412,6 @@ impl Config {
         Ok(config)
     }
 
-    fn check(&self) -> Result<(), ConfigError> {
-        let wrong = |name: String, rule: &str| {
-            Err(ConfigError::Value {
-                name,
-                rule: rule.to_owned(),
-            })
-        };
-        let is_remote = |address: SocketAddr| !address.ip().is_loopback();
-        for (name, address, plain) in [
-            ("listen.public", self.listen.public, self.tls.is_none()),
-            ("listen.internal", self.listen.internal, true),
-            ("listen.s3", self.listen.s3, self.tls.is_none() && self.s3.enabled),
-        ] {
-            if is_remote(address) && plain && !self.listen.allow_plain_remote {
-                return wrong(
-                    name.to_owned(),
-                    &format!(
-                        "{address} can be reached from other machines without TLS; \
-                         configure tls, or set listen.allow_plain_remote = true"
-                    ),
-                );
-            }
-        }
-        self.s3.check()?;
-        for (name, store) in &self.stores {
-            if !is_store_name(name) {
-                return wrong(
-                    format!("stores.{name}"),
-                    "a store's name is 1 to 63 of a-z, A-Z, 0-9, `.`, `_`, `-`, beginning with a letter or digit",
-                );
-            }
-            if !store.upstream.is_empty() && store.kind.is_some() {
-                return wrong(
-                    format!("stores.{name}.kind"),
-                    "a store with upstream has no chunks of its own; remove it",
-                );
-            }
-            if !(PACK_LEN_LEAST..=PACK_LEN_MAX).contains(&store.pack_len) {
-                return wrong(
-                    format!("stores.{name}.pack_len"),
-                    &format!("{} is not from {PACK_LEN_LEAST} to {PACK_LEN_MAX}", store.pack_len),
-                );
-            }
-            if !(-7..=22).contains(&store.frame_level) {
-                return wrong(
-                    format!("stores.{name}.frame_level"),
-                    &format!("{} is not from -7 to 22", store.frame_level),
-                );
-            }
-            if store.queue_len < QUEUE_LEN_LEAST {
-                return wrong(
-                    format!("stores.{name}.queue_len"),
-                    &format!("{} is below the least, {QUEUE_LEN_LEAST}", store.queue_len),
-                );
-            }
-            if store.places_cache < PLACES_CACHE_LEAST {
-                return wrong(
-                    format!("stores.{name}.places_cache"),
-                    &format!("{} is below the least, {PLACES_CACHE_LEAST}", store.places_cache),
-                );
-            }
-            if store.rooted && (!store.upstream.is_empty() || Self::kind(store) == Kind::Flat) {
-                return wrong(
-                    format!("stores.{name}.rooted"),
-                    "only chunks in packs of this server's own are collected; remove it, or set kind = \"packs\"",
-                );
-            }
-            if store.rooted && !store.mirror.is_empty() {
-                return wrong(
-                    format!("stores.{name}.rooted"),
-                    "the places of a mirror are not collected yet; remove it, or stores.NAME.mirror",
-                );
-            }
-            let folder = self.chunk_folder(name, store);
-            let is_mirrored =
-                |(_, other): &(&String, &Store)| other.mirror.iter().any(|place| Path::new(place) == folder);
-            if let Some((other, _)) = self.stores.iter().find(is_mirrored).filter(|_| store.rooted) {
-                return wrong(
-                    format!("stores.{name}.rooted"),
-                    &format!(
-                        "stores.{other}.mirror names its folder, and what is put there would be collected; remove either"
-                    ),
-                );
-            }
-            let shares = |(_, other): &(&String, &Store)| other.path.is_some() && other.path == store.path;
-            if let Some((other, _)) = self
-                .stores
-                .iter()
-                .filter(shares)
-                .find(|(_, other)| other.rooted != store.rooted)
-            {
-                return wrong(
-                    format!("stores.{name}.rooted"),
-                    &format!("stores.{other} has the same path: both are rooted or neither is"),
-                );
-            }
-            if store.write_token.is_some() && !store.writable {
-                return wrong(
-                    format!("stores.{name}.write_token"),
-                    &format!("the store is not writable; set stores.{name}.writable = true or remove the token"),
-                );
-            }
-            if !store.upstream.is_empty() && (store.writable || store.path.is_some()) {
-                return wrong(
-                    format!("stores.{name}.upstream"),
-                    "a store with upstream is read-only and has no path; use cache for a folder",
-                );
-            }
-            if store.upstream.is_empty() && (store.cache.is_some() || store.cache_bytes > 0) {
-                return wrong(
-                    format!("stores.{name}.upstream"),
-                    "cache and cache_bytes need upstream, which is empty",
-                );
-            }
-            if store.upstream.is_empty()
-                && store.mirror.is_empty()
-                && (store.upstream_authorization.is_some() || store.upstream_s3_access_key.is_some())
-            {
-                return wrong(
-                    format!("stores.{name}.upstream"),
-                    "upstream_authorization and upstream_s3_access_key need upstream or mirror, which are empty",
-                );
-            }
-            if !store.mirror.is_empty() && !store.upstream.is_empty() {
-                return wrong(
-                    format!("stores.{name}.mirror"),
-                    "a store with upstream has no chunks of its own; write `mirror:A|B` in upstream to read from a mirror",
-                );
-            }
-            if store.mirror.iter().any(|place| place.is_empty() || place.contains('|')) {
-                return wrong(
-                    format!("stores.{name}.mirror"),
-                    "each place is named by itself, without `|`",
-                );
-            }
-            if store.mirror_quorum > store.mirror.len() + 1 {
-                return wrong(
-                    format!("stores.{name}.mirror_quorum"),
-                    &format!(
-                        "there are {} places, the store's own folder among them",
-                        store.mirror.len() + 1
-                    ),
-                );
-            }
-            if store.upstream_s3_access_key.is_some() != store.upstream_s3_secret_key.is_some() {
-                return wrong(
-                    format!("stores.{name}.upstream_s3_secret_key"),
-                    "the access key and the secret key are given together or not at all",
-                );
-            }
-            if store.cache_bytes > 0 && store.cache.is_none() {
-                return wrong(
-                    format!("stores.{name}.cache_bytes"),
-                    "there is no cache to limit; set cache too",
-                );
-            }
-            for (field, token) in [("read_token", &store.read_token), ("write_token", &store.write_token)] {
-                if token.as_ref().is_some_and(|token| token.0.is_empty()) {
-                    return wrong(
-                        format!("stores.{name}.{field}"),
-                        "an empty token; remove it or give one",
-                    );
-                }
-            }
-            let is_open = store.writable && store.write_token.is_none();
-            if is_open && is_remote(self.listen.public) && !self.listen.allow_anonymous_writes {
-                return wrong(
-                    format!("stores.{name}.writable"),
-                    &format!(
-                        "anybody who reaches {} could write; set stores.{name}.write_token, \
-                         or listen.allow_anonymous_writes = true",
-                        self.listen.public
-                    ),
-                );
-            }
-        }
-        for (name, value, least) in [
-            ("connections", self.limits.connections, 1),
-            ("header_bytes", self.limits.header_bytes, 1024),
-            ("headers", self.limits.headers, 8),
-            ("jobs", self.limits.jobs, 1),
-            ("body_bytes", self.limits.body_bytes, 1 << 20),
-            ("index_bytes", self.limits.index_bytes, 104),
-        ] {
-            if value < least {
-                return wrong(
-                    format!("limits.{name}"),
-                    &format!("{value} is below the least, {least}"),
-                );
-            }
-        }
-        if !(self.collect.dead_share > 0.0 && self.collect.dead_share.is_finite()) {
-            return wrong(
-                "collect.dead_share".to_owned(),
-                &format!("{} is not above 0", self.collect.dead_share),
-            );
-        }
-        if !(0..=22).contains(&self.collect.recompress_level) {
-            return wrong(
-                "collect.recompress_level".to_owned(),
-                &format!("{} is not from 0 to 22", self.collect.recompress_level),
-            );
-        }
-        if self.limits.idle_seconds == 0 {
-            return wrong(
-                "limits.idle_seconds".to_owned(),
-                "0 would close every connection; give at least 1",
-            );
-        }
-        Ok(())
-    }
-
     /// How the store's chunks lie.
     pub(crate) fn kind(store: &Store) -> Kind {
         match (store.kind, &store.path) {
@@ -860,18 +469,10 @@ pub(crate) fn unknown_variables() -> Vec<String> {
 fn is_setting(key: &str) -> bool {
     let first = key.split("__").next().unwrap_or(key);
     [
-        "data", "listen", "tls", "stores", "collect", "scrub", "s3", "limits", "log",
+        "data", "listen", "tls", "stores", "collect", "scrub", "s3", "admin", "limits", "log",
     ]
     .iter()
     .any(|known| first.eq_ignore_ascii_case(known))
-}
-
-fn is_store_name(name: &str) -> bool {
-    (1..=STORE_NAME_LEN_MAX).contains(&name.len())
-        && name.starts_with(|first: char| first.is_ascii_alphanumeric())
-        && name
-            .bytes()
-            .all(|byte| byte.is_ascii_alphanumeric() || b"._-".contains(&byte))
 }
 
 fn one_line(error: &figment::Error, file: Option<&Path>) -> String {

@@ -4,10 +4,12 @@
 //! configuration is logged and the old one stays. SIGTERM and SIGINT let requests in flight end. Exit codes: 0 after a
 //! shutdown, 1 when the server cannot run (one line says why), 2 for a wrong command line.
 
+mod admin;
 mod care;
 mod config;
 mod convert;
 mod data;
+mod early;
 mod events;
 mod folders;
 mod keeper;
@@ -21,6 +23,7 @@ mod routes;
 mod scrub;
 mod store_gc;
 mod store_verbs;
+mod uploads;
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -33,6 +36,7 @@ use clap::{Parser, Subcommand};
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 
+use crate::admin::AdminDoor;
 use crate::config::{Config, Overrides, TlsFiles};
 use crate::data::DataFolder;
 use crate::log::LogLevel;
@@ -55,7 +59,8 @@ const INTERNAL_CONNECTIONS: usize = 64;
 ///
 /// Without any configuration it keeps one store, `default`, in ./data and listens on this machine alone:
 /// chunks at http://127.0.0.1:8000/store/default/, indexes at http://127.0.0.1:8000/index/default/,
-/// S3 at http://127.0.0.1:9000/ (its first access key is printed at the first start, once), health at http://127.0.0.1:8000/health, metrics at http://127.0.0.1:8001/metrics.
+/// S3 at http://127.0.0.1:9000/ (its first access key is printed at the first start, once), health at http://127.0.0.1:8000/health, metrics at http://127.0.0.1:8001/metrics,
+/// the admin API at http://127.0.0.1:8001/api/v1/admin/ (docs/admin.md).
 #[derive(Debug, Parser)]
 #[command(name = "cairnd", version, after_long_help = AFTER_HELP)]
 struct Arguments {
@@ -97,7 +102,7 @@ SETTINGS
 
 SIGNALS
   SIGHUP           read settings, tokens and certificates again; no request fails, a bad configuration is logged and the
-                   old one stays (listen.*, limits.* and s3.* need a restart)
+                   old one stays (listen.*, limits.*, s3.* and admin.* need a restart)
   SIGTERM, SIGINT  stop accepting, let requests in flight end (limits.drain_seconds), leave; a second one leaves at once
 
 EXIT CODES
@@ -217,11 +222,17 @@ async fn run_server(config: Config, started: &Started<'_>) -> Result<(), String>
         None => None,
     };
     let first_key = objects.as_ref().map_or(Ok(None), ObjectStore::first_key)?;
+    let admin = AdminDoor::open(&config, objects.as_ref())?;
     let tls = match &config.tls {
         Some(files) => Some(Arc::new(Tls::new(read_tls(files)?))),
         None => None,
     };
-    announce(&config, &roots, &public, &internal, s3.as_ref(), first_key.as_ref())?;
+    let listeners = Listeners {
+        public: &public,
+        internal: &internal,
+        s3: s3.as_ref(),
+    };
+    announce(&config, &roots, &listeners, admin.as_ref(), first_key.as_ref())?;
 
     let app = Arc::new(App::new(roots, metrics.clone()));
     let (trigger, shutdown) = shutdown_channel();
@@ -253,7 +264,10 @@ async fn run_server(config: Config, started: &Started<'_>) -> Result<(), String>
     ));
     let serving_internal = tokio::spawn(serve(
         internal,
-        Arc::new(Internal(Arc::clone(&app))),
+        Arc::new(Internal {
+            app: Arc::clone(&app),
+            admin: admin.map(|admin| admin.door),
+        }),
         None,
         internal_options,
         shutdown,
@@ -335,9 +349,10 @@ fn reload(
         || new.listen != old.listen
         || new.limits != old.limits
         || new.s3 != old.s3
+        || new.admin != old.admin
         || new.tls.is_some() != old.tls.is_some()
     {
-        tracing::warn!("data, listen, limits, s3, and whether there is tls, change with a restart only");
+        tracing::warn!("data, listen, limits, s3, admin, and whether there is tls, change with a restart only");
     }
     // Folders follow the data folder that is locked.
     let new = Config {
@@ -345,6 +360,7 @@ fn reload(
         listen: old.listen.clone(),
         limits: old.limits.clone(),
         s3: old.s3.clone(),
+        admin: old.admin.clone(),
         ..new
     };
     if new.has_own_packs() {
@@ -377,18 +393,24 @@ fn read_tls(files: &TlsFiles) -> Result<rustls::ServerConfig, String> {
         .map_err(|error| format!("setting tls: {error}"))
 }
 
+/// Where it listens.
+struct Listeners<'a> {
+    public: &'a TcpListener,
+    internal: &'a TcpListener,
+    s3: Option<&'a TcpListener>,
+}
+
 /// Tells people where the server is and what to try. Standard output has this and nothing else.
 fn announce(
     config: &Config,
     roots: &Roots,
-    public: &TcpListener,
-    internal: &TcpListener,
-    s3: Option<&TcpListener>,
+    listeners: &Listeners<'_>,
+    admin: Option<&AdminDoor>,
     first_key: Option<&MadeKey>,
 ) -> Result<(), String> {
     let address = |listener: &TcpListener| listener.local_addr().map_err(|error| error.to_string());
     let scheme = if config.tls.is_some() { "https" } else { "http" };
-    let base = format!("{scheme}://{}", address(public)?);
+    let base = format!("{scheme}://{}", address(listeners.public)?);
     let name = roots.names().next().unwrap_or(config::DEFAULT_STORE);
     let mut lines = vec![format!(
         "cairnd {} keeps its data in {}",
@@ -399,7 +421,7 @@ fn announce(
         lines.push(format!("  chunks   {base}/store/{name}/"));
         lines.push(format!("  indexes  {base}/index/{name}/"));
     }
-    if let Some(s3) = s3 {
+    if let Some(s3) = listeners.s3 {
         lines.push(format!("  s3       {scheme}://{}/", address(s3)?));
     }
     if let Some(key) = first_key {
@@ -408,7 +430,15 @@ fn announce(
         lines.push(format!("  export AWS_SECRET_ACCESS_KEY={}", key.secret));
     }
     lines.push(format!("  health   {base}/health"));
-    lines.push(format!("  metrics  http://{}/metrics", address(internal)?));
+    let internal = address(listeners.internal)?;
+    lines.push(format!("  metrics  http://{internal}/metrics"));
+    if let Some(admin) = admin {
+        let token = match &admin.token_file {
+            Some(file) => format!("token in {}", file.display()),
+            None => "token: setting admin.token".to_owned(),
+        };
+        lines.push(format!("  admin    http://{internal}/api/v1/admin/  {token}"));
+    }
     lines.push("try:".to_owned());
     lines.push(format!(
         "  cairn make -s {base}/store/{name}/ {base}/index/{name}/usr.caibx usr.tar"

@@ -115,6 +115,15 @@ impl Metrics {
             "async_tasks",
             "Tasks of the runtime: listeners, connections and what they wait for"
         );
+        describe_histogram!(
+            "index_query_duration_seconds",
+            Unit::Seconds,
+            "Requests of the admin API, by what of the index they ask"
+        );
+        describe_counter!(
+            "uploads_expired_total",
+            "Uploads in parts that nobody has completed in time, and that were given up"
+        );
         describe_gauge!("store_chunks", "Chunks of a store of packs, about");
         describe_gauge!("store_packs", "Packs of a store of the data folder");
         describe_gauge!("store_bytes", Unit::Bytes, "Bytes of these packs");

@@ -8,18 +8,21 @@ mod rest;
 use std::sync::Arc;
 use std::time::Duration;
 
-use cairn_gateway::s3::{BodyOptions, LogRequests, LogSwitch, PoolOptions, S3, S3Options};
+use cairn_gateway::PoolOptions;
+use cairn_gateway::s3::{BodyOptions, LogRequests, LogSwitch, S3, S3Options};
 use cairn_index::names::{FirstKey, Names, Owner};
 use cairn_index::{Compression, ObjectOptions, Objects, Tenant};
 use cairn_store::{PackOptions, SyncPolicy};
 
 use crate::care::Care;
 use crate::config::{self, Config};
+use crate::early::EarlySync;
 use crate::events::Sealer;
 use crate::folders::log_opened;
 use crate::places::Packs;
 use crate::routes::chain;
 use crate::scrub::Scrubber;
+use crate::uploads::Expirer;
 use rest::Rest;
 
 /// Folder of it all, in the data folder.
@@ -41,6 +44,10 @@ pub(crate) struct ObjectStore {
     scrubber: Scrubber,
     /// As that.
     _sealer: Sealer,
+    /// As that.
+    _expirer: Expirer,
+    /// As that.
+    _early: EarlySync,
     /// Requests that the door logs.
     log: Arc<LogSwitch>,
 }
@@ -84,13 +91,15 @@ impl ObjectStore {
             plain_len: config.s3.plain_cache,
             ..ObjectOptions::default()
         };
-        let engine = Arc::clone(&packs.engine);
+        let (engine, early_packs) = (Arc::clone(&packs.engine), Arc::clone(&packs.engine));
         let objects = Objects::new(Names::new(care.rows()), packs.engine, options);
         let owner = Owner::new(FIRST_OWNER).map_err(|error| chain(&error))?;
         let sealer = Sealer::start(&objects, &owner)?;
         let log = Arc::<LogSwitch>::default();
         log.set(logged(config.log.requests));
         let rest = Rest::start(STORE_NAME, care.rows(), engine, Arc::clone(&objects), &config.s3)?;
+        let early = EarlySync::start(&early_packs)?;
+        let expirer = Expirer::start(&objects, Duration::from_secs(config.s3.upload_age_seconds))?;
         Ok(Self {
             objects,
             _rest: rest,
@@ -98,11 +107,12 @@ impl ObjectStore {
             scrubber,
             _sealer: sealer,
             log,
+            _expirer: expirer,
+            _early: early,
         })
     }
 
     /// The objects.
-    #[cfg(test)]
     pub(crate) fn objects(&self) -> &Arc<Objects> {
         &self.objects
     }

@@ -12,6 +12,7 @@ use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
 use cairn_formats::{ChunkId, Level};
+use cairn_gateway::admin::Admin;
 use cairn_roots::{
     Access, Body, ChunkRoot, ChunkRootOptions, Grant, Handler, IndexKeeper, IndexNames, IndexRoot, IndexRootOptions,
     Token, VerifyReads, Workers, text,
@@ -39,6 +40,7 @@ static HEALTH: EndpointMetrics = EndpointMetrics::new("/health");
 static HEALTH_LIVE: EndpointMetrics = EndpointMetrics::new("/health/live");
 static HEALTH_READY: EndpointMetrics = EndpointMetrics::new("/health/ready");
 static METRICS: EndpointMetrics = EndpointMetrics::new("/metrics");
+static ADMIN: EndpointMetrics = EndpointMetrics::new("/api/v1/{admin}");
 static OTHER: EndpointMetrics = EndpointMetrics::new("other");
 
 /// The roots of one store, and what they were made from.
@@ -78,7 +80,11 @@ pub(crate) struct App {
 pub(crate) struct Public(pub(crate) Arc<App>);
 
 /// Port 8001.
-pub(crate) struct Internal(pub(crate) Arc<App>);
+pub(crate) struct Internal {
+    pub(crate) app: Arc<App>,
+    /// Where there are objects to administer.
+    pub(crate) admin: Option<Arc<Admin>>,
+}
 
 impl Roots {
     /// Opens what the configuration names. Stores that are the same as in `before` are kept as they are.
@@ -461,7 +467,7 @@ impl Handler for Internal {
         let endpoint = endpoint_of(request.uri().path());
         let response = match request.uri().path() {
             "/metrics" if method == Method::GET || method == Method::HEAD => {
-                let (metrics, roots) = (self.0.metrics.clone(), self.0.roots());
+                let (metrics, roots) = (self.app.metrics.clone(), self.app.roots());
                 let page_of = move || {
                     roots.measure();
                     metrics.page()
@@ -471,10 +477,16 @@ impl Handler for Internal {
                     Err(_) => text(StatusCode::INTERNAL_SERVER_ERROR, "internal server error"),
                 }
             }
-            path @ ("/health" | "/health/live" | "/health/ready") => self.0.health(path, &method).await,
-            _ => text(StatusCode::NOT_FOUND, "nothing is here; try /metrics or /health"),
+            path @ ("/health" | "/health/live" | "/health/ready") => self.app.health(path, &method).await,
+            path => match self.admin.as_ref().filter(|_| Admin::takes(path)) {
+                Some(admin) => admin.answer(request).await,
+                None => text(
+                    StatusCode::NOT_FOUND,
+                    "nothing is here; try /metrics, /health or /api/v1/admin/buckets",
+                ),
+            },
         };
-        record(self.0.roots.load().log, endpoint, &method, &response, started, trace);
+        record(self.app.roots.load().log, endpoint, &method, &response, started, trace);
         response
     }
 }
@@ -506,6 +518,7 @@ fn endpoint_of(path: &str) -> &'static EndpointMetrics {
         "/metrics" => &METRICS,
         _ if path.starts_with("/store/") => &STORE,
         _ if path.starts_with("/index/") => &INDEX,
+        _ if Admin::takes(path) => &ADMIN,
         _ => &OTHER,
     }
 }

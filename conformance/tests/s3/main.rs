@@ -6,6 +6,7 @@
 // A helper that fails is a test that fails.
 #![allow(clippy::unwrap_used)]
 
+mod admin;
 mod bounds;
 mod kills;
 mod library;
@@ -66,6 +67,11 @@ fn listings_and_versions_are_as_documented() {
 #[test]
 fn uploads_in_parts_become_one_object() {
     plain("test_multipart");
+}
+
+#[test]
+fn the_admin_api_sets_compares_restores_searches_and_keeps_tenants_apart() {
+    plain("test_admin");
 }
 
 #[test]

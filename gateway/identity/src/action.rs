@@ -68,6 +68,29 @@ actions! {
     GetObjectAttributes = "s3:GetObjectAttributes",
     /// Read who may use an object.
     GetObjectAcl = "s3:GetObjectAcl",
+    /// See tenants and what they hold.
+    ReadTenants = "tenants:read",
+    /// See access keys, never their secrets.
+    ReadKeys = "keys:read",
+    /// Make, switch and take away access keys of any tenant.
+    WriteKeys = "keys:write",
+    /// See buckets of any tenant, their settings and what they hold.
+    ReadBuckets = "buckets:read",
+    /// Make and delete buckets of any tenant, and change their settings.
+    WriteBuckets = "buckets:write",
+    /// Look for objects of a tenant by what is said of them.
+    SearchObjects = "objects:search",
+    /// See versions of objects of any tenant, and how they differ.
+    ReadVersions = "versions:read",
+    /// Make an old version of an object of any tenant its newest.
+    RestoreVersions = "versions:restore",
+}
+
+impl Action {
+    /// Whether it is for those who run the server, and for nobody by owning something.
+    pub fn is_administration(self) -> bool {
+        !self.name().starts_with("s3:")
+    }
 }
 
 #[cfg(test)]
@@ -80,6 +103,10 @@ mod tests {
         names.sort_unstable();
         names.dedup();
         assert_eq!(names.len(), Action::ALL.len());
-        assert!(names.iter().all(|name| name.starts_with("s3:")));
+        let is_written_so = |name: &&str| {
+            name.split_once(':')
+                .is_some_and(|(of, what)| !of.is_empty() && !what.is_empty())
+        };
+        assert!(names.iter().all(is_written_so));
     }
 }

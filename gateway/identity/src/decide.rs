@@ -22,6 +22,8 @@ pub enum Principal {
     Anonymous,
     /// A user whose signature or token was checked.
     User(Arc<User>),
+    /// Who runs the server, whose token was checked; of no tenant.
+    Administrator(Arc<User>),
 }
 
 /// What is asked for something.
@@ -80,14 +82,25 @@ pub enum Refusal {
     /// The user is known and may not.
     #[error("only its owner may")]
     NotOwner,
+    /// It is for those who run the server, or they ask for what is its owner's alone.
+    #[error("that is not for this kind of caller")]
+    NotTheirs,
 }
 
 /// Whether `principal` may do `action` on `resource`.
 ///
 /// Returns the proof that handlers ask for. Errors: [`Refusal`].
 pub fn authorize(principal: &Principal, action: Action, resource: Resource<'_>) -> Result<Permit, Refusal> {
-    let Principal::User(user) = principal else {
-        return Err(Refusal::Anonymous);
+    let user = match (principal, action.is_administration()) {
+        (Principal::Anonymous, _) => return Err(Refusal::Anonymous),
+        (Principal::Administrator(user), true) => {
+            return Ok(Permit {
+                user: Arc::clone(user),
+                action,
+            });
+        }
+        (Principal::User(user), false) => user,
+        (Principal::User(_), true) | (Principal::Administrator(_), false) => return Err(Refusal::NotTheirs),
     };
     let owns = match resource {
         Resource::Service => true,
@@ -128,9 +141,31 @@ mod tests {
         key: "k",
     };
 
+    fn of_owners() -> impl Iterator<Item = Action> {
+        Action::ALL.iter().copied().filter(|action| !action.is_administration())
+    }
+
+    /// Goal: who runs the server may do what that takes, and does not speak for owners; owners may do none of it.
+    #[test]
+    fn administration_is_for_administrators_and_nothing_else_is() {
+        let Principal::User(user) = user("default", "admin") else {
+            unreachable!("made as one");
+        };
+        let (admin, owner) = (Principal::Administrator(Arc::clone(&user)), Principal::User(user));
+        for &action in Action::ALL {
+            for resource in [Resource::Service, BUCKET, OBJECT] {
+                let asked = authorize(&admin, action, resource);
+                assert_eq!(asked.is_ok(), action.is_administration(), "{}", action.name());
+                if action.is_administration() {
+                    assert_eq!(authorize(&owner, action, resource).unwrap_err(), Refusal::NotTheirs);
+                }
+            }
+        }
+    }
+
     #[test]
     fn the_owner_may_do_everything() {
-        for &action in Action::ALL {
+        for action in of_owners() {
             for resource in [Resource::Service, BUCKET, OBJECT] {
                 let permit = authorize(&user("t", "anna"), action, resource).unwrap();
                 assert_eq!((permit.user().id.as_str(), permit.action()), ("anna", action));
@@ -140,7 +175,7 @@ mod tests {
 
     #[test]
     fn nobody_else_may_do_anything_to_what_is_owned() {
-        for &action in Action::ALL {
+        for action in of_owners() {
             for resource in [BUCKET, OBJECT] {
                 // Another user; the same name in another tenant.
                 for other in [user("t", "bert"), user("u", "anna")] {

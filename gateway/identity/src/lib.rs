@@ -2,7 +2,8 @@
 //!
 //! Invariant: a [`Permit`] comes out of [`authorize`] and out of nowhere else, so a handler that takes one as an argument
 //! cannot be reached without the decision. No async, no I/O: who the caller is has been found out before, and the owner of a
-//! resource is part of what is asked. For now the owner may do everything and nobody else anything; policies come here.
+//! resource is part of what is asked. For now the owner may do everything with what is theirs, administrators what running the
+//! server takes, and nobody else anything; policies come here.
 
 mod action;
 mod decide;

@@ -114,6 +114,11 @@ impl Grant {
         }
     }
 
+    /// Whether these headers show what is asked for, for doors that have their own words for a refusal.
+    pub fn admits(&self, headers: &HeaderMap) -> bool {
+        self.check(&Method::GET, headers).is_ok()
+    }
+
     /// Whether anybody may.
     pub(crate) fn is_open(&self) -> bool {
         matches!(self, Self::Anyone)

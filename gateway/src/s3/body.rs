@@ -15,12 +15,12 @@ use http::header::CONTENT_LENGTH;
 use http_body_util::BodyExt as _;
 use hyper::body::Body as HttpBody;
 
+use crate::pool::Pool;
 use crate::s3::bodies::{Bodies, Reading, SignedShare};
 use crate::s3::checksum::{Algorithm, Announced, Hasher};
 use crate::s3::chunked::ChunkedDecoder;
 use crate::s3::error::{Code, S3Result};
 use crate::s3::metadata::content_md5;
-use crate::s3::pool::Pool;
 use crate::s3::range::number;
 use crate::s3::signature::{ChunkSigner, Payload};
 
@@ -365,7 +365,7 @@ mod tests {
     use hyper::body::Frame;
 
     use super::*;
-    use crate::s3::pool::PoolOptions;
+    use crate::pool::PoolOptions;
 
     fn headers(pairs: &[(&'static str, &str)]) -> HeaderMap {
         let pairs = pairs

@@ -14,8 +14,8 @@ use cairn_index::ObjectReader;
 use cairn_roots::Body;
 use hyper::body::{Body as HttpBody, Frame, SizeHint};
 
+use crate::pool::{Counted, Pool};
 use crate::s3::error::{Code, S3Result};
-use crate::s3::pool::{Counted, Pool};
 
 /// Bytes read in one job, at least and at most: each costs a change of threads ...
 const BATCH_LEN: (usize, usize) = (256 << 10, 2 << 20);

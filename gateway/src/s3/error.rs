@@ -8,6 +8,7 @@ use http::{HeaderValue, Method, Response, StatusCode};
 
 use cairn_roots::Body;
 
+use crate::pool::JobLost;
 use crate::s3::xml::Writer;
 
 macro_rules! codes {
@@ -157,6 +158,15 @@ impl From<Code> for S3Error {
             code,
             fields: Vec::new(),
             headers: Vec::new(),
+        }
+    }
+}
+
+impl From<JobLost> for S3Error {
+    fn from(lost: JobLost) -> Self {
+        match lost {
+            JobLost::Full => Code::SlowDown.into(),
+            JobLost::Panicked => Code::InternalError.into(),
         }
     }
 }

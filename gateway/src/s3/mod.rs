@@ -12,7 +12,6 @@ mod chunked;
 mod condition;
 mod content;
 mod copy_source;
-mod date;
 mod document;
 mod error;
 #[cfg(any(test, feature = "fuzz"))]
@@ -22,7 +21,6 @@ mod listing;
 mod metadata;
 mod operation;
 mod ops;
-mod pool;
 mod range;
 mod request;
 mod service;
@@ -32,6 +30,7 @@ mod tagging;
 mod uri;
 mod xml;
 
+use crate::date;
+
 pub use bodies::BodyOptions;
-pub use pool::PoolOptions;
 pub use service::{LogRequests, LogSwitch, S3, S3Options};

@@ -18,12 +18,12 @@ use http::request::Parts;
 use http::{HeaderName, HeaderValue, Request, Response};
 use hyper::body::{Body as _, Incoming as HyperIncoming};
 
+use crate::pool::{Pool, PoolOptions};
 use crate::s3::bodies::{Bodies, BodyOptions};
 use crate::s3::body::Incoming;
 use crate::s3::error::{Code, S3Result};
 use crate::s3::operation::Operation;
 use crate::s3::ops;
-use crate::s3::pool::{Pool, PoolOptions};
 use crate::s3::request::{Ask, tenant_of};
 use crate::s3::signature::{self, ChunkSigner, Head, Payload, Signed};
 use crate::s3::uri::{Query, Target};

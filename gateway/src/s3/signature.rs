@@ -94,7 +94,7 @@ pub(crate) fn read(head: Head<'_>, region: &str, now: i64) -> S3Result<Option<Si
             head.headers
                 .keys()
                 .map(http::HeaderName::as_str)
-                .filter(|name| name.starts_with("x-amz-")),
+                .filter(|name| name.starts_with("x-amz-") || name.starts_with("x-cairn-")),
         )
         .filter(|name| !is_signed(name))
         // A presigned link says the hash in its query, or not at all; a client may say the same in a header.

@@ -174,7 +174,7 @@ impl Client {
             headers,
             body: Vec::new(),
         };
-        if method != "HEAD" && status != 304 {
+        if method != "HEAD" && !matches!(status, 204 | 304) {
             let len = answer
                 .header("content-length")
                 .expect("every answer has a length")

@@ -1,16 +1,18 @@
 //! Buckets: list, make, look at, delete, and whether they keep versions.
 
+use std::sync::Arc;
+
 use bytes::Bytes;
 use cairn_identity::Permit;
 use cairn_index::names::{BucketName, ListBuckets, NewBucket, Switch, Versioning};
 use cairn_roots::Body;
 use http::header::LOCATION;
-use http::{HeaderValue, Response, StatusCode};
+use http::{HeaderName, HeaderValue, Response, StatusCode};
 use hyper::body::Body as HttpBody;
 
 use crate::s3::body::Incoming;
 use crate::s3::document::{self, VersioningStatus};
-use crate::s3::error::{Code, S3Result};
+use crate::s3::error::{Code, S3Error, S3Result};
 use crate::s3::listing;
 use crate::s3::metadata::check_acl;
 use crate::s3::request::{Ask, empty, owner_of, set, tenant_of, xml};
@@ -18,6 +20,7 @@ use crate::s3::service::Core;
 use crate::s3::uri::{decode, encode};
 use crate::s3::xml::Writer;
 use crate::s3::{date, range};
+use crate::settings::{Draft, HEADER_PREFIX, Wrong, WrongSetting, domain_of, show_headers};
 
 /// Buckets of one page.
 const BUCKETS_MAX: usize = 10_000;
@@ -101,20 +104,29 @@ where
         new.versioning = Versioning::Enabled;
         new.settings.object_lock = Switch::On;
     }
+    let mut draft = Draft::of_new(&new);
+    let said = ask.headers.iter();
+    // What is no text is no setting either.
+    let said = said.map(|(name, value)| (name.as_str(), value.to_str().unwrap_or("\u{fffd}")));
+    if let Some(wrong) = draft.take_headers(said).into_iter().next() {
+        return Err(refuse_setting(&wrong));
+    }
     let (names, bucket) = (core.names(), name.clone());
-    core.run(move || match names.buckets(&tenant).create(&bucket, new) {
-        Ok(_) => Ok(()),
-        Err(cairn_index::Error::BucketExists { .. }) => {
-            let is_own = names.buckets(&tenant).get(&bucket)?.record.owner == owner;
-            let code = if is_own {
-                Code::BucketAlreadyOwnedByYou
-            } else {
-                Code::BucketAlreadyExists
-            };
-            Err(code.with("BucketName", bucket.as_str()))
-        }
-        Err(error) => Err(error.into()),
-    })
+    core.run(
+        move || match names.buckets(&tenant).create(&bucket, draft.into_new(&names, &tenant)?) {
+            Ok(_) => Ok(()),
+            Err(cairn_index::Error::BucketExists { .. }) => {
+                let is_own = names.buckets(&tenant).get(&bucket)?.record.owner == owner;
+                let code = if is_own {
+                    Code::BucketAlreadyOwnedByYou
+                } else {
+                    Code::BucketAlreadyExists
+                };
+                Err(code.with("BucketName", bucket.as_str()))
+            }
+            Err(error) => Err(error.into()),
+        },
+    )
     .await?;
     let mut response = empty(StatusCode::OK);
     if let Ok(location) = HeaderValue::try_from(format!("/{name}")) {
@@ -123,10 +135,28 @@ where
     Ok(response)
 }
 
-/// HeadBucket.
-pub(in crate::s3) async fn head(_core: &Core, _permit: Permit, ask: Ask) -> S3Result<Response<Body>> {
+/// A setting in a header that cannot be.
+fn refuse_setting(setting: &WrongSetting) -> S3Error {
+    let header = format!("{HEADER_PREFIX}{}", setting.name.replace('_', "-"));
+    match setting.wrong {
+        Wrong::NotImplemented(_) => Code::NotImplemented.with("Header", header),
+        Wrong::Rule(rule) => Code::InvalidArgument.with("ArgumentName", header).with("Rule", rule),
+    }
+}
+
+/// HeadBucket. Our own settings are headers of the answer.
+pub(in crate::s3) async fn head(core: &Core, _permit: Permit, ask: Ask) -> S3Result<Response<Body>> {
     let bucket = ask.bucket()?;
+    let (names, of) = (core.names(), Arc::clone(&bucket));
+    let domain = core
+        .run(move || Ok(domain_of(&names, of.tenant(), &of.record)?))
+        .await?;
     let mut response = empty(StatusCode::OK);
+    for (name, text) in show_headers(&bucket.record, domain) {
+        if let (Ok(name), Ok(value)) = (HeaderName::try_from(name), HeaderValue::try_from(text)) {
+            response.headers_mut().insert(name, value);
+        }
+    }
     set(response.headers_mut(), "x-amz-bucket-region", &bucket.record.region);
     set(response.headers_mut(), "x-amz-access-point-alias", "false");
     Ok(response)

@@ -1,6 +1,6 @@
-//! Where work that may block is done: so many jobs at once, so many more waiting for so long, and beyond that `SlowDown`.
+//! Where work that may block is done: so many jobs at once, so many more waiting for so long, and beyond that a refusal.
 //!
-//! A request never stalls behind a queue without an end: it is answered 503 with `Retry-After` instead.
+//! A request never stalls behind a queue without an end: its door answers 503 with `Retry-After` instead.
 
 use std::cell::Cell;
 use std::sync::Arc;
@@ -8,8 +8,6 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
-
-use crate::s3::error::{Code, S3Result};
 
 /// How much a pool takes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -30,6 +28,15 @@ impl Default for PoolOptions {
             patience: Duration::from_secs(10),
         }
     }
+}
+
+/// Why a job came to nothing. Each door has its own words for it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum JobLost {
+    /// There was no place for it.
+    Full,
+    /// It panicked, which the log tells.
+    Panicked,
 }
 
 /// Runs jobs within bounds, on the runtime's blocking threads.
@@ -83,11 +90,12 @@ impl Pool {
 
     /// Runs a job. It runs to its end even if the caller goes away.
     ///
-    /// Errors: those of the job; `SlowDown` when there is no place for it; `InternalError` when it panicked, which the log tells.
-    pub(crate) async fn run<T: Send + 'static>(
-        &self,
-        job: impl FnOnce() -> S3Result<T> + Send + 'static,
-    ) -> S3Result<T> {
+    /// Errors: those of the job; [`JobLost`].
+    pub(crate) async fn run<T, E>(&self, job: impl FnOnce() -> Result<T, E> + Send + 'static) -> Result<T, E>
+    where
+        T: Send + 'static,
+        E: From<JobLost> + Send + 'static,
+    {
         if WITHIN.get() {
             return job();
         }
@@ -96,7 +104,7 @@ impl Pool {
             Err(_) => {
                 let refuse = |why| {
                     metrics::counter!("s3_refused_total", "pool" => self.name, "why" => why).increment(1);
-                    Code::SlowDown
+                    JobLost::Full
                 };
                 let _turn = self.waiting.try_acquire().map_err(|_| refuse("full"))?;
                 let since = Instant::now();
@@ -114,10 +122,14 @@ impl Pool {
     ///
     /// - `request`: waits for nothing but jobs of this pool, or else has a thread wait.
     /// - Errors: as [`Pool::run`].
-    pub(crate) async fn run_whole<T: Send + 'static>(
+    pub(crate) async fn run_whole<T, E>(
         &self,
-        request: impl Future<Output = S3Result<T>> + Send + 'static,
-    ) -> S3Result<T> {
+        request: impl Future<Output = Result<T, E>> + Send + 'static,
+    ) -> Result<T, E>
+    where
+        T: Send + 'static,
+        E: From<JobLost> + Send + 'static,
+    {
         let runtime = tokio::runtime::Handle::current();
         self.run(move || {
             let _within = Within::begin();
@@ -127,10 +139,11 @@ impl Pool {
     }
 
     /// [`Pool::run`] of a job whose answer has begun: it waits for its turn however long that takes.
-    pub(crate) async fn run_patiently<T: Send + 'static>(
-        &self,
-        job: impl FnOnce() -> S3Result<T> + Send + 'static,
-    ) -> S3Result<T> {
+    pub(crate) async fn run_patiently<T, E>(&self, job: impl FnOnce() -> Result<T, E> + Send + 'static) -> Result<T, E>
+    where
+        T: Send + 'static,
+        E: From<JobLost> + Send + 'static,
+    {
         let place = Arc::clone(&self.jobs).acquire_owned().await;
         run_at(place.expect("the semaphore is never closed"), job).await
     }
@@ -157,15 +170,16 @@ impl Drop for Within {
     }
 }
 
-async fn run_at<T: Send + 'static>(
-    place: OwnedSemaphorePermit,
-    job: impl FnOnce() -> S3Result<T> + Send + 'static,
-) -> S3Result<T> {
+async fn run_at<T, E>(place: OwnedSemaphorePermit, job: impl FnOnce() -> Result<T, E> + Send + 'static) -> Result<T, E>
+where
+    T: Send + 'static,
+    E: From<JobLost> + Send + 'static,
+{
     let done = tokio::task::spawn_blocking(move || {
         let _place = place;
         job()
     });
-    done.await.unwrap_or_else(|_| Err(Code::InternalError.into()))
+    done.await.unwrap_or_else(|_| Err(JobLost::Panicked.into()))
 }
 
 #[cfg(test)]
@@ -183,7 +197,7 @@ mod tests {
 
     /// Goal: a job beyond the bounds is answered at once, one within them when its turn comes.
     #[tokio::test]
-    async fn a_full_pool_answers_slow_down() {
+    async fn a_full_pool_refuses_and_does_not_wait() {
         let pool = pool(1, Duration::from_secs(60));
         let (release, released) = std::sync::mpsc::channel::<()>();
         let (begun, began) = tokio::sync::oneshot::channel();
@@ -193,16 +207,16 @@ mod tests {
                 let job = move || {
                     let _ = begun.send(());
                     let _ = released.recv();
-                    Ok(1)
+                    Ok::<_, JobLost>(1)
                 };
                 pool.run(job).await
             }
         });
         began.await.unwrap();
-        let mut second = Box::pin(pool.run(|| Ok(2)));
+        let mut second = Box::pin(pool.run(|| Ok::<_, JobLost>(2)));
         // Once polled it waits.
         assert!(futures_now(second.as_mut()).is_none());
-        assert_eq!(pool.run(|| Ok(3)).await.unwrap_err().code, Code::SlowDown);
+        assert_eq!(pool.run(|| Ok::<_, JobLost>(3)).await.unwrap_err(), JobLost::Full);
         release.send(()).unwrap();
         assert_eq!(second.await.unwrap(), 2);
         assert_eq!(first.await.unwrap().unwrap(), 1);
@@ -214,32 +228,32 @@ mod tests {
         let pool = pool(0, Duration::ZERO);
         let own = pool.clone();
         let request = async move {
-            let first = own.run(|| Ok(1)).await?;
-            let second = own.run(move || Ok(first + 1)).await?;
-            let failed: S3Result<u32> = own.run(|| Err(Code::NoSuchKey.into())).await;
-            assert_eq!(failed.unwrap_err().code, Code::NoSuchKey);
-            Ok(second)
+            let first = own.run(|| Ok::<_, JobLost>(1)).await?;
+            let second = own.run(move || Ok::<_, JobLost>(first + 1)).await?;
+            let failed: Result<u32, JobLost> = own.run(|| Err(JobLost::Full)).await;
+            assert_eq!(failed.unwrap_err(), JobLost::Full);
+            Ok::<_, JobLost>(second)
         };
         assert_eq!(pool.run_whole(request).await.unwrap(), 2);
         let own = pool.clone();
-        let panics = async move { own.run(|| -> S3Result<()> { panic!("on purpose") }).await };
-        assert_eq!(pool.run_whole(panics).await.unwrap_err().code, Code::InternalError);
-        assert_eq!(pool.run(|| Ok(3)).await.unwrap(), 3);
+        let panics = async move { own.run(|| -> Result<(), JobLost> { panic!("on purpose") }).await };
+        assert_eq!(pool.run_whole(panics).await.unwrap_err(), JobLost::Panicked);
+        assert_eq!(pool.run(|| Ok::<_, JobLost>(3)).await.unwrap(), 3);
     }
 
     #[tokio::test]
-    async fn who_waits_too_long_is_told_to_slow_down() {
+    async fn who_waits_too_long_is_refused() {
         let pool = pool(1, Duration::ZERO);
         let _held = Arc::clone(&pool.jobs).try_acquire_owned().unwrap();
-        assert_eq!(pool.run(|| Ok(())).await.unwrap_err().code, Code::SlowDown);
+        assert_eq!(pool.run(|| Ok::<_, JobLost>(())).await.unwrap_err(), JobLost::Full);
     }
 
     #[tokio::test]
     async fn a_job_that_panics_is_an_error_and_gives_its_place_back() {
         let pool = pool(0, Duration::ZERO);
-        let result: S3Result<()> = pool.run(|| panic!("on purpose")).await;
-        assert_eq!(result.unwrap_err().code, Code::InternalError);
-        assert_eq!(pool.run(|| Ok(1)).await.unwrap(), 1);
+        let result: Result<(), JobLost> = pool.run(|| panic!("on purpose")).await;
+        assert_eq!(result.unwrap_err(), JobLost::Panicked);
+        assert_eq!(pool.run(|| Ok::<_, JobLost>(1)).await.unwrap(), 1);
     }
 
     /// What a future has now, without waiting.

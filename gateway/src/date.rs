@@ -1,4 +1,4 @@
-//! Times as S3 writes them: `20130524T000000Z` in signatures, `2013-05-24T00:00:00.000Z` in documents, HTTP dates in headers.
+//! Times as the doors write them: `20130524T000000Z` in signatures, `2013-05-24T00:00:00.000Z` in documents, HTTP dates in headers.
 //!
 //! A time is milliseconds since 1970, UTC; leap seconds do not exist.
 
@@ -51,6 +51,31 @@ pub(crate) fn iso(milliseconds: u64) -> String {
         second / 60 % 60,
         second % 60
     )
+}
+
+/// `2013-05-24T00:00:00.007Z` of milliseconds since 1970, exactly.
+pub(crate) fn rfc3339(milliseconds: u64) -> String {
+    let whole = iso(milliseconds);
+    format!("{}{:03}Z", &whole[..whole.len() - 4], milliseconds % 1000)
+}
+
+/// `2013-05-24T00:00:00Z`, with or without thousandths, and nothing else (RFC 3339 in UTC), as milliseconds since 1970.
+pub(crate) fn parse_rfc3339(text: &str) -> Option<u64> {
+    let (seconds, thousandths) = match text.strip_suffix('Z')?.split_once('.') {
+        None => (text.strip_suffix('Z')?, "000"),
+        Some(parts) => parts,
+    };
+    let is_form = |at: usize, letter: u8| seconds.as_bytes().get(at) == Some(&letter);
+    let is_written_so = seconds.len() == 19
+        && [(4, b'-'), (7, b'-'), (10, b'T'), (13, b':'), (16, b':')]
+            .into_iter()
+            .all(|(at, letter)| is_form(at, letter));
+    if !is_written_so || thousandths.len() != 3 || !thousandths.bytes().all(|byte| byte.is_ascii_digit()) {
+        return None;
+    }
+    let digits = seconds.replace(['-', ':'], "");
+    let since = u64::try_from(parse_amz(&format!("{digits}Z"))?).ok()?;
+    Some(since * 1000 + thousandths.parse::<u64>().ok()?)
 }
 
 /// `Fri, 24 May 2013 00:00:00 GMT`.
@@ -116,6 +141,27 @@ mod tests {
         }
         for seconds in (0..4_000_000_000_i64).step_by(86_399 * 17) {
             assert_eq!(parse_amz(&amz(seconds)), Some(seconds));
+        }
+    }
+
+    #[test]
+    fn times_of_rfc_3339_are_read_as_they_are_written() {
+        for ms in [0, 7, 1_369_353_600_999, 253_402_300_799_999] {
+            assert_eq!(parse_rfc3339(&rfc3339(ms)), Some(ms));
+        }
+        assert_eq!(parse_rfc3339("2013-05-24T00:00:00Z"), Some(1_369_353_600_000));
+        for text in [
+            "",
+            "Z",
+            "2013-05-24",
+            "2013-05-24T00:00:00",
+            "2013-05-24 00:00:00Z",
+            "2013-05-24T00:00:00+01:00",
+            "2013-05-24T00:00:00.1Z",
+            "1969-12-31T23:59:59Z",
+            "2013-5-24T00:00:000Z",
+        ] {
+            assert_eq!(parse_rfc3339(text), None, "{text}");
         }
     }
 
