@@ -33,6 +33,21 @@ pub(crate) struct Config {
         skip_serializing_if = "BTreeMap::is_empty"
     )]
     pub(crate) stores: BTreeMap<String, NamedStore>,
+    /// The server that `bucket`, `object`, `key` and `tenant` speak to. Not desync's.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) admin: Option<AdminEntry>,
+}
+
+/// A server's admin API.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields, default)]
+pub(crate) struct AdminEntry {
+    /// Its internal listener, as `http://127.0.0.1:8001`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) url: Option<String>,
+    /// File with its token.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) token_file: Option<PathBuf>,
 }
 
 /// Stores that go by one name.

@@ -1,5 +1,6 @@
 //! `cairn`: one binary, a verb per job. This file reads the command line and turns the end of a verb into an exit code.
 
+mod admin;
 mod bar;
 mod cli;
 mod config;
@@ -63,6 +64,10 @@ fn run(cli: &Cli) -> failure::Outcome<()> {
         Verb::Push(arguments) => verbs::remote::push(&context, cli.global.rate_limit_bps, arguments),
         Verb::ChunkServer(arguments) => verbs::serve::chunk_server(&context, arguments),
         Verb::IndexServer(arguments) => verbs::serve::index_server(&context, arguments),
+        Verb::Bucket(arguments) => verbs::admin::bucket(&context, arguments),
+        Verb::Object(arguments) => verbs::admin::object(&context, arguments),
+        Verb::Key(arguments) => verbs::admin::key(&context, arguments),
+        Verb::Tenant(arguments) => verbs::admin::tenant(&context, arguments),
         Verb::Config(arguments) => verbs::about::config(&context, arguments),
         Verb::Completion(arguments) => verbs::about::completion(arguments),
         Verb::Manpage(arguments) => verbs::about::manpage(arguments),

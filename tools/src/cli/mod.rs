@@ -5,6 +5,7 @@
 //! where its flags stand in the help. Not here: what the flags do (`verbs/`).
 
 mod about;
+mod admin;
 mod blobs;
 mod groups;
 mod mounts;
@@ -20,6 +21,9 @@ use cairn_formats::DigestAlgorithm;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 pub(crate) use about::{Completion, ConfigArgs, Manpage};
+pub(crate) use admin::{
+    BucketArgs, BucketVerb, KeyArgs, KeyVerb, ObjectArgs, ObjectVerb, Reaching, Search, TenantArgs, TenantVerb,
+};
 pub(crate) use blobs::{
     Cat, Chop, Chunk, Diff, Extract, Info, InfoFormat, InspectChunks, ListChunks, Make, VerifyIndex,
 };
@@ -129,6 +133,14 @@ pub(crate) enum Verb {
     ChunkServer(ChunkServer),
     /// Serve a folder of indexes over HTTP
     IndexServer(IndexServer),
+    /// Make, set, list and delete buckets of a running cairnd
+    Bucket(BucketArgs),
+    /// Compare and restore versions of a running cairnd's objects, find objects
+    Object(ObjectArgs),
+    /// Make, list and revoke access keys of a running cairnd
+    Key(KeyArgs),
+    /// List tenants of a running cairnd
+    Tenant(TenantArgs),
     /// Print the configuration in force, or write it
     Config(ConfigArgs),
     /// Print a completion script for a shell

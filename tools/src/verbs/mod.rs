@@ -1,6 +1,7 @@
 //! The verbs: arguments in, one call of the engine, a report out. Verbs that share their work share a file.
 
 pub(crate) mod about;
+pub(crate) mod admin;
 pub(crate) mod copy;
 pub(crate) mod extract;
 pub(crate) mod inspect;
