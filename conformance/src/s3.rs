@@ -5,13 +5,17 @@ use std::io::{BufRead as _, BufReader};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 
-use crate::support::{built, end};
+use crate::support::{built, end, ok, request};
 
 /// A server with an S3 door; ends with its value.
 pub struct Door {
     child: Child,
     /// `http://127.0.0.1:<port>`, or `https://localhost:<port>`.
     pub url: String,
+    /// Port of the public listener: chunk and index roots.
+    pub public: u16,
+    /// Port of the internal one: metrics.
+    pub internal: u16,
     /// Id of the first access key; empty where the folder had one already.
     pub key: String,
     /// Its secret.
@@ -49,6 +53,7 @@ impl Door {
             .expect("it was built");
         let lines = BufReader::new(child.stdout.take().expect("it is piped")).lines();
         let (mut url, mut key, mut secret, mut metrics) = (String::new(), String::new(), String::new(), String::new());
+        let (mut public, mut internal) = (0, 0);
         let (mut admin, mut admin_token) = (String::new(), String::new());
         for line in lines.map_while(Result::ok) {
             if let Some(address) = line.trim().strip_prefix("s3 ") {
@@ -63,6 +68,11 @@ impl Door {
             ] {
                 if let Some((_, found)) = line.split_once(name) {
                     *value = found.to_owned();
+                }
+            }
+            for (name, port) in [("health ", &mut public), ("metrics ", &mut internal)] {
+                if let Some(address) = line.trim().strip_prefix(name) {
+                    *port = port_of(address);
                 }
             }
             if let Some(address) = line.trim().strip_prefix("metrics ") {
@@ -85,6 +95,8 @@ impl Door {
         Self {
             child,
             url,
+            public,
+            internal,
             key,
             secret,
             metrics,
@@ -119,11 +131,56 @@ impl Door {
         self.child.id()
     }
 
+    /// The key and its secret as the beginning of a URL's host: `id:secret@`.
+    pub fn userinfo(&self) -> String {
+        let secret = self.secret.replace('/', "%2F").replace('+', "%2B");
+        format!("{}:{secret}@", self.key)
+    }
+
+    /// Where a bucket is a chunk root.
+    pub fn store(&self, bucket: &str) -> String {
+        format!("http://{}127.0.0.1:{}/store/{bucket}", self.userinfo(), self.public)
+    }
+
+    /// Where the index of an object is.
+    pub fn index(&self, bucket: &str, name: &str) -> String {
+        format!(
+            "http://{}127.0.0.1:{}/index/{bucket}/{name}",
+            self.userinfo(),
+            self.public
+        )
+    }
+
+    /// Runs a program of boto3, beside the suites' own module `door`; what it prints.
+    pub fn script(&self, home: &Path, program: &str, arguments: &[&str]) -> String {
+        let suites = Path::new(env!("CARGO_MANIFEST_DIR")).join("s3");
+        let mut command = self.client("cairn-python", home);
+        command.args(["-B", "-W", "ignore", "-c", program]).args(arguments);
+        String::from_utf8(ok(command.current_dir(suites)).stdout).expect("text")
+    }
+
+    /// The value of a metric.
+    pub fn metric(&self, name_and_labels: &str) -> u64 {
+        let (status, _, page) = request(self.internal, "GET", "/metrics", &[], b"");
+        assert_eq!(status, 200);
+        let page = String::from_utf8(page).expect("text");
+        let line = page
+            .lines()
+            .find_map(|line| line.strip_prefix(name_and_labels)?.strip_prefix(' '));
+        line.map_or(0, |value| value.parse::<f64>().expect("a number") as u64)
+    }
+
     /// Ends it as a power cut would.
     pub fn kill(mut self) {
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
+}
+
+/// The port in `http://127.0.0.1:<port>/…`.
+fn port_of(url: &str) -> u16 {
+    let port = url.rsplit(':').next().and_then(|end| end.split('/').next());
+    port.and_then(|port| port.parse().ok()).expect("an address")
 }
 
 impl Drop for Door {

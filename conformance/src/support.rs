@@ -225,32 +225,7 @@ impl Server {
 
     /// One request on a connection of its own; status, head and body.
     pub fn request(&self, method: &str, path: &str, headers: &[(&str, &str)], body: &[u8]) -> (u16, String, Vec<u8>) {
-        let mut stream = TcpStream::connect(("127.0.0.1", self.port)).expect("the server listens");
-        let mut head = format!("{method} {path} HTTP/1.1\r\nhost: 127.0.0.1\r\nconnection: close\r\n");
-        for (name, value) in headers {
-            head += &format!("{name}: {value}\r\n");
-        }
-        if !body.is_empty() || method == "PUT" {
-            head += &format!("content-length: {}\r\n", body.len());
-        }
-        stream
-            .write_all(format!("{head}\r\n").as_bytes())
-            .expect("a request head");
-        // A server that refuses early closes before it has read everything: its answer is what counts.
-        let _ = stream.write_all(body);
-        let mut answer = Vec::new();
-        let _ = stream.read_to_end(&mut answer);
-        let end = answer
-            .windows(4)
-            .position(|four| four == b"\r\n\r\n")
-            .expect("a whole response head");
-        let head = String::from_utf8_lossy(&answer[..end]).into_owned();
-        let status = head
-            .split(' ')
-            .nth(1)
-            .and_then(|status| status.parse().ok())
-            .expect("a status");
-        (status, head.to_lowercase(), answer[end + 4..].to_vec())
+        request(self.port, method, path, headers, body)
     }
 
     /// Sends a signal.
@@ -258,6 +233,36 @@ impl Server {
         let pid = rustix::process::Pid::from_child(&self.child);
         rustix::process::kill_process(pid, signal).expect("our own child");
     }
+}
+
+/// One request to a port of this machine, on a connection of its own; status, head and body.
+pub fn request(port: u16, method: &str, path: &str, headers: &[(&str, &str)], body: &[u8]) -> (u16, String, Vec<u8>) {
+    let mut stream = TcpStream::connect(("127.0.0.1", port)).expect("the server listens");
+    let mut head = format!("{method} {path} HTTP/1.1\r\nhost: 127.0.0.1\r\nconnection: close\r\n");
+    for (name, value) in headers {
+        head += &format!("{name}: {value}\r\n");
+    }
+    if !body.is_empty() || method == "PUT" {
+        head += &format!("content-length: {}\r\n", body.len());
+    }
+    stream
+        .write_all(format!("{head}\r\n").as_bytes())
+        .expect("a request head");
+    // A server that refuses early closes before it has read everything: its answer is what counts.
+    let _ = stream.write_all(body);
+    let mut answer = Vec::new();
+    let _ = stream.read_to_end(&mut answer);
+    let end = answer
+        .windows(4)
+        .position(|four| four == b"\r\n\r\n")
+        .expect("a whole response head");
+    let head = String::from_utf8_lossy(&answer[..end]).into_owned();
+    let status = head
+        .split(' ')
+        .nth(1)
+        .and_then(|status| status.parse().ok())
+        .expect("a status");
+    (status, head.to_lowercase(), answer[end + 4..].to_vec())
 }
 
 impl Drop for Server {

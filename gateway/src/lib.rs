@@ -4,6 +4,7 @@
 
 pub mod admin;
 mod date;
+pub mod faces;
 mod pool;
 pub mod s3;
 mod settings;

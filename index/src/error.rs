@@ -184,6 +184,16 @@ pub enum Error {
         /// The version's id.
         version: String,
     },
+    /// A list says of a chunk that it has more or fewer bytes than it has.
+    #[error("chunk {id} has {len} bytes, and not {claimed}")]
+    ChunkLength {
+        /// The chunk.
+        id: ChunkId,
+        /// What was said.
+        claimed: u32,
+        /// What it has.
+        len: u32,
+    },
     /// There is no such upload, or no more.
     #[error("there is no upload {upload} of {key:?} in {bucket}")]
     NoUpload {

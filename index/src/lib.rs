@@ -46,8 +46,8 @@ pub use liveness::{
 };
 pub use memory::MemoryEngine;
 pub use objects::{
-    Body, ChunkSum, Completed, Compression, Digested, DigestsWanted, IngestCounts, ListedPart, ObjectOptions,
-    ObjectReader, ObjectWriter, Objects, VersionsDiff,
+    ArchiveObject, Body, ChunkSum, Completed, Compression, Digested, DigestsWanted, IndexPieces, IngestCounts,
+    ListedPart, ObjectOptions, ObjectReader, ObjectWriter, Objects, VersionsDiff,
 };
 pub use record::CommitRecord;
 pub use rocks::{BlockReads, PlacesMemory, RocksEngine, RocksLog, RocksOptions};

@@ -16,6 +16,8 @@ use figment::Figment;
 use figment::providers::{Env, Format as _, Toml};
 use serde::{Deserialize, Serialize};
 
+pub(crate) use token::{BucketToken, FIRST_OWNER};
+
 /// The store that a server without any configuration has.
 pub(crate) const DEFAULT_STORE: &str = "default";
 const STORE_NAME_LEN_MAX: usize = 63;
@@ -40,6 +42,8 @@ pub(crate) struct Config {
     pub(crate) scrub: Scrub,
     /// The S3 door.
     pub(crate) s3: S3,
+    /// Tokens of services by name, for buckets at `/store/{bucket}/` and `/index/{bucket}/`. Access keys open them anyway. Default: none.
+    pub(crate) tokens: BTreeMap<String, BucketToken>,
     /// The admin API, on the internal listener.
     pub(crate) admin: AdminApi,
     /// Bounds.
@@ -469,7 +473,7 @@ pub(crate) fn unknown_variables() -> Vec<String> {
 fn is_setting(key: &str) -> bool {
     let first = key.split("__").next().unwrap_or(key);
     [
-        "data", "listen", "tls", "stores", "collect", "scrub", "s3", "admin", "limits", "log",
+        "data", "listen", "tls", "stores", "collect", "scrub", "s3", "tokens", "admin", "limits", "log",
     ]
     .iter()
     .any(|known| first.eq_ignore_ascii_case(known))
@@ -485,6 +489,8 @@ fn one_line(error: &figment::Error, file: Option<&Path>) -> String {
         None => shown,
     }
 }
+
+mod token;
 
 #[cfg(test)]
 mod tests;

@@ -234,7 +234,9 @@ async fn run_server(config: Config, started: &Started<'_>) -> Result<(), String>
     };
     announce(&config, &roots, &listeners, admin.as_ref(), first_key.as_ref())?;
 
-    let app = Arc::new(App::new(roots, metrics.clone()));
+    let faces = objects.as_ref().map(|objects| objects.faces(&config, &workers));
+    let app = Arc::new(App::new(roots, faces, metrics.clone()));
+    app.set_tokens(&config);
     let (trigger, shutdown) = shutdown_channel();
     let options = ServeOptions {
         connections: config.limits.connections,
@@ -376,6 +378,7 @@ fn reload(
         tls.replace(certificate);
     }
     app.replace_roots(roots);
+    app.set_tokens(&new);
     Ok(new)
 }
 

@@ -9,13 +9,15 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use cairn_gateway::PoolOptions;
+use cairn_gateway::faces::{Faces, FacesOptions};
 use cairn_gateway::s3::{BodyOptions, LogRequests, LogSwitch, S3, S3Options};
 use cairn_index::names::{FirstKey, Names, Owner};
 use cairn_index::{Compression, ObjectOptions, Objects, Tenant};
+use cairn_roots::Workers;
 use cairn_store::{PackOptions, SyncPolicy};
 
 use crate::care::Care;
-use crate::config::{self, Config};
+use crate::config::{self, Config, FIRST_OWNER};
 use crate::early::EarlySync;
 use crate::events::Sealer;
 use crate::folders::log_opened;
@@ -29,8 +31,6 @@ use rest::Rest;
 pub(crate) const FOLDER_NAME: &str = "objects";
 /// Its name in logs and metrics.
 const STORE_NAME: &str = "objects";
-/// Whose the first key is.
-const FIRST_OWNER: &str = "admin";
 
 /// Objects that are open.
 #[derive(Debug)]
@@ -136,11 +136,7 @@ impl ObjectStore {
             region: settings.region.clone(),
             domains: settings.domains.clone(),
             trust_forwarded: settings.trust_forwarded,
-            pool: PoolOptions {
-                jobs: settings.jobs,
-                waiting: settings.waiting,
-                patience: Duration::from_secs(settings.wait_seconds),
-            },
+            pool: pool_of(settings),
             bodies: BodyOptions {
                 idle: Duration::from_secs(settings.body_idle_seconds),
                 ..BodyOptions::default()
@@ -149,6 +145,16 @@ impl ObjectStore {
             ..S3Options::default()
         };
         S3::new(Arc::clone(&self.objects), options)
+    }
+
+    /// Their chunks and indexes, for the public listener.
+    pub(crate) fn faces(&self, config: &Config, workers: &Workers) -> Faces {
+        let options = FacesOptions {
+            index_len_max: config.limits.index_bytes,
+            frame_level: config.s3.frame_level,
+            pool: pool_of(&config.s3),
+        };
+        Faces::new(Arc::clone(&self.objects), options, workers.clone())
     }
 
     /// Takes new settings as far as they do not need a restart.
@@ -164,5 +170,13 @@ fn logged(requests: config::LogRequests) -> LogRequests {
         config::LogRequests::All => LogRequests::All,
         config::LogRequests::Changes => LogRequests::Changes,
         config::LogRequests::None => LogRequests::None,
+    }
+}
+
+fn pool_of(settings: &config::S3) -> PoolOptions {
+    PoolOptions {
+        jobs: settings.jobs,
+        waiting: settings.waiting,
+        patience: Duration::from_secs(settings.wait_seconds),
     }
 }

@@ -13,6 +13,7 @@ use std::time::{Duration, Instant};
 use arc_swap::ArcSwap;
 use cairn_formats::{ChunkId, Level};
 use cairn_gateway::admin::Admin;
+use cairn_gateway::faces::{Face, Faces};
 use cairn_roots::{
     Access, Body, ChunkRoot, ChunkRootOptions, Grant, Handler, IndexKeeper, IndexNames, IndexRoot, IndexRootOptions,
     Token, VerifyReads, Workers, text,
@@ -72,6 +73,8 @@ pub(crate) struct Roots {
 /// State that all listeners share.
 pub(crate) struct App {
     roots: ArcSwap<Roots>,
+    /// Buckets as roots, under names that no configured store has.
+    faces: Option<Faces>,
     metrics: Metrics,
     leaving: AtomicBool,
 }
@@ -366,9 +369,10 @@ fn open_upstream(settings: &config::Store) -> Result<(Arc<dyn ChunkStore>, Verif
 }
 
 impl App {
-    pub(crate) fn new(roots: Roots, metrics: Metrics) -> Self {
+    pub(crate) fn new(roots: Roots, faces: Option<Faces>, metrics: Metrics) -> Self {
         Self {
             roots: ArcSwap::from_pointee(roots),
+            faces,
             metrics,
             leaving: AtomicBool::new(false),
         }
@@ -381,6 +385,14 @@ impl App {
     /// New requests use `roots`.
     pub(crate) fn replace_roots(&self, roots: Roots) {
         self.roots.store(Arc::new(roots));
+    }
+
+    /// New requests for buckets show these tokens, or access keys.
+    pub(crate) fn set_tokens(&self, config: &Config) {
+        if let Some(faces) = &self.faces {
+            let tokens = config.tokens.values();
+            faces.set_tokens(tokens.filter_map(config::BucketToken::service).collect());
+        }
     }
 
     /// From now on the server is not ready, so that load balancers look elsewhere.
@@ -439,10 +451,18 @@ impl Handler for Public {
         let roots = self.0.roots();
         let method = request.method().clone();
         let (endpoint, trace) = (endpoint_of(request.uri().path()), trace_of(request.headers()));
-        let response = match root_of(&roots, request.uri().path()) {
-            Some((Door::Store, store, at)) => store.chunks.answer(request, at).await,
-            Some((Door::Index, store, at)) => store.indexes.answer(request, at).await,
-            None => match request.uri().path() {
+        let door = door_of(request.uri().path());
+        let store = door.and_then(|(face, name, at)| Some((face, roots.stores.get(name)?, at)));
+        // Of a configured store the name need not be kept.
+        let bucket = match (&store, &self.0.faces) {
+            (None, Some(faces)) => door.map(|(face, name, at)| (faces, face, name.to_owned(), at)),
+            _ => None,
+        };
+        let response = match (store, bucket) {
+            (Some((Face::Chunks, store, at)), _) => store.chunks.answer(request, at).await,
+            (Some((Face::Indexes, store, at)), _) => store.indexes.answer(request, at).await,
+            (None, Some((faces, face, name, at))) => faces.answer(request, face, &name, at).await,
+            (None, None) => match request.uri().path() {
                 path @ ("/health" | "/health/live" | "/health/ready") => self.0.health(path, &method).await,
                 path => {
                     let known = roots.names().collect::<Vec<_>>().join(", ");
@@ -491,23 +511,17 @@ impl Handler for Internal {
     }
 }
 
-enum Door {
-    Store,
-    Index,
-}
-
-/// The root that a path belongs to, and where the root's own part of the path begins.
-fn root_of<'a>(roots: &'a Roots, path: &str) -> Option<(Door, &'a StoreRoots, usize)> {
+/// The door that a path is for, the name that follows, and where the part behind the name begins.
+fn door_of(path: &str) -> Option<(Face, &str, usize)> {
     // "/store/" and "/index/" are of one length.
     let (door, rest) = path.split_at_checked(7)?;
     let door = match door {
-        "/store/" => Door::Store,
-        "/index/" => Door::Index,
+        "/store/" => Face::Chunks,
+        "/index/" => Face::Indexes,
         _ => return None,
     };
     let name_len = rest.find('/')?;
-    let store = roots.stores.get(&rest[..name_len])?;
-    Some((door, store, 7 + name_len))
+    Some((door, &rest[..name_len], 7 + name_len))
 }
 
 fn endpoint_of(path: &str) -> &'static EndpointMetrics {

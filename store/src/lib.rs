@@ -29,6 +29,7 @@ use std::time::Duration;
 use cairn_formats::{ChunkForm, ChunkId, EncodedChunk, StorableChunk};
 
 pub use backend::bucket::gs::{GsConfigured, GsCredentials, GsOptions, GsToken};
+pub use backend::bucket::input::ObjectInput;
 pub use backend::bucket::s3::{S3Configured, S3Credentials, S3Keys, S3Options, S3Role, S3RoleSource};
 pub use backend::flat::{FlatOptions, FlatStore, StoredChunk, SyncPolicy};
 pub use backend::http::{Authorization, Cookie, HttpOptions, HttpStore, Proxy};

@@ -10,11 +10,12 @@ use bytes::Bytes;
 use cairn_formats::{CHUNK_LEN_MAX, ChunkCipher, ChunkForm, ChunkIndex, CipherAlgorithm, CipherKey, DigestAlgorithm};
 use cairn_store::{
     Authorization, Behind, CacheOptions, CacheStore, ChunkKey, ChunkPlace, ChunkStore, CompactOptions, CompactReport,
-    Cookie, GsConfigured, GsOptions, HttpOptions, IndexStore, LocalStore, Location, LogPosition, MemberSpec, Ownership,
-    PackOptions, PackStat, PackStore, Proxy, Prune, RateLimit, RecompressOptions, RecompressReport, RemoteChunks,
-    RemoteKind, RemotePackOptions, RemotePacks, S3Options, ScrubMemory, ScrubOptions, ScrubReport, Sealing,
-    SftpOptions, SshOptions, SshPush, StoreChain, StoreName, StoreOptions, StoreSpec, StoredChunk, Suspect, SyncPolicy,
-    Together, VerifyStore, init_remote_packs, open_chain, open_prunable_spec, open_remote, open_store,
+    Cookie, GsConfigured, GsOptions, HttpOptions, IndexStore, LocalStore, Location, LogPosition, MemberSpec,
+    ObjectInput, Ownership, PackOptions, PackStat, PackStore, Proxy, Prune, RateLimit, RecompressOptions,
+    RecompressReport, RemoteChunks, RemoteKind, RemotePackOptions, RemotePacks, S3Options, ScrubMemory, ScrubOptions,
+    ScrubReport, Sealing, SftpOptions, SshOptions, SshPush, StoreChain, StoreName, StoreOptions, StoreSpec,
+    StoredChunk, Suspect, SyncPolicy, Together, VerifyStore, init_remote_packs, open_chain, open_prunable_spec,
+    open_remote, open_store,
 };
 
 use crate::bar::{Bar, Unit};
@@ -427,6 +428,20 @@ impl Context {
             return print(&bytes);
         }
         Ok(self.index_store(name, access)?.put(bytes)?)
+    }
+
+    /// An object of a bucket as an input; `None`: the path is one of this machine.
+    pub(crate) fn object(&self, path: &Path, access: &Access) -> Outcome<Option<ObjectInput>> {
+        let Some(text) = path.to_str().filter(|text| text.contains("://")) else {
+            return Ok(None);
+        };
+        // Only what is a bucket's is read as one; a file may have any name.
+        let Ok(location @ (Location::S3(_) | Location::Gs(_))) = Location::parse(text) else {
+            return Ok(None);
+        };
+        let folder = text.rsplit_once('/').map_or("", |(folder, _)| folder);
+        let options = self.options(folder, access, None, &Rate::new(access))?;
+        Ok(Some(ObjectInput::open(&location, &options)?))
     }
 
     fn index_store(&self, name: &str, access: &Access) -> Outcome<IndexStore> {

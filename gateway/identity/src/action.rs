@@ -68,6 +68,10 @@ actions! {
     GetObjectAttributes = "s3:GetObjectAttributes",
     /// Read who may use an object.
     GetObjectAcl = "s3:GetObjectAcl",
+    /// Read any chunk of a bucket's dedup domain by its id, and ask whether it is there.
+    GetChunk = "s3:GetObjectChunk",
+    /// Put chunks into a bucket's dedup domain.
+    PutChunk = "s3:PutObjectChunk",
     /// See tenants and what they hold.
     ReadTenants = "tenants:read",
     /// See access keys, never their secrets.

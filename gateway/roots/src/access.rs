@@ -25,6 +25,8 @@ pub enum Grant {
     Tokens(Vec<Token>),
     /// Nobody may.
     Nobody,
+    /// Whoever calls the root has decided; nothing more is asked.
+    Decided,
 }
 
 /// Who may read and who may write.
@@ -79,6 +81,16 @@ impl Token {
     /// A token as configured: the part after `Bearer`, or a whole `Authorization` value. Empty tokens open nothing.
     pub fn new(secret: impl AsRef<[u8]>) -> Self {
         Self(secret.as_ref().into())
+    }
+
+    /// Whether an `Authorization` value shows it. Takes the same time whatever differs.
+    pub fn is_shown_by(&self, authorization: &[u8]) -> bool {
+        self.opens(authorization).into()
+    }
+
+    /// Whether it is this word. Takes the same time whatever differs.
+    pub fn is(&self, word: &[u8]) -> bool {
+        bool::from(self.0.ct_eq(word)) && !self.0.is_empty()
     }
 
     fn opens(&self, authorization: &[u8]) -> Choice {

@@ -19,8 +19,9 @@ mod zero;
 
 pub use access::{Access, Grant, Token};
 pub use chunk_root::{ChunkRoot, ChunkRootOptions, VerifyReads};
-pub use index_root::{IndexKeeper, IndexNames, IndexRoot, IndexRootError, IndexRootOptions, KeepError};
-pub use reply::{Body, text};
+pub use index_root::{IndexKeeper, IndexNames, IndexRoot, IndexRootError, IndexRootOptions, KeepError, missing_words};
+pub use reply::{Body, refuse, reply, text};
 pub use serve::{Handler, ServeOptions, Shutdown, ShutdownTrigger, Tls, serve, shutdown_channel};
 pub use tls::{TlsError, server_tls};
-pub use workers::{WorkerOptions, Workers};
+pub use upload::Upload;
+pub use workers::{BodyMemory, WorkerOptions, Workers};

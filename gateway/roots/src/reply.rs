@@ -146,7 +146,7 @@ impl FilePieces {
 use std::future::Future as _;
 
 /// An answer with the headers that all answers carry.
-pub(crate) fn reply(status: StatusCode, body: Body) -> Response<Body> {
+pub fn reply(status: StatusCode, body: Body) -> Response<Body> {
     let mut response = Response::new(body);
     *response.status_mut() = status;
     let headers = response.headers_mut();
@@ -170,7 +170,7 @@ pub fn text(status: StatusCode, message: impl Into<String>) -> Response<Body> {
 }
 
 /// [`text`] for a request that is refused before its body is read: the connection ends with it if there may be a body.
-pub(crate) fn refuse(method: &Method, status: StatusCode, message: impl Into<String>) -> Response<Body> {
+pub fn refuse(method: &Method, status: StatusCode, message: impl Into<String>) -> Response<Body> {
     let mut response = text(status, message);
     if *method != Method::GET && *method != Method::HEAD {
         response

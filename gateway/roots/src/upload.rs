@@ -31,9 +31,27 @@ pub(crate) enum UploadError {
 
 /// A body in memory and the room reserved for it, to be held until the bytes are gone.
 #[derive(Debug)]
-pub(crate) struct Upload {
-    pub(crate) bytes: Bytes,
-    pub(crate) memory: BodyMemory,
+pub struct Upload {
+    /// The bytes.
+    pub bytes: Bytes,
+    /// Their room.
+    pub memory: BodyMemory,
+}
+
+impl Upload {
+    /// Reads a whole body of at most `len_max` bytes, within the memory that `workers` has for bodies.
+    ///
+    /// Errors: the answer to give, 4xx or 503.
+    pub async fn read(
+        headers: &HeaderMap,
+        body: Incoming,
+        len_max: usize,
+        workers: &Workers,
+    ) -> Result<Self, Response<Body>> {
+        read(headers, body, len_max, workers)
+            .await
+            .map_err(|error| error.reply())
+    }
 }
 
 /// The announced length of a body, where there is one; over `len_max` it is refused unread.

@@ -50,7 +50,7 @@ pub(crate) struct JobFailed;
 
 /// Memory reserved for a request body; given back when dropped.
 #[derive(Debug)]
-pub(crate) struct BodyMemory {
+pub struct BodyMemory {
     permit: OwnedSemaphorePermit,
     workers: Workers,
 }

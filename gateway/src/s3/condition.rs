@@ -3,6 +3,7 @@
 //! Dates count to the second; what is no date, or lies in the future, counts as not sent. The test of a write's condition is
 //! the index's, in the write's own commit; here it is only read.
 
+use cairn_index::names::{Condition, Etag};
 use http::HeaderMap;
 
 use crate::s3::date;
@@ -110,6 +111,18 @@ pub(crate) enum WriteCondition {
     Absent,
     /// That its ETag, without quotes, is this.
     Etag(String),
+}
+
+impl WriteCondition {
+    /// What it is to the index.
+    pub(crate) fn for_index(self) -> Condition {
+        match self {
+            Self::None => Condition::Always,
+            Self::Absent => Condition::Absent,
+            // What no ETag can be matches none.
+            Self::Etag(etag) => Condition::Matches(Etag::opaque(&etag).into_iter().collect()),
+        }
+    }
 }
 
 /// Reads the conditions of a write.

@@ -10,7 +10,6 @@ use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
 use bytes::{Bytes, BytesMut};
-use cairn_index::ObjectReader;
 use cairn_roots::Body;
 use hyper::body::{Body as HttpBody, Frame, SizeHint};
 
@@ -22,7 +21,10 @@ const BATCH_LEN: (usize, usize) = (256 << 10, 2 << 20);
 /// ... and in those of all answers together.
 const BATCHES_LEN: usize = 64 << 20;
 
-type Reading = Pin<Box<dyn Future<Output = S3Result<(Option<ObjectReader>, Vec<Bytes>)>> + Send>>;
+/// Content in pieces, in order, from whatever has it; ends behind the first error.
+pub(crate) type Pieces = Box<dyn Iterator<Item = cairn_index::Result<Bytes>> + Send>;
+
+type Reading = Pin<Box<dyn Future<Output = S3Result<(Option<Pieces>, Vec<Bytes>)>> + Send>>;
 
 /// Content that is being read.
 pub(crate) struct ContentBody {
@@ -30,7 +32,7 @@ pub(crate) struct ContentBody {
     /// Read and not taken.
     ready: VecDeque<Bytes>,
     /// At rest; `None`: it is at work, or at its end.
-    reader: Option<ObjectReader>,
+    reader: Option<Pieces>,
     reading: Option<Reading>,
     /// Bytes that the client is still to get.
     left: u64,
@@ -44,7 +46,7 @@ impl ContentBody {
     /// - Errors: those of `open`; `InternalError` for chunks that are damaged or gone.
     pub(crate) async fn begin(
         pool: &Pool,
-        open: impl FnOnce() -> S3Result<ObjectReader> + Send + 'static,
+        open: impl FnOnce() -> S3Result<Pieces> + Send + 'static,
         len: u64,
     ) -> S3Result<Body> {
         let counted = pool.answer();
@@ -91,7 +93,7 @@ fn batch_len(counted: &Counted) -> usize {
 }
 
 /// Reads a batch; no reader comes back at the end.
-fn read(mut reader: ObjectReader, batch_len: usize) -> S3Result<(Option<ObjectReader>, Vec<Bytes>)> {
+fn read(mut reader: Pieces, batch_len: usize) -> S3Result<(Option<Pieces>, Vec<Bytes>)> {
     let (mut pieces, mut len) = (Vec::new(), 0);
     while len < batch_len {
         let Some(piece) = reader.next() else {

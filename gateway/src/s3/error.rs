@@ -101,6 +101,7 @@ codes! {
     ChecksumTypeUnfitComposite 400 "InvalidRequest" "The COMPOSITE checksum type cannot be used with the crc64nvme checksum algorithm.";
     ChecksumTypeMismatch 400 "InvalidRequest" "The upload was created using another checksum type. The complete request must include the same checksum type.";
     PartChecksumMismatch 400 "InvalidRequest" "Checksum Type mismatch occurred: the part was sent with another checksum algorithm than the upload was created with.";
+    ArchiveUnreadable 400 "InvalidRequest" "The archive that the key leads into cannot be read.";
     CopyOntoItself 400 "InvalidRequest" "This copy request is illegal because it is trying to copy an object to itself without changing the object's metadata, storage class, website redirect location or encryption attributes.";
     CopyTooLarge 400 "InvalidRequest" "The specified copy source is larger than the maximum allowable size for a copy source: 5368709120";
     CopySourceDeleteMarker 400 "InvalidRequest" "The source of a copy request may not specifically refer to a delete marker by version id.";

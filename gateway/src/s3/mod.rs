@@ -5,15 +5,16 @@
 //! Here a row of `operation` is the only way to an operation, `error` has all codes and messages, and each rule of the protocol
 //! is a pure function with its tests.
 
+mod archive;
 mod bodies;
 mod body;
 mod checksum;
 mod chunked;
-mod condition;
-mod content;
+pub(crate) mod condition;
+pub(crate) mod content;
 mod copy_source;
 mod document;
-mod error;
+pub(crate) mod error;
 #[cfg(any(test, feature = "fuzz"))]
 #[doc(hidden)]
 pub mod fuzz;
@@ -27,7 +28,7 @@ mod service;
 mod signature;
 mod slow;
 mod tagging;
-mod uri;
+pub(crate) mod uri;
 mod xml;
 
 use crate::date;

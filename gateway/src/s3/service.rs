@@ -19,6 +19,7 @@ use http::{HeaderName, HeaderValue, Request, Response};
 use hyper::body::{Body as _, Incoming as HyperIncoming};
 
 use crate::pool::{Pool, PoolOptions};
+use crate::s3::archive::Archives;
 use crate::s3::bodies::{Bodies, BodyOptions};
 use crate::s3::body::Incoming;
 use crate::s3::error::{Code, S3Result};
@@ -108,6 +109,7 @@ pub(crate) struct Core {
     pool: Pool,
     slow_pool: Pool,
     bodies: Arc<Bodies>,
+    archives: Arc<Archives>,
     /// Names this process in answers.
     host_id: String,
 }
@@ -135,6 +137,11 @@ impl Core {
 
     pub(crate) fn bodies(&self) -> &Arc<Bodies> {
         &self.bodies
+    }
+
+    /// Archives that are browsed.
+    pub(crate) fn archives(&self) -> Arc<Archives> {
+        Arc::clone(&self.archives)
     }
 
     pub(crate) fn slow_pool(&self) -> &Pool {
@@ -194,6 +201,7 @@ impl S3 {
             pool: Pool::new("ordinary", options.pool),
             slow_pool: Pool::new("slow", options.slow_pool),
             bodies: Bodies::new(options.bodies),
+            archives: Arc::default(),
             host_id: format!("{:032x}", fastrand::u128(..)),
             options,
         };

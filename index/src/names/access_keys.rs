@@ -14,8 +14,8 @@ use crate::{Error, Key, Result, Table, Tenant};
 /// Letters of ids that we make.
 const ID_LETTERS: &[u8; 32] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZ234567";
 
-/// Letters of secrets that we make.
-const SECRET_LETTERS: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+/// Letters of secrets that we make: those that stand in a URL as they are, for `http://id:secret@host/`.
+const SECRET_LETTERS: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_";
 
 /// Characters of ids and of secrets that we make.
 const ID_LEN: usize = 20;

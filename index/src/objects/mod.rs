@@ -9,6 +9,8 @@
 //! Invariants: a version that can be seen names only chunks that are durable when it is, or before; what fails or is dropped before its commit leaves nothing but
 //! chunks for the collector; equal content costs rows only. Every call may block. Not here: the wire, who may do what, rows.
 
+mod archive;
+mod chunks;
 mod diff;
 mod digests;
 #[cfg(test)]
@@ -39,8 +41,10 @@ use crate::liveness::{ManifestChunk, manifest_page};
 use crate::names::{Bucket, ChecksumAlgorithm, Content, Durability, Etag, Names};
 use crate::{Error, Result, Tenant};
 
+pub use archive::ArchiveObject;
 pub use diff::{ChunkSum, VersionsDiff};
 pub use digests::{Digested, DigestsWanted};
+pub use index_file::IndexPieces;
 pub use ingest::{Compression, IngestCounts};
 pub use multipart::{Completed, ListedPart};
 pub use put::{Body, ObjectWriter};

@@ -40,6 +40,13 @@ impl Iterator for ObjectReader {
     }
 }
 
+impl ObjectReader {
+    /// A reader of chunks that no row names.
+    pub(super) fn of_chunks(stream: RangeStream) -> Self {
+        Self(Source::Chunks(Box::new(stream)))
+    }
+}
+
 /// A reader of a range of content; what lies behind its end is left out.
 ///
 /// Errors: those of the index; [`cairn_store::Error::Corrupt`] for bytes of a row that are not their chunk.

@@ -376,6 +376,105 @@ fn an_index_becomes_the_object_and_missing_chunks_are_named() {
     assert!(world.objects.index_file(bucket.tenant(), record, None).unwrap() == file);
 }
 
+/// Goal: an index that says of a chunk that it is longer or shorter than it is makes no object, also where it says both.
+#[test]
+fn an_index_that_lies_about_lengths_is_refused() {
+    let world = World::new();
+    let bucket = world.bucket("bucket", |_| {});
+    let bytes = noise(1, 400_000);
+    world.put(&bucket, "one", &bytes);
+    let honest = ChunkIndex::parse(Bytes::from(index_of(&bytes, small()))).unwrap();
+    for (lie, by) in [(0, 1_isize), (3, -1), (honest.len() - 1, 1)] {
+        let mut file = Vec::new();
+        let sizes = ChunkSizes::new(1 << 10, 4 << 10, 32 << 10).unwrap();
+        let mut index = IndexEncoder::start(honest.flags(), sizes, &mut file);
+        for (at, span) in honest.spans().enumerate() {
+            let len = (span.range.end - span.range.start) as usize;
+            index.push(span.id, len, &mut file);
+            if at == lie {
+                index.push(span.id, len.strict_add_signed(by), &mut file);
+            }
+        }
+        index.finish(&mut file);
+        let index = ChunkIndex::parse(Bytes::from(file)).unwrap();
+        let refused = world.objects.body_of_index(&bucket, &index, ChunkerKind::Casync);
+        let lied_of = honest.span(lie).id;
+        assert!(
+            matches!(refused, Err(Error::ChunkLength { id, .. }) if id == lied_of),
+            "{refused:?}"
+        );
+    }
+}
+
+/// Goal: an index of nothing is an empty object, and that of an object which desync cut is desync's.
+#[test]
+fn indexes_of_nothing_and_of_desync_come_back_as_they_were() {
+    let world = World::new();
+    let bucket = world.bucket("bucket", |_| {});
+    let bytes = noise(2, 100_000);
+    world.put(&bucket, "one", &bytes);
+    let of_desync = FeatureFlags(FeatureFlags::EXCLUDE_NODUMP).with_digest(DigestAlgorithm::default());
+    let honest = ChunkIndex::parse(Bytes::from(index_of(&bytes, small()))).unwrap();
+    let mut file = Vec::new();
+    let mut index = IndexEncoder::start(of_desync, small(), &mut file);
+    for span in honest.spans() {
+        index.push(span.id, (span.range.end - span.range.start) as usize, &mut file);
+    }
+    index.finish(&mut file);
+    for (name, file, kind, bytes) in [
+        ("empty", index_of(b"", small()), ChunkerKind::Casync, &[][..]),
+        ("desync's", file, ChunkerKind::Desync, &bytes[..]),
+    ] {
+        let index = ChunkIndex::parse(Bytes::from(file.clone())).unwrap();
+        let body = world.objects.body_of_index(&bucket, &index, kind).unwrap();
+        let describe = |_: &mut crate::names::NewVersion| {};
+        let written = body
+            .put(&key(name), &owner(), describe, &Condition::Always, &Cause::default())
+            .unwrap();
+        assert!(world.get(&bucket, name) == bytes, "{name}");
+        let record = written.version.object().unwrap();
+        let pieces = world.objects.index_pieces(bucket.tenant(), record, None);
+        assert_eq!(pieces.byte_len(), file.len() as u64, "{name}");
+        assert!(
+            world.objects.index_file(bucket.tenant(), record, None).unwrap() == file,
+            "{name}"
+        );
+    }
+}
+
+/// Goal: the chunks of a domain are those in packs and in rows, of that domain alone.
+#[test]
+fn a_domains_chunks_are_in_packs_and_in_rows_and_no_others() {
+    let world = World::new();
+    let bucket = world.bucket("bucket", |settings| settings.inline_len = 1 << 10);
+    let other = world.bucket("other", |settings| settings.domain = cairn_formats::DomainId(7));
+    let (long, short) = (noise(1, 50_000), noise(2, 700));
+    let record = |version: &ObjectVersion| version.object().unwrap().clone();
+    let mut ids = Vec::new();
+    for (name, bytes) in [("long", &long), ("short", &short)] {
+        let version = world.put(&bucket, name, bytes);
+        let chunks = world
+            .objects
+            .chunks(bucket.tenant(), &record(&version).content)
+            .unwrap();
+        ids.extend(chunks.iter().map(|chunk| chunk.id));
+    }
+    let (own, others) = (world.objects.chunk_store(&bucket), world.objects.chunk_store(&other));
+    assert!(own.has_many(&ids).unwrap().iter().all(|there| *there));
+    assert!(others.has_many(&ids).unwrap().iter().all(|there| !*there));
+    let mut found = Vec::new();
+    for answer in own.get_many(&ids) {
+        let chunk = answer.unwrap();
+        assert!(own.stat(chunk.id, chunk.form).unwrap().is_some());
+        found.extend_from_slice(chunk.open(DigestAlgorithm::default(), 1 << 20).unwrap().plain());
+    }
+    assert!(found == [long, short].concat());
+    for (answer, &id) in others.get_many(&ids).into_iter().zip(&ids) {
+        assert!(matches!(answer, Err(cairn_store::Error::Missing { .. })), "{answer:?}");
+        assert!(others.stat(id, cairn_formats::ChunkForm::Plain).unwrap().is_none());
+    }
+}
+
 /// Goal: a chunk that lies in the row of an object is found by an index, and outlives that object.
 #[test]
 fn an_index_may_name_chunks_that_lie_in_rows() {

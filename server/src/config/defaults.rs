@@ -22,6 +22,7 @@ impl Default for Config {
             collect: Collect::default(),
             scrub: Scrub::default(),
             s3: S3::default(),
+            tokens: BTreeMap::new(),
             admin: AdminApi::default(),
             limits: Limits::default(),
             log: Log::default(),

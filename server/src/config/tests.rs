@@ -95,6 +95,13 @@ fn bad_settings_are_named() {
     refused("[s3]\ndomains = ['.example.net']", &["s3.domains"]);
     refused("[s3]\njobs = 0", &["s3.jobs"]);
     refused("[listen]\ns3 = '0.0.0.0:9000'", &["listen.s3", "allow_plain_remote"]);
+    refused("[tokens.ci]", &["tokens.ci.token", "16"]);
+    refused("[tokens.ci]\ntoken = 'short'", &["tokens.ci.token"]);
+    let token = "[tokens.ci]\ntoken = '0123456789abcdef'\n";
+    refused(&format!("{token}owner = ''"), &["tokens.ci.owner"]);
+    refused(&format!("{token}tenant = 'A'"), &["tokens.ci.tenant"]);
+    refused(&format!("{token}buckets = ['A']"), &["tokens.ci.buckets"]);
+    assert!(!format!("{:?}", load(token).unwrap()).contains("0123456789abcdef"));
     refused("data = ", &["data"]);
 }
 
@@ -112,6 +119,7 @@ fn the_page_of_settings_is_in_step() {
     let page = include_str!("../../../docs/settings.md");
     let mut config = Config::default();
     config.stores.insert(DEFAULT_STORE.to_owned(), Store::default());
+    config.tokens.insert("ci".to_owned(), BucketToken::default());
     config.tls = Some(TlsFiles {
         certificate: PathBuf::new(),
         key: PathBuf::new(),
@@ -144,7 +152,11 @@ fn flatten(prefix: &str, value: &serde_json::Value, out: &mut BTreeMap<String, S
         return;
     };
     for (name, value) in members {
-        let name = if prefix == "stores" { "NAME" } else { name };
+        let name = if ["stores", "tokens"].contains(&prefix) {
+            "NAME"
+        } else {
+            name
+        };
         let name = if prefix.is_empty() {
             name.to_owned()
         } else {

@@ -311,6 +311,12 @@ impl PackStore {
         self.engine.places(&self.keys(ids))
     }
 
+    /// Bytes of these chunks when they are plain, without reading them; `None`: it is not there. One answer per id, in order.
+    pub fn plain_lens(&self, ids: &[ChunkId]) -> Result<Vec<Option<u32>>> {
+        let places = self.places(ids)?;
+        Ok(places.iter().map(|place| place.map(|place| place.plain_len)).collect())
+    }
+
     /// Where chunks are whose being there may be told: what is condemned, or is not yet pinned as it should be, is to be sent
     /// again.
     fn relied_on(&self, keys: &[ChunkKey]) -> Result<Vec<Option<ChunkPlace>>> {

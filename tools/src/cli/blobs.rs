@@ -11,7 +11,7 @@ use super::groups::{Access, Cutting, Effort, Ignoring, Seeding, Sources, Storing
 pub(crate) struct Make {
     /// Index to write; - for standard output
     pub(crate) index: String,
-    /// File or device to cut; - for standard input
+    /// File or device to cut; - for standard input; s3+http(s):// or gs:// for an object of a bucket
     pub(crate) input: PathBuf,
     /// Store for the chunks; without one only the index is made
     #[arg(short = 's', long, value_name = "STORE")]
@@ -33,7 +33,7 @@ pub(crate) struct Make {
 pub(crate) struct Chop {
     /// Index that names the chunks
     pub(crate) index: String,
-    /// Blob that holds them; - for standard input
+    /// Blob that holds them; - for standard input; s3+http(s):// or gs:// for an object of a bucket
     pub(crate) input: PathBuf,
     /// Store for the chunks
     #[arg(short = 's', long, value_name = "STORE")]
@@ -50,7 +50,7 @@ pub(crate) struct Chop {
 /// `chunk`
 #[derive(Debug, Args)]
 pub(crate) struct Chunk {
-    /// File or device; - for standard input
+    /// File or device; - for standard input; s3+http(s):// or gs:// for an object of a bucket
     pub(crate) input: PathBuf,
     /// Byte to start at
     #[arg(short = 'S', long, default_value_t = 0, value_name = "OFFSET")]

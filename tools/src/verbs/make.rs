@@ -7,19 +7,19 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use cairn_formats::{ChunkForm, ChunkId, EncodedChunk, FeatureFlags, StorableChunk};
-use cairn_store::{ChunkStat, ChunkStore, SshPush, StoreName};
+use cairn_store::{ChunkStat, ChunkStore, ObjectInput, SshPush, StoreName};
 use serde_json::json;
 
 use crate::bar::Unit;
 use crate::cli::{Access, Chop, Chunk, Cutting, Ignoring, Make, Storing};
 use crate::context::Context;
-use crate::engine::{self, IdSet, IndexSpool, MakeOptions, MakeReport, Progress};
+use crate::engine::{self, IdSet, IndexSpool, MakeOptions, MakeReport};
 use crate::failure::{Failure, Outcome};
 use crate::sizes::human;
 
 /// Cuts, stores, indexes.
 pub(crate) fn make(context: &Context, arguments: &Make) -> Outcome<()> {
-    let mut input = open(&arguments.input, &context.progress)?;
+    let mut input = open(context, &arguments.input, &arguments.storing.access)?;
     let destination = Destination::open(
         context,
         arguments.store.as_deref(),
@@ -60,7 +60,7 @@ pub(crate) fn chop(context: &Context, arguments: &Chop) -> Outcome<()> {
     let storing = &arguments.storing;
     let index = context.index(&arguments.index, &storing.access)?;
     let ignored = ignored(context, &arguments.ignoring, &storing.access)?;
-    let mut input = open(&arguments.input, &context.progress)?;
+    let mut input = open(context, &arguments.input, &storing.access)?;
     let (store, form) = context.target(&arguments.store, &storing.access, &storing.writing)?;
     let dry = DryRun(&*store);
     let target: &dyn ChunkStore = if arguments.dry_run { &dry } else { &*store };
@@ -92,7 +92,7 @@ pub(crate) fn chop(context: &Context, arguments: &Chop) -> Outcome<()> {
 
 /// Prints where a file would be cut.
 pub(crate) fn chunk(context: &Context, arguments: &Chunk) -> Outcome<()> {
-    let mut input = open(&arguments.input, &context.progress)?;
+    let mut input = open(context, &arguments.input, &Access::default())?;
     input
         .skip(arguments.start)
         .map_err(|error| Failure::io(arguments.input.display(), "go to the start", &error))?;
@@ -237,17 +237,24 @@ pub(super) fn report_make(context: &Context, report: &MakeReport, dry_run: bool)
     Ok(())
 }
 
-/// An input: a file, a device, standard input.
+/// An input: a file, a device, standard input, an object of a bucket.
 pub(crate) enum Input {
     /// Something that can be sought.
     File(File),
+    /// An object.
+    Object(Box<ObjectInput>),
     /// A pipe.
     Stdin(std::io::Stdin),
 }
 
-pub(crate) fn open(path: &Path, progress: &Progress) -> Outcome<Input> {
+fn open(context: &Context, path: &Path, access: &Access) -> Outcome<Input> {
     if path == Path::new("-") {
         return Ok(Input::Stdin(std::io::stdin()));
+    }
+    let progress = &context.progress;
+    if let Some(object) = context.object(path, access)? {
+        progress.set_total(object.byte_len());
+        return Ok(Input::Object(Box::new(object)));
     }
     let fail = |action: &'static str| move |error| Failure::io(path.display(), action, &error);
     let mut file = File::open(path).map_err(fail("open"))?;
@@ -269,6 +276,10 @@ impl Input {
     fn skip(&mut self, bytes: u64) -> std::io::Result<()> {
         match self {
             Self::File(file) => file.seek(SeekFrom::Start(bytes)).map(drop),
+            Self::Object(object) => {
+                object.skip(bytes);
+                Ok(())
+            }
             Self::Stdin(stdin) => std::io::copy(&mut stdin.lock().take(bytes), &mut std::io::sink()).map(drop),
         }
     }
@@ -278,6 +289,7 @@ impl Read for Input {
     fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
         match self {
             Self::File(file) => file.read(buffer),
+            Self::Object(object) => object.read(buffer),
             Self::Stdin(stdin) => stdin.lock().read(buffer),
         }
     }

@@ -4,6 +4,7 @@ use std::fs::File;
 use std::io::{BufWriter, Read};
 use std::ops::Range;
 use std::os::unix::ffi::OsStrExt as _;
+use std::path::Path;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -228,6 +229,10 @@ impl Input {
                 Box::new(std::io::stdin().lock()),
                 "standard input".to_owned(),
             ));
+        }
+        if let Some(object) = context.object(Path::new(name), &sources.access)? {
+            context.progress.set_total(object.byte_len());
+            return Ok(Self::Stream(Box::new(object), name.to_owned()));
         }
         let file = File::open(name).map_err(|error| Failure::io(name, "open", &error))?;
         if let Ok(meta) = file.metadata() {

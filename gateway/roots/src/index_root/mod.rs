@@ -378,8 +378,9 @@ impl From<KeepError> for PutError {
     }
 }
 
-/// Names the first of them, for programs as well as for people: one a line.
-fn missing_words(ids: &[ChunkId]) -> String {
+/// What is told of chunks that an index names and that are not there. Names the first of them, for programs as well as for people:
+/// one a line.
+pub fn missing_words(ids: &[ChunkId]) -> String {
     let mut words = format!(
         "the index names {} chunks that the store does not hold; put the chunks first, then the index again:\n",
         ids.len()

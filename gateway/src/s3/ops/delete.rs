@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 use cairn_identity::Permit;
-use cairn_index::names::{Bucket, Cause, Condition, Deleted, Etag, Names, ObjectKey, Owner, VersionId};
+use cairn_index::names::{Bucket, Cause, Condition, Deleted, Names, ObjectKey, Owner, VersionId};
 use cairn_roots::Body;
 use http::{Response, StatusCode};
 use hyper::body::Body as HttpBody;
@@ -17,12 +17,7 @@ use crate::s3::xml::Writer;
 
 /// What a write's condition is to the index. Errors: `NotImplemented`.
 pub(in crate::s3) fn condition_of(condition: WriteCondition) -> S3Result<Condition> {
-    Ok(match condition {
-        WriteCondition::None => Condition::Always,
-        WriteCondition::Absent => Condition::Absent,
-        // What no ETag can be matches none.
-        WriteCondition::Etag(etag) => Condition::Matches(Etag::opaque(&etag).into_iter().collect()),
-    })
+    Ok(condition.for_index())
 }
 
 /// Errors of a write, in the words of its condition: a race that was lost again and again is the condition's conflict.

@@ -4,6 +4,7 @@ use cairn_index::names::{Current, ObjectRecord, ObjectVersion, VersionKind, Vers
 use http::header::{ACCEPT_RANGES, LAST_MODIFIED};
 use http::{HeaderMap, HeaderValue};
 
+use crate::s3::archive::{Inside, may_lead_inside};
 use crate::s3::checksum::{Algorithm, Kind, base64};
 use crate::s3::error::{Code, S3Error, S3Result};
 use crate::s3::request::{Ask, set};
@@ -14,6 +15,8 @@ use crate::s3::{date, listing, metadata};
 #[derive(Clone, Debug)]
 pub(in crate::s3) struct Found {
     pub(in crate::s3) version: ObjectVersion,
+    /// It is a file in an archive, and the version what it would be as an object.
+    pub(in crate::s3) inside: Option<Inside>,
 }
 
 impl Found {
@@ -47,9 +50,28 @@ pub(in crate::s3) async fn find(core: &Core, ask: &Ask) -> S3Result<Found> {
                 Current::Nothing => return Err(Code::NoSuchKey.with("Key", name)),
             },
         };
-        Ok(Found { version })
+        Ok(Found { version, inside: None })
     })
     .await
+}
+
+/// [`find`], or the file inside an archive that the key leads to where there is no object of that key.
+pub(in crate::s3) async fn find_or_browse(core: &Core, ask: &Ask) -> S3Result<Found> {
+    let (bucket, name) = (ask.bucket()?, ask.target.key().unwrap_or("").to_owned());
+    let found = find(core, ask).await;
+    let is_nothing = |error: &S3Error| error.code == Code::NoSuchKey && error.headers.is_empty();
+    match found {
+        Err(error) if is_nothing(&error) && may_lead_inside(&bucket, &name) => {
+            let (archives, objects) = (core.archives(), core.objects());
+            let found = core.run(move || archives.find(&objects, &bucket, &name)).await?;
+            let (version, inside) = found.ok_or(error)?;
+            Ok(Found {
+                version,
+                inside: Some(inside),
+            })
+        }
+        found => found,
+    }
 }
 
 fn with_marker(error: S3Error, marker: &ObjectVersion) -> S3Error {

@@ -5,6 +5,7 @@ use cairn_index::names::{List, ListStart, ObjectKey, VersionStart};
 use cairn_roots::Body;
 use http::Response;
 
+use crate::s3::archive::may_lead_inside;
 use crate::s3::error::{Code, S3Result};
 use crate::s3::listing::{self, Asked};
 use crate::s3::request::{Ask, version_id, xml};
@@ -86,6 +87,7 @@ async fn page_of_objects(
     start: ListStart,
 ) -> S3Result<cairn_index::names::ListPage<cairn_index::names::ListedObject>> {
     let (names, bucket) = (core.names(), ask.bucket()?);
+    let (archives, objects_of_server) = (core.archives(), core.objects());
     let (prefix, delimiter, limit) = (asked.prefix.to_owned(), asked.delimiter.to_owned(), asked.limit);
     core.run(move || {
         let list = List {
@@ -94,6 +96,11 @@ async fn page_of_objects(
             start,
             limit,
         };
+        if may_lead_inside(&bucket, &prefix)
+            && let Some(page) = archives.list(&objects_of_server, &bucket, &list)?
+        {
+            return Ok(page);
+        }
         Ok(names.objects(&bucket).list(&list)?)
     })
     .await

@@ -10,9 +10,9 @@ use http::{HeaderMap, HeaderValue, Response, StatusCode};
 
 use crate::s3::checksum::{Algorithm, base64};
 use crate::s3::condition::{self, Held, Verdict};
-use crate::s3::content::ContentBody;
+use crate::s3::content::{ContentBody, Pieces};
 use crate::s3::error::{Code, S3Result};
-use crate::s3::ops::find::{Found, find, show_checksum, show_object, show_validators, show_version};
+use crate::s3::ops::find::{Found, find_or_browse, show_checksum, show_object, show_validators, show_version};
 use crate::s3::range;
 use crate::s3::request::{Ask, empty, set};
 use crate::s3::service::{Core, now_seconds};
@@ -53,10 +53,13 @@ pub(in crate::s3) async fn get(core: &Core, _permit: Permit, ask: Ask) -> S3Resu
     };
     let mut response = head_of(&ask, &wanted)?;
     let len = wanted.range.end - wanted.range.start;
-    if len > 0 {
+    if let Some(inside) = wanted.found.inside.clone().filter(|_| len > 0) {
+        let open = move || -> S3Result<Pieces> { Ok(Box::new(inside.reader(wanted.range)?)) };
+        *response.body_mut() = ContentBody::begin(core.pool(), open, len).await?;
+    } else if len > 0 {
         let (objects, bucket) = (core.objects(), ask.bucket()?);
         let content = wanted.found.record()?.content.clone();
-        let open = move || Ok(objects.read(bucket.tenant(), &content, wanted.range)?);
+        let open = move || -> S3Result<Pieces> { Ok(Box::new(objects.read(bucket.tenant(), &content, wanted.range)?)) };
         *response.body_mut() = ContentBody::begin(core.pool(), open, len).await?;
     }
     Ok(response)
@@ -64,7 +67,7 @@ pub(in crate::s3) async fn get(core: &Core, _permit: Permit, ask: Ask) -> S3Resu
 
 /// Finds what is asked for; `Err` is the answer 304.
 async fn wanted(core: &Core, ask: &Ask) -> S3Result<Result<Wanted, Response<Body>>> {
-    let found = find(core, ask).await?;
+    let found = find_or_browse(core, ask).await?;
     let record = found.record()?;
     let held = Held {
         etag: record.etag.as_str(),

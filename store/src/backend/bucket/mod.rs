@@ -6,6 +6,7 @@
 //! object to those who may not list.
 
 pub(crate) mod gs;
+pub(crate) mod input;
 mod packs;
 pub(crate) mod s3;
 mod service;

@@ -25,38 +25,7 @@ const PART_LEN_MIN: usize = 5 << 20;
 
 impl PackFiles for Bucket {
     async fn read_range(&self, name: &str, start: u64, end: u64) -> Try<Option<Bytes>> {
-        let path = self.path(name)?;
-        let options = GetOptions {
-            range: Some(GetRange::Bounded(start..end)),
-            ..GetOptions::default()
-        };
-        let begin = async { self.found(self.client.objects.get_opts(&path, options).await) };
-        let Some(result) = self.timed(self.options.timeout, begin).await? else {
-            return Ok(None);
-        };
-        let len = end - start;
-        let mut bytes = BytesMut::with_capacity(usize::try_from(len).unwrap_or(0));
-        let mut pieces = result.into_stream();
-        let idle = self.options.idle_timeout;
-        // It may take as long as it keeps coming.
-        loop {
-            match tokio::time::timeout(idle, pieces.next()).await {
-                Ok(Some(piece)) => {
-                    let piece = piece.map_err(failed)?;
-                    rate::pause_for(self.options.rate_limit.as_deref(), piece.len()).await;
-                    bytes.extend_from_slice(&piece);
-                }
-                Ok(None) => break,
-                Err(_) => return Err(Fault::passing(format!("nothing more of the object within {idle:?}"))),
-            }
-        }
-        if bytes.len() as u64 != len {
-            let came = bytes.len();
-            return Err(Fault::passing(format!(
-                "{came} bytes came of {len} that were asked for"
-            )));
-        }
-        Ok(Some(bytes.freeze()))
+        self.read_bounded(name, start, end, None).await
     }
 
     async fn create(&self, name: &str, body: Bytes) -> Try<bool> {
@@ -147,6 +116,45 @@ impl PackFiles for Bucket {
 }
 
 impl Bucket {
+    /// Bytes of an object.
+    ///
+    /// - `tag`: the object has to have this entity tag still.
+    pub(super) async fn read_bounded(&self, name: &str, start: u64, end: u64, tag: Option<&str>) -> Try<Option<Bytes>> {
+        let path = self.path(name)?;
+        let options = GetOptions {
+            range: Some(GetRange::Bounded(start..end)),
+            if_match: tag.map(str::to_owned),
+            ..GetOptions::default()
+        };
+        let begin = async { self.found(self.client.objects.get_opts(&path, options).await) };
+        let Some(result) = self.timed(self.options.timeout, begin).await? else {
+            return Ok(None);
+        };
+        let len = end - start;
+        let mut bytes = BytesMut::with_capacity(usize::try_from(len).unwrap_or(0));
+        let mut pieces = result.into_stream();
+        let idle = self.options.idle_timeout;
+        // It may take as long as it keeps coming.
+        loop {
+            match tokio::time::timeout(idle, pieces.next()).await {
+                Ok(Some(piece)) => {
+                    let piece = piece.map_err(failed)?;
+                    rate::pause_for(self.options.rate_limit.as_deref(), piece.len()).await;
+                    bytes.extend_from_slice(&piece);
+                }
+                Ok(None) => break,
+                Err(_) => return Err(Fault::passing(format!("nothing more of the object within {idle:?}"))),
+            }
+        }
+        if bytes.len() as u64 != len {
+            let came = bytes.len();
+            return Err(Fault::passing(format!(
+                "{came} bytes came of {len} that were asked for"
+            )));
+        }
+        Ok(Some(bytes.freeze()))
+    }
+
     /// What an upload that failed came to. Its answer may have been lost, or have come before the server had heard all and broken
     /// the connection: if the name is taken, whoever called looks by whom.
     async fn unless_there(&self, name: &str, fault: Fault, patience: &Patience) -> Result<bool, Fault> {
