@@ -9,6 +9,8 @@ use std::io::{BufRead as _, BufReader};
 use std::path::Path;
 use std::process::{Child, ChildStdout, Command, Stdio};
 
+use cairn_conformance::s3::Door;
+use cairn_conformance::support::ok;
 use rustix::process::{Pid, Signal};
 
 /// The server as the README has it.
@@ -16,18 +18,11 @@ const ADDRESS: &str = "127.0.0.1:8000";
 
 #[test]
 fn the_first_session_works_as_written() {
-    let readme = std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("../README.md")).unwrap();
-    let (_, section) = readme
-        .split_once("## A first session")
-        .expect("the README has a first session");
-    let block = section.split("```").nth(1).expect("the session is a fenced block");
-    let commands: Vec<&str> = block.lines().filter_map(|line| line.strip_prefix("$ ")).collect();
-    assert!(commands.len() >= 4, "only {} commands: {block}", commands.len());
-
+    let commands = commands_below("## A first session\n");
     let folder = tempfile::tempdir().unwrap();
     let server = Server::start(folder.path());
     let path = format!("{}:{}", programs().display(), std::env::var("PATH").unwrap());
-    for command in commands {
+    for command in &commands {
         let typed = command.replace(ADDRESS, &server.address);
         let mut shell = Command::new("sh");
         shell
@@ -42,6 +37,32 @@ fn the_first_session_works_as_written() {
             String::from_utf8_lossy(&done.stderr)
         );
     }
+}
+
+/// Goal: the same of the session with aws, in one terminal, with the key that the server printed.
+#[test]
+fn the_first_session_with_s3_works_as_written() {
+    let commands = commands_below("## A first session with S3\n");
+    let folder = tempfile::tempdir().unwrap();
+    let door = Door::start(&folder.path().join("data"), &[]);
+    let typed = commands
+        .join("\n")
+        .replace(ADDRESS, &format!("127.0.0.1:{}", door.public))
+        .replace("http://127.0.0.1:9000", &door.url);
+    let mut shell = door.client("sh", folder.path());
+    shell.env_remove("AWS_DEFAULT_REGION").current_dir(folder.path());
+    ok(shell.args(["-exc", &typed]));
+}
+
+/// The commands of the first block below a heading.
+fn commands_below(heading: &str) -> Vec<String> {
+    let readme = std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("../README.md")).unwrap();
+    let (_, section) = readme.split_once(heading).expect("the README has this session");
+    let block = section.split("```").nth(1).expect("the session is a fenced block");
+    let commands = block.lines().filter_map(|line| line.strip_prefix("$ "));
+    let commands: Vec<String> = commands.map(str::to_owned).collect();
+    assert!(commands.len() >= 4, "only {} commands: {block}", commands.len());
+    commands
 }
 
 /// Where the programs lie: two folders above this test's own binary.

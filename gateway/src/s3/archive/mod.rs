@@ -33,7 +33,7 @@ const OPEN_MAX: usize = 16;
 /// Bytes that open archives hold together, unless one alone holds more.
 const OPEN_LEN_MAX: usize = 64 << 20;
 /// Directories of an open archive whose entries are kept in order, and entries of them together.
-const DIRECTORIES_KEPT: usize = 16;
+const DIRECTORIES_KEPT: usize = 256;
 const ENTRIES_KEPT: usize = 100_000;
 /// What archives may have: more is refused.
 const LIMITS: ArchiveLimits = ArchiveLimits {
@@ -77,8 +77,17 @@ pub(crate) struct Entry {
 
 #[derive(Clone, Debug)]
 enum Seen {
-    Directory(EntryPlace),
+    Directory(Directory),
     File(File),
+}
+
+/// Where a directory is.
+#[derive(Clone, Copy, Debug)]
+struct Directory {
+    /// Offset of its record; no other has it.
+    at: u64,
+    /// `None`: the root.
+    place: Option<EntryPlace>,
 }
 
 /// A regular file.
@@ -138,12 +147,7 @@ impl Archives {
         let Some((archive, at)) = self.on_the_way(objects, bucket, key)? else {
             return Ok(None);
         };
-        let found = archive.counted(|archive| {
-            let path = key[at + 1..].split('/').map(str::as_bytes);
-            let found = archive.lookup.find(path);
-            found.map_err(|error| archive.broken(error))
-        })?;
-        let Some(file) = found.as_ref().and_then(File::of) else {
+        let Some(file) = archive.counted(|archive| archive.file(&key[at + 1..]))? else {
             return Ok(None);
         };
         let version = archive.version_of(&file)?;
@@ -282,39 +286,82 @@ impl Archive {
         found
     }
 
-    /// The directory at a path of names, each with `/` behind; empty is the root.
-    fn directory(&self, path: &str) -> S3Result<Option<Placed>> {
-        let names = path.split_terminator('/').map(str::as_bytes);
-        let found = self.lookup.find(names).map_err(|error| self.broken(error))?;
-        Ok(found.filter(|found| found.node.content == NodeContent::Directory))
+    /// The file at a path of names with `/` between.
+    fn file(&self, path: &str) -> S3Result<Option<File>> {
+        let (path, name) = path.rsplit_once('/').map_or(("", path), |(path, name)| (path, name));
+        let Some(directory) = self.directory(path)? else {
+            return Ok(None);
+        };
+        Ok(match self.child(directory, name)? {
+            Some(Seen::File(file)) => Some(file),
+            _ => None,
+        })
     }
 
-    fn entry(&self, place: EntryPlace) -> S3Result<Option<Placed>> {
-        self.lookup.entry(place).map_err(|error| self.broken(error))
+    /// The directory at a path of names with `/` between, and perhaps behind; empty is the root.
+    fn directory(&self, path: &str) -> S3Result<Option<Directory>> {
+        let mut directory = Directory {
+            at: self.lookup.root().at,
+            place: None,
+        };
+        for name in path.split_terminator('/') {
+            match self.child(directory, name)? {
+                Some(Seen::Directory(child)) => directory = child,
+                _ => return Ok(None),
+            }
+        }
+        Ok(Some(directory))
+    }
+
+    /// An entry of a directory: from what is kept of it, else by its table.
+    fn child(&self, directory: Directory, name: &str) -> S3Result<Option<Seen>> {
+        if let Some(entries) = self.kept_entries(directory.at) {
+            let find = |name: &str| {
+                let at = entries.binary_search_by(|entry| entry.name.as_str().cmp(name)).ok()?;
+                Some(entries[at].seen.clone())
+            };
+            return Ok(find(name).or_else(|| find(&format!("{name}/"))));
+        }
+        let Some(placed) = self.placed(directory)? else {
+            return Ok(None);
+        };
+        let child = self.lookup.child(&placed, name.as_bytes());
+        let child = child.map_err(|error| self.broken(error))?;
+        Ok(child.as_ref().and_then(Entry::of).map(|entry| entry.seen))
+    }
+
+    fn placed(&self, directory: Directory) -> S3Result<Option<Placed>> {
+        match directory.place {
+            None => Ok(Some(self.lookup.root().clone())),
+            Some(place) => self.lookup.entry(place).map_err(|error| self.broken(error)),
+        }
+    }
+
+    fn kept_entries(&self, at: u64) -> Option<Arc<[Entry]>> {
+        let mut kept = self.directories.lock().unwrap_or_else(PoisonError::into_inner);
+        let found = kept.iter().position(|(own, _)| *own == at)?;
+        let found = kept.remove(found)?;
+        let entries = Arc::clone(&found.1);
+        kept.push_back(found);
+        Some(entries)
     }
 
     /// What can be seen of a directory, in the order of keys.
-    fn entries(&self, directory: &Placed) -> S3Result<Arc<[Entry]>> {
-        let kept = || self.directories.lock().unwrap_or_else(PoisonError::into_inner);
-        {
-            let mut kept = kept();
-            if let Some(at) = kept.iter().position(|(own, _)| *own == directory.at)
-                && let Some(found) = kept.remove(at)
-            {
-                let entries = Arc::clone(&found.1);
-                kept.push_back(found);
-                return Ok(entries);
-            }
+    fn entries(&self, directory: Directory) -> S3Result<Arc<[Entry]>> {
+        if let Some(entries) = self.kept_entries(directory.at) {
+            return Ok(entries);
         }
         let mut entries = Vec::new();
-        let children = self.lookup.children(directory).map_err(|error| self.broken(error))?;
-        for child in children {
-            let child = child.map_err(|error| self.broken(error))?;
-            entries.extend(Entry::of(&child));
+        if let Some(placed) = self.placed(directory)? {
+            let children = self.lookup.children(&placed).map_err(|error| self.broken(error))?;
+            for child in children {
+                let child = child.map_err(|error| self.broken(error))?;
+                entries.extend(Entry::of(&child));
+            }
         }
         entries.sort_by(|one, other| one.name.cmp(&other.name));
         let entries: Arc<[Entry]> = entries.into();
-        let mut kept = kept();
+        let mut kept = self.directories.lock().unwrap_or_else(PoisonError::into_inner);
         kept.push_back((directory.at, Arc::clone(&entries)));
         let held =
             |kept: &VecDeque<(u64, Arc<[Entry]>)>| -> usize { kept.iter().map(|(_, entries)| entries.len()).sum() };
@@ -365,7 +412,10 @@ impl Entry {
         }
         Some(Self {
             name: format!("{name}/"),
-            seen: Seen::Directory(placed.place()?),
+            seen: Seen::Directory(Directory {
+                at: placed.at,
+                place: Some(placed.place()?),
+            }),
         })
     }
 }

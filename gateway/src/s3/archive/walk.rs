@@ -1,9 +1,8 @@
 //! A page of the keys inside an archive, in their order, without looking at what lies before it.
 
-use cairn_formats::Placed;
 use cairn_index::names::{List, ListPage, ListStart, Listed, ListedObject, OBJECT_KEY_LEN_MAX, ObjectKey};
 
-use super::{Archive, Seen};
+use super::{Archive, Directory, Seen};
 use crate::s3::error::{Code, S3Result};
 
 /// Entries looked at for one page, but for those of the last directory: a page may end early for them.
@@ -28,7 +27,7 @@ pub(super) fn list(archive: &Archive, inside: usize, list: &List<'_>) -> S3Resul
     let path_len = list.prefix.rfind('/').map_or(inside, |at| at + 1).max(inside);
     let path = &list.prefix[..path_len];
     if let Some(directory) = archive.directory(&path[inside..])? {
-        walk.directory(&directory, path)?;
+        walk.directory(directory, path)?;
     }
     Ok(walk.page)
 }
@@ -51,7 +50,7 @@ enum Flow {
 
 impl Walk<'_> {
     /// - `path`: of the directory as a key, with `/` behind.
-    fn directory(&mut self, directory: &Placed, path: &str) -> S3Result<Flow> {
+    fn directory(&mut self, directory: Directory, path: &str) -> S3Result<Flow> {
         if self.looked_at > LOOKED_AT_MAX {
             // The next page begins here, unless this one has come no further than it began.
             let Some(passed) = self.passed.take() else {
@@ -77,13 +76,7 @@ impl Walk<'_> {
                 Seen::Directory(_) if self.list.delimiter == "/" => {
                     (self.push(Listed::Prefix(key.clone()))?, ListStart::AfterPrefix(key))
                 }
-                Seen::Directory(place) => {
-                    let flow = match self.archive.entry(*place)? {
-                        Some(directory) => self.directory(&directory, &key)?,
-                        None => Flow::GoOn,
-                    };
-                    (flow, ListStart::AfterPrefix(key))
-                }
+                Seen::Directory(directory) => (self.directory(*directory, &key)?, ListStart::AfterPrefix(key)),
                 Seen::File(file) => match self.common_prefix(&key) {
                     Some(prefix) => {
                         let prefix = prefix.to_owned();
