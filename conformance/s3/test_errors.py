@@ -19,7 +19,7 @@ TABLE = pathlib.Path(__file__).resolve().parents[2] / "gateway/src/s3/error.rs"
 ELSEWHERE = {
     "BucketAlreadyExists": "wants a second owner: gateway/src/s3/ops/bucket.rs",
     "CopyTooLarge": "wants more than 5 GiB",
-    "InternalError": "is our fault: gateway/src/s3/pool.rs",
+    "InternalError": "is our fault: gateway/src/pool.rs",
     "OperationAborted": "wants a race that is lost again and again: test_races.py",
     "ConditionalRequestConflict": "as that",
     "QuotaExceeded": "wants a quota: index/src/names/tests.rs",

@@ -255,10 +255,12 @@ fn mc_copies_mirrors_and_compares_in_the_full_run() {
     mc(&["cp", "--recursive", &format!("{tree_text}/"), "door/abc/tree/"]);
     mc(&["mirror", "door/abc/tree", back_text]);
     same_trees(&tree, &back);
+    assert_eq!(mc(&["diff", tree_text, "door/abc/tree"]), "");
     std::fs::remove_file(tree.join("one")).unwrap();
     std::fs::write(tree.join("a/two"), b"changed").unwrap();
     mc(&["mirror", "--overwrite", "--remove", tree_text, "door/abc/tree"]);
-    assert_eq!(mc(&["diff", tree_text, "door/abc/tree"]), "");
+    mc(&["mirror", "--overwrite", "--remove", "door/abc/tree", back_text]);
+    same_trees(&tree, &back);
     assert_eq!(mc(&["cat", "door/abc/tree/a/two"]), "changed");
     assert!(mc(&["stat", "door/abc/tree/a/two"]).contains("7 B"));
     mc(&["tag", "set", "door/abc/tree/a/two", "a=1"]);
