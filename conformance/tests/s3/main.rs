@@ -181,9 +181,15 @@ fn objects_and_uploads_go_over_tls() {
     ];
     let door = Door::start(&folder.path().join("data"), &settings);
     assert!(door.url.starts_with("https://localhost:"), "{}", door.url);
-    for name in ["test_objects", "test_multipart"] {
+    for name in ["test_objects", "test_multipart", "test_races"] {
         suite(&door, folder.path(), name, Some(&certificate));
     }
+    // Each way in which boto3 sends bodies.
+    let mut command = door.client("cairn-python", folder.path());
+    command
+        .env("CAIRN_S3_CA", &certificate)
+        .args(["-B", "-W", "ignore", "-m", "unittest", "test_requests.Boto3"]);
+    ok(command.current_dir(suites()));
 }
 
 /// Goal: behind a proxy that changes host and path, what clients signed holds where the proxy is trusted, and only there.

@@ -255,7 +255,6 @@ fn mc_copies_mirrors_and_compares_in_the_full_run() {
     mc(&["cp", "--recursive", &format!("{tree_text}/"), "door/abc/tree/"]);
     mc(&["mirror", "door/abc/tree", back_text]);
     same_trees(&tree, &back);
-    assert_eq!(mc(&["diff", tree_text, "door/abc/tree"]), "");
     std::fs::remove_file(tree.join("one")).unwrap();
     std::fs::write(tree.join("a/two"), b"changed").unwrap();
     mc(&["mirror", "--overwrite", "--remove", tree_text, "door/abc/tree"]);
