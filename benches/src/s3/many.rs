@@ -78,22 +78,24 @@ pub(super) fn list(bench: &Bench<'_>, report: &mut Report) -> Result<()> {
     for peer in &peers {
         fill(peer, &bodies, keys)?;
     }
-    for _ in 0..bench.repeats {
-        for peer in &peers {
-            flat.add(peer.name, listed(peer, keys, "")?);
-            by_folder.add(peer.name, listed(peer, keys, "/")?);
-            heads.add(peer.name, head_all(peer, &bodies, keys)?);
-        }
-    }
     let many = bench.options.s3_many_keys;
-    if many > 0 {
-        let name = format!("cairnd, {many} keys");
-        let peer = Peer::start(&Which::cairnd(), bench.folder)?;
-        fill(&peer, &bodies, many)?;
-        for _ in 0..bench.repeats {
-            flat.add(&name, listed(&peer, many, "")?);
-            by_folder.add(&name, listed(&peer, many, "/")?);
-            heads.add(&name, head_all(&peer, &bodies, many)?);
+    let more = format!("cairnd, {many} keys");
+    let more_peer = match many {
+        0 => None,
+        _ => Some(Peer::start(&Which::cairnd(), bench.folder)?),
+    };
+    if let Some(peer) = &more_peer {
+        fill(peer, &bodies, many)?;
+    }
+    let few = peers.iter().map(|peer| (peer, peer.name, keys));
+    let all: Vec<_> = few
+        .chain(more_peer.iter().map(|peer| (peer, more.as_str(), many)))
+        .collect();
+    for _ in 0..bench.repeats {
+        for &(peer, name, keys) in &all {
+            flat.add(name, listed(peer, keys, "")?);
+            by_folder.add(name, listed(peer, keys, "/")?);
+            heads.add(name, head_all(peer, &bodies, keys)?);
         }
     }
     report.table(&format!("Listing of {keys} keys, flat; keys are operations"), &flat);
@@ -112,7 +114,6 @@ pub(super) fn list(bench: &Bench<'_>, report: &mut Report) -> Result<()> {
             ratio,
             10.0,
         );
-        let more = format!("cairnd, {many}");
         let ratio = runs.ratio(&more, "cairnd", Seen::per_second);
         report.at_least(
             &format!("listing of {many} keys, {what}: keys/s / of {keys}"),
@@ -120,12 +121,8 @@ pub(super) fn list(bench: &Bench<'_>, report: &mut Report) -> Result<()> {
             0.9,
         );
     }
-    let name = if many > 0 {
-        format!("cairnd, {many}")
-    } else {
-        "cairnd".to_owned()
-    };
-    let p99 = heads.of(&name, |seen| seen.latency(0.99) * 1e3);
+    let name = if many > 0 { more.as_str() } else { "cairnd" };
+    let p99 = heads.of(name, |seen| seen.latency(0.99) * 1e3);
     report.at_most(&format!("HEAD among {} keys: p99, ms", many.max(keys)), p99, 2.0);
     Ok(())
 }
