@@ -13,8 +13,10 @@ use cairn_gateway::PoolOptions;
 use cairn_gateway::admin::{Admin, AdminOptions};
 use cairn_roots::Token;
 
+use crate::backup::Backups;
 use crate::config::Config;
 use crate::objects::ObjectStore;
+use crate::routes::App;
 
 /// The file of the token, in the data folder.
 const FILE_NAME: &str = "admin-token";
@@ -32,8 +34,9 @@ pub(crate) struct AdminDoor {
 impl AdminDoor {
     /// The door, where the settings want one.
     ///
-    /// Errors, in words: the token can be neither read nor made.
-    pub(crate) fn open(config: &Config, objects: Option<&ObjectStore>) -> Result<Option<Self>, String> {
+    /// - `app`: whose stores backups have too.
+    /// - Errors, in words: the token can be neither read nor made.
+    pub(crate) fn open(config: &Config, objects: Option<&ObjectStore>, app: &Arc<App>) -> Result<Option<Self>, String> {
         let Some(objects) = objects.filter(|_| config.admin.enabled) else {
             return Ok(None);
         };
@@ -54,6 +57,7 @@ impl AdminDoor {
                 waiting: config.s3.waiting,
                 patience: std::time::Duration::from_secs(config.s3.wait_seconds),
             },
+            backups: Arc::new(Backups::new(config, objects.backup_part(), app)),
         };
         Ok(Some(Self {
             door: Arc::new(Admin::new(Arc::clone(objects.objects()), options)),

@@ -19,6 +19,7 @@ use cairn_index::{
 };
 use cairn_store::{ChunkStore, LogPosition, PackEngine};
 
+use crate::backup::Part;
 use crate::config::Collect;
 use crate::keeper::{Keeper, Rows, unix_seconds};
 use crate::routes::chain;
@@ -114,6 +115,18 @@ impl Care {
     /// The rows, whose one lane of commits this is.
     pub(crate) fn rows(&self) -> Arc<Rows> {
         Arc::clone(&self.shared.rows)
+    }
+
+    /// What a backup needs of it.
+    ///
+    /// - `folder`: that of the packs.
+    pub(crate) fn part(&self, folder: &Path) -> Part {
+        Part {
+            name: self.shared.name.clone(),
+            folder: folder.to_owned(),
+            rows: self.rows(),
+            packs: Arc::clone(&self.shared.packs),
+        }
     }
 
     fn spawn(&mut self, name: &str, work: fn(&Shared, &Receiver<()>)) -> Result<(), String> {

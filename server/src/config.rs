@@ -274,6 +274,8 @@ pub(crate) struct S3 {
 pub(crate) struct AdminApi {
     /// Serve it, where the S3 door is served. Default `true`.
     pub(crate) enabled: bool,
+    /// Folder of the backups that are asked for. Default: `{data}/backups`.
+    pub(crate) backups: Option<PathBuf>,
     /// What callers show, 16 characters or more. Default: made at the first start, in `{data}/admin-token`.
     pub(crate) token: Option<Secret>,
 }

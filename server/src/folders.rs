@@ -17,6 +17,7 @@ use cairn_store::{
     SyncPolicy,
 };
 
+use crate::backup::Part;
 use crate::care::Care;
 use crate::config::{self, Config, Kind};
 use crate::convert::{Conversion, Job, OverFlat};
@@ -124,6 +125,13 @@ impl Folder {
     pub(crate) fn keeper(&self, store: &str, indexes: &Path) -> Option<Arc<Keeper>> {
         let care = self.care.as_ref().filter(|_| self.opened_as.rooted)?;
         Some(care.keeper(store, indexes, &self.store))
+    }
+
+    /// What a backup needs of packs that are written to.
+    ///
+    /// - `path`: the folder's.
+    pub(crate) fn backup_part(&self, path: &Path) -> Option<Part> {
+        Some(self.care.as_ref()?.part(path))
     }
 
     /// Takes new settings as far as they do not need a restart.

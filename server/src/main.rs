@@ -5,6 +5,7 @@
 //! shutdown, 1 when the server cannot run (one line says why), 2 for a wrong command line.
 
 mod admin;
+mod backup;
 mod care;
 mod config;
 mod convert;
@@ -93,6 +94,10 @@ enum Verb {
     Store(store_verbs::StoreArgs),
     /// Tell or change the schema of a store's rows; no server may use it
     Migrate(migrate::MigrateArgs),
+    /// Copy packs, rows and index files of the data folder, as of one moment; no server may use it
+    Backup(backup::BackupArgs),
+    /// Fill an empty data folder from a backup
+    Restore(backup::RestoreArgs),
 }
 
 const AFTER_HELP: &str = "\
@@ -147,6 +152,8 @@ fn run(arguments: &Arguments) -> Result<ExitCode, String> {
     match &arguments.verb {
         Some(Verb::Store(arguments)) => return store_verbs::run(&config, arguments),
         Some(Verb::Migrate(arguments)) => return migrate::run(&config, arguments),
+        Some(Verb::Backup(arguments)) => return backup::run_backup(&config, arguments),
+        Some(Verb::Restore(arguments)) => return backup::run_restore(&config, arguments),
         None => {}
     }
     let level = log::install(&config.log.level)?;
@@ -222,7 +229,10 @@ async fn run_server(config: Config, started: &Started<'_>) -> Result<(), String>
         None => None,
     };
     let first_key = objects.as_ref().map_or(Ok(None), ObjectStore::first_key)?;
-    let admin = AdminDoor::open(&config, objects.as_ref())?;
+    let faces = objects.as_ref().map(|objects| objects.faces(&config, &workers));
+    let app = Arc::new(App::new(roots, faces, metrics.clone()));
+    app.set_tokens(&config);
+    let admin = AdminDoor::open(&config, objects.as_ref(), &app)?;
     let tls = match &config.tls {
         Some(files) => Some(Arc::new(Tls::new(read_tls(files)?))),
         None => None,
@@ -232,11 +242,8 @@ async fn run_server(config: Config, started: &Started<'_>) -> Result<(), String>
         internal: &internal,
         s3: s3.as_ref(),
     };
-    announce(&config, &roots, &listeners, admin.as_ref(), first_key.as_ref())?;
+    announce(&config, &app.roots(), &listeners, admin.as_ref(), first_key.as_ref())?;
 
-    let faces = objects.as_ref().map(|objects| objects.faces(&config, &workers));
-    let app = Arc::new(App::new(roots, faces, metrics.clone()));
-    app.set_tokens(&config);
     let (trigger, shutdown) = shutdown_channel();
     let options = ServeOptions {
         connections: config.limits.connections,

@@ -5,6 +5,7 @@
 
 mod rest;
 
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -16,6 +17,7 @@ use cairn_index::{Compression, ObjectOptions, Objects, Tenant};
 use cairn_roots::Workers;
 use cairn_store::{PackOptions, SyncPolicy};
 
+use crate::backup::Part;
 use crate::care::Care;
 use crate::config::{self, Config, FIRST_OWNER};
 use crate::early::EarlySync;
@@ -38,6 +40,7 @@ pub(crate) struct ObjectStore {
     objects: Arc<Objects>,
     /// Ends before what it works on does.
     _rest: Rest,
+    folder: PathBuf,
     /// Ends before the packs do.
     care: Care,
     /// As that.
@@ -103,6 +106,7 @@ impl ObjectStore {
         Ok(Self {
             objects,
             _rest: rest,
+            folder: path,
             care,
             scrubber,
             _sealer: sealer,
@@ -115,6 +119,11 @@ impl ObjectStore {
     /// The objects.
     pub(crate) fn objects(&self) -> &Arc<Objects> {
         &self.objects
+    }
+
+    /// What a backup needs of them.
+    pub(crate) fn backup_part(&self) -> Part {
+        self.care.part(&self.folder)
     }
 
     /// Makes a key if there is none.

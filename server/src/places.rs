@@ -7,11 +7,11 @@
 use std::error::Error as _;
 use std::fs;
 use std::io;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use cairn_index::{Error, RocksEngine, RocksOptions, check_schema};
-use cairn_store::{Locations, OpenReport, PackEngine, PackOptions, StoreName};
+use cairn_store::{Locations, OpenReport, PLACES_FOLDER, PackEngine, PackOptions, StoreName};
 
 use crate::routes::chain;
 
@@ -133,14 +133,22 @@ fn open_index(
         None => "there is none".to_owned(),
     };
     drop_index(places).map_err(unavailable)?;
-    let begin = || {
-        fs::create_dir_all(places)?;
-        let temporary = places.join(".tmp-FORMAT");
-        fs::write(&temporary, format!("{FORMAT_LINE}\n"))?;
-        fs::rename(temporary, places.join(FORMAT_NAME))
-    };
-    begin().map_err(unavailable)?;
+    begin_index(places).map_err(unavailable)?;
     Ok((Arc::new(RocksEngine::open(&database, &options)?), Some(why)))
+}
+
+fn begin_index(places: &Path) -> io::Result<()> {
+    fs::create_dir_all(places)?;
+    let temporary = places.join(".tmp-FORMAT");
+    fs::write(&temporary, format!("{FORMAT_LINE}\n"))?;
+    fs::rename(temporary, places.join(FORMAT_NAME))
+}
+
+/// Begins the index of a folder of packs, and says where its database is to be put.
+pub(crate) fn begin(packs: &Path) -> io::Result<PathBuf> {
+    let places = packs.join(PLACES_FOLDER);
+    begin_index(&places)?;
+    Ok(places.join(DATABASE_NAME))
 }
 
 /// Whether the folder is one of this release's.

@@ -27,6 +27,7 @@ use http::header::{CACHE_CONTROL, CONTENT_TYPE, HeaderMap, HeaderValue};
 use http::{Method, Request, Response, StatusCode};
 use hyper::body::Incoming;
 
+use crate::backup::Part;
 use crate::config::{self, Config, Kind, LogRequests};
 use crate::folders::{Folder, Folders, digest_of, log_behind, log_suspect};
 use crate::metrics::{EndpointMetrics, Metrics};
@@ -133,6 +134,17 @@ impl Roots {
                 metrics::gauge!("store_chunks", "store" => name.clone()).set(count as f64);
             }
         }
+    }
+
+    /// What a backup takes of stores: packs with their rows, and folders of index files, by store.
+    pub(crate) fn backup_parts(&self) -> (Vec<Part>, Vec<(String, PathBuf)>) {
+        let parts = self
+            .folders
+            .iter()
+            .filter_map(|(path, folder)| folder.backup_part(path));
+        let indexes = self.stores.iter();
+        let indexes = indexes.map(|(name, roots)| (name.clone(), roots.made_from.index_folder.clone()));
+        (parts.collect(), indexes.collect())
     }
 
     pub(crate) fn names(&self) -> impl Iterator<Item = &str> {

@@ -7,6 +7,7 @@
 #![allow(clippy::unwrap_used)]
 
 mod admin;
+mod backups;
 mod bounds;
 mod kills;
 mod library;

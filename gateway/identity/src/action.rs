@@ -88,6 +88,10 @@ actions! {
     ReadVersions = "versions:read",
     /// Make an old version of an object of any tenant its newest.
     RestoreVersions = "versions:restore",
+    /// See which backups there are.
+    ReadBackups = "backups:read",
+    /// Take a backup of all that the server keeps.
+    WriteBackups = "backups:write",
 }
 
 impl Action {

@@ -54,6 +54,7 @@ codes! {
     BucketNotEmpty 409 "bucket_not_empty" "a bucket with objects, versions or delete markers in it is not deleted";
     NoObject 404 "no_such_object" "there is no object of this key";
     NoVersion 404 "no_such_version" "the key has no version of this id";
+    BackupExists 409 "backup_exists" "there is a backup of this name already";
     DeleteMarker 409 "delete_marker" "the version is a delete marker, which has no bytes";
     ChunksMissing 409 "chunks_missing" "the version has lost chunks: run a scrub, and put it again";
     PreconditionFailed 412 "precondition_failed" "the object that the key has now is not the one that if_match names";

@@ -6,6 +6,7 @@
 //!
 //! [`docs/admin.md`]: ../../../docs/admin.md
 
+mod backups;
 mod error;
 mod ops;
 mod query;
@@ -14,4 +15,5 @@ mod route;
 mod service;
 mod shapes;
 
+pub use backups::{Backup, BackupError, Backups};
 pub use service::{Admin, AdminOptions};

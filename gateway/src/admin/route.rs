@@ -43,6 +43,8 @@ routes! {
     ListVersions "GET" "admin/buckets/{}/versions" ReadVersions;
     DiffVersions "GET" "admin/buckets/{}/diff" ReadVersions;
     RestoreVersion "POST" "admin/buckets/{}/restore" RestoreVersions;
+    ListBackups "GET" "admin/backups" ReadBackups;
+    CreateBackup "POST" "admin/backups" WriteBackups;
     SearchObjects "GET" "objects/search" SearchObjects;
 }
 

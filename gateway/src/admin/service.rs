@@ -15,6 +15,7 @@ use http_body_util::{BodyExt as _, LengthLimitError, Limited};
 use hyper::body::Body as HttpBody;
 use serde_json::{Map, Value};
 
+use crate::admin::backups::Backups;
 use crate::admin::error::{AdminResult, Code};
 use crate::admin::ops;
 use crate::admin::query::Query;
@@ -37,6 +38,8 @@ pub struct AdminOptions {
     pub region: String,
     /// Its work.
     pub pool: PoolOptions,
+    /// Who takes backups.
+    pub backups: Arc<dyn Backups>,
 }
 
 /// What handlers work with.
@@ -44,6 +47,7 @@ pub struct AdminOptions {
 pub(crate) struct Core {
     objects: Arc<Objects>,
     region: String,
+    backups: Arc<dyn Backups>,
 }
 
 impl Core {
@@ -57,6 +61,10 @@ impl Core {
 
     pub(crate) fn region(&self) -> &str {
         &self.region
+    }
+
+    pub(crate) fn backups(&self) -> &dyn Backups {
+        &*self.backups
     }
 }
 
@@ -77,9 +85,13 @@ impl Admin {
             id: "admin".to_owned(),
             name: "admin".to_owned(),
         };
-        let region = options.region;
+        let (region, backups) = (options.region, options.backups);
         Self {
-            core: Arc::new(Core { objects, region }),
+            core: Arc::new(Core {
+                objects,
+                region,
+                backups,
+            }),
             pool: Pool::new("admin", options.pool),
             grant: Grant::Tokens(vec![options.token]),
             caller: Principal::Administrator(Arc::new(user)),
@@ -162,6 +174,8 @@ fn dispatch(core: &Core, permit: Permit, route: Route, ask: Ask) -> AdminResult<
         Route::ListVersions => ops::versions::list(core, permit, ask),
         Route::DiffVersions => ops::versions::diff(core, permit, ask),
         Route::RestoreVersion => ops::versions::restore(core, permit, ask),
+        Route::ListBackups => ops::backups::list(core, permit, ask),
+        Route::CreateBackup => ops::backups::create(core, permit, ask),
         Route::SearchObjects => ops::search::objects(core, permit, ask),
     }
 }

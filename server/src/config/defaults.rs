@@ -133,6 +133,7 @@ impl Default for AdminApi {
     fn default() -> Self {
         Self {
             enabled: true,
+            backups: None,
             token: None,
         }
     }

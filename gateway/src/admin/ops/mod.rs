@@ -2,6 +2,7 @@
 //!
 //! A test at the end finds a handler that takes no permit.
 
+pub(super) mod backups;
 pub(super) mod buckets;
 pub(super) mod keys;
 pub(super) mod search;
