@@ -2,7 +2,7 @@
 //! dedup domain at `/store/{bucket}/`, both for reading and for writing.
 //!
 //! An index whose chunks are there makes the object, so what desync pushes here is an object of S3 at once, and what S3 clients
-//! put is extracted from here. Invariants: nothing is for everybody: each request shows an access key or a token ([`caller`]), is
+//! put is extracted from here. Invariants: nothing is for everybody: each request shows an access key or a token (`caller`), is
 //! decided by `authorize`, and each handler takes the permit; a chunk is answered to those who may read its domain, never for its
 //! name alone. Not here: roots of configured stores (`gateway/roots`), which win over a bucket of the same name; S3.
 
