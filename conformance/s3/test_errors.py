@@ -175,12 +175,19 @@ class Errors(Suite):
         body = f"<CompleteMultipartUpload>{text}</CompleteMultipartUpload>".encode()
         return self.ask("POST", "k", {"uploadId": upload}, body)
 
+    def broken_archive(self):
+        bucket = f"{self.bucket}-browsed"
+        Signed("PUT", f"/{bucket}", headers={"x-cairn-browse": "true"}).send()
+        Signed("PUT", f"/{bucket}/t.catar", body=b"this is none" * 100).send()
+        return Signed("GET", f"/{bucket}/t.catar/x").send()
+
     ROWS = {
         "AccessDenied": lambda t: send("GET", "/", {"host": host()}),
         "RequestExpired": lambda t: t.linked(when=ago(100), expires=60),
         "NotYetValid": lambda t: t.linked(when=ago(-1000)),
         "HeadersNotSigned": lambda t: t.unsigned_header(),
         "DateMissing": lambda t: t.signed_oddly(x_amz_date=None),
+        "ArchiveUnreadable": lambda t: t.broken_archive(),
         "AuthorizationHeaderMalformed": lambda t: t.wrong_region(),
         "AuthorizationQueryParametersError": lambda t: t.link_without_date(),
         "ExpiresNotANumber": lambda t: t.linked(expires="x"),

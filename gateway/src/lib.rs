@@ -3,6 +3,7 @@
 //! Not here: chunk and index roots (`gateway/roots`, which needs no index), who may do what (`gateway/identity`), disks.
 
 pub mod admin;
+mod codes;
 mod date;
 pub mod faces;
 mod pool;

@@ -10,32 +10,11 @@ use http::{HeaderName, HeaderValue, Method, Response, StatusCode};
 use serde_json::json;
 
 use crate::admin::shapes::document;
+use crate::codes::error_codes;
 use crate::pool::JobLost;
 use crate::settings::{Wrong, WrongSetting};
 
-macro_rules! codes {
-    ($($name:ident $status:literal $code:literal $message:literal;)*) => {
-        /// What went wrong.
-        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-        pub(crate) enum Code {
-            $($name,)*
-        }
-
-        impl Code {
-            #[cfg(test)]
-            pub(crate) const ALL: &[Self] = &[$(Self::$name,)*];
-
-            /// Status, code and message as they go out.
-            pub(crate) fn row(self) -> (u16, &'static str, &'static str) {
-                match self {
-                    $(Self::$name => ($status, $code, $message),)*
-                }
-            }
-        }
-    };
-}
-
-codes! {
+error_codes! {
     Unauthorized 401 "unauthorized" "this needs the server's admin token, as Authorization: Bearer TOKEN";
     Forbidden 403 "forbidden" "that is not for this caller";
     NoRoute 404 "no_such_route" "nothing is here; docs/admin.md lists what there is";

@@ -8,32 +8,11 @@ use http::{HeaderValue, Method, Response, StatusCode};
 
 use cairn_roots::Body;
 
+use crate::codes::error_codes;
 use crate::pool::JobLost;
 use crate::s3::xml::Writer;
 
-macro_rules! codes {
-    ($($name:ident $status:literal $code:literal $message:literal;)*) => {
-        /// What went wrong. Several may share the code of the wire; each has its own message.
-        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-        pub(crate) enum Code {
-            $($name,)*
-        }
-
-        impl Code {
-            #[cfg(test)]
-            pub(crate) const ALL: &[Self] = &[$(Self::$name,)*];
-
-            /// Status, code and message as they go out.
-            pub(crate) fn row(self) -> (u16, &'static str, &'static str) {
-                match self {
-                    $(Self::$name => ($status, $code, $message),)*
-                }
-            }
-        }
-    };
-}
-
-codes! {
+error_codes! {
     AccessDenied 403 "AccessDenied" "Access Denied";
     RequestExpired 403 "AccessDenied" "Request has expired";
     NotYetValid 403 "AccessDenied" "Request is not valid yet";
