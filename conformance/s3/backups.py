@@ -23,7 +23,7 @@ LEAST = 15
 
 
 def admin(method, path, body=None):
-    url = urllib.parse.urlsplit(os.environ["CAIRN_ADMIN"])
+    url = urllib.parse.urlsplit(os.environ["CAIRN_ADMIN_API"])
     connection = http.client.HTTPConnection(url.hostname, url.port)
     headers = {"Authorization": "Bearer " + os.environ["CAIRN_ADMIN_TOKEN"]}
     connection.request(method, path, json.dumps(body) if body is not None else None, headers)
@@ -97,14 +97,15 @@ def load(s3, name):
         while any(now < least for now, least in zip(done, counts)) and not failures:
             threads[0].join(0.01)
 
-    wait_for([LEAST] * THREADS)
-    acknowledged = list(done)
-    status, answer = admin("POST", "/api/v1/admin/backups", {"name": name})
-    after = list(done)
-    wait_for([count + 1 for count in after])
-    stop.set()
-    for thread in threads:
-        thread.join()
+    try:
+        wait_for([LEAST] * THREADS)
+        acknowledged = list(done)
+        status, answer = admin("POST", "/api/v1/admin/backups", {"name": name})
+        wait_for([count + 1 for count in done])
+    finally:
+        stop.set()
+        for thread in threads:
+            thread.join()
     assert not failures, failures
     assert status == 201 and answer["name"] == name and answer["contents"]["objects"]["packs"] > 0, answer
     status, answer = admin("POST", "/api/v1/admin/backups", {"name": name})
