@@ -30,27 +30,21 @@ pub(crate) fn parse_amz(text: &str) -> Option<i64> {
 
 /// `20130524T000000Z` of seconds since 1970.
 pub(crate) fn amz(seconds: i64) -> String {
-    let (year, month, day) = civil_from_days(seconds.div_euclid(SECONDS_A_DAY));
-    let second = seconds.rem_euclid(SECONDS_A_DAY);
-    format!(
-        "{year:04}{month:02}{day:02}T{:02}{:02}{:02}Z",
-        second / 3600,
-        second / 60 % 60,
-        second % 60
-    )
+    let [year, month, day, hour, minute, second] = parts(seconds);
+    format!("{year:04}{month:02}{day:02}T{hour:02}{minute:02}{second:02}Z")
 }
 
 /// `2013-05-24T00:00:00.000Z`, whole seconds, as documents have it.
 pub(crate) fn iso(milliseconds: u64) -> String {
-    let seconds = i64::try_from(milliseconds / 1000).unwrap_or(i64::MAX);
+    let [year, month, day, hour, minute, second] = parts(i64::try_from(milliseconds / 1000).unwrap_or(i64::MAX));
+    format!("{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}.000Z")
+}
+
+/// Year, month, day, hour, minute and second of seconds since 1970.
+fn parts(seconds: i64) -> [i64; 6] {
     let (year, month, day) = civil_from_days(seconds.div_euclid(SECONDS_A_DAY));
     let second = seconds.rem_euclid(SECONDS_A_DAY);
-    format!(
-        "{year:04}-{month:02}-{day:02}T{:02}:{:02}:{:02}.000Z",
-        second / 3600,
-        second / 60 % 60,
-        second % 60
-    )
+    [year, month, day, second / 3600, second / 60 % 60, second % 60]
 }
 
 /// `2013-05-24T00:00:00.007Z` of milliseconds since 1970, exactly.

@@ -41,6 +41,22 @@ impl Bench<'_> {
         }
     }
 
+    /// PUT of bodies that nobody has seen, each repeat of other ones.
+    fn put_new(&self, peers: &[Peer], bodies: &Bodies) -> Result<Runs> {
+        let mut runs = Runs::default();
+        for repeat in 0..self.repeats {
+            let prefix = format!("new-{repeat}");
+            for peer in peers {
+                let load = Load {
+                    first: (repeat as u64) << 20,
+                    ..self.large(bodies, Operation::Put, &prefix)
+                };
+                runs.add(peer.name, run(peer, &load)?);
+            }
+        }
+        Ok(runs)
+    }
+
     fn rest(&self) {
         std::thread::sleep(Duration::from_secs(self.options.s3_idle));
     }
@@ -52,17 +68,7 @@ pub(super) fn text(bench: &Bench<'_>, report: &mut Report) -> Result<()> {
     let peers = bench.start(&ours)?;
     let before: Vec<u64> = peers.iter().map(Peer::disk).collect::<Result<_>>()?;
     let bodies = Bodies::new(Kind::Text);
-    let mut runs = Runs::default();
-    for repeat in 0..bench.repeats {
-        let prefix = format!("new-{repeat}");
-        for peer in &peers {
-            let load = Load {
-                first: (repeat as u64) << 20,
-                ..bench.large(&bodies, Operation::Put, &prefix)
-            };
-            runs.add(peer.name, run(peer, &load)?);
-        }
-    }
+    let runs = bench.put_new(&peers, &bodies)?;
     report.table("PUT of new text, 16 MiB, 8 clients", &runs);
     let at_once: Vec<u64> = peers.iter().map(Peer::disk).collect::<Result<_>>()?;
     bench.rest();
@@ -143,17 +149,7 @@ pub(super) fn random(bench: &Bench<'_>, report: &mut Report) -> Result<()> {
     let ours = [Which::cairnd(), Which::cairnd_with("cairnd, level 1 at once", INLINE)];
     let peers = bench.start(&ours)?;
     let bodies = Bodies::new(Kind::Random);
-    let mut runs = Runs::default();
-    for repeat in 0..bench.repeats {
-        let prefix = format!("new-{repeat}");
-        for peer in &peers {
-            let load = Load {
-                first: (repeat as u64) << 20,
-                ..bench.large(&bodies, Operation::Put, &prefix)
-            };
-            runs.add(peer.name, run(peer, &load)?);
-        }
-    }
+    let runs = bench.put_new(&peers, &bodies)?;
     let what = "PUT of noise, 16 MiB, 8 clients";
     report.table(what, &runs);
     let (speed, per_cpu) = (Seen::mib_per_second, |seen: &Seen| 1.0 / seen.cpu_per_gib());

@@ -20,6 +20,15 @@ fn builder(door: &Door, bucket: &str) -> AmazonS3Builder {
         .with_secret_access_key(&door.secret)
 }
 
+/// A door with the bucket `library`.
+fn door(folder: &std::path::Path) -> Door {
+    let door = Door::start(&folder.join("data"), &[]);
+    let mut command = door.client("cairn-python", folder);
+    command.args(["-B", "-c", "import door; door.client().create_bucket(Bucket='library')"]);
+    ok(command.current_dir(suites()));
+    door
+}
+
 fn store(door: &Door) -> AmazonS3 {
     builder(door, "library").build().unwrap()
 }
@@ -28,10 +37,7 @@ fn store(door: &Door) -> AmazonS3 {
 #[test]
 fn object_store_passes_its_own_suite() {
     let folder = tempfile::tempdir().unwrap();
-    let door = Door::start(&folder.path().join("data"), &[]);
-    let mut command = door.client("cairn-python", folder.path());
-    command.args(["-B", "-c", "import door; door.client().create_bucket(Bucket='library')"]);
-    ok(command.current_dir(suites()));
+    let door = door(folder.path());
     let runtime = tokio::runtime::Runtime::new().unwrap();
     runtime.block_on(async {
         let marked = builder(&door, "library").with_http_connector(integration::MarkerHttpConnector::default());
@@ -71,10 +77,7 @@ fn object_store_passes_its_own_suite() {
 #[test]
 fn what_is_not_there_is_told_as_object_store_expects() {
     let folder = tempfile::tempdir().unwrap();
-    let door = Door::start(&folder.path().join("data"), &[]);
-    let mut command = door.client("cairn-python", folder.path());
-    command.args(["-B", "-c", "import door; door.client().create_bucket(Bucket='library')"]);
-    ok(command.current_dir(suites()));
+    let door = door(folder.path());
     let runtime = tokio::runtime::Runtime::new().unwrap();
     runtime.block_on(async {
         let (there, nowhere) = (store(&door), builder(&door, "no-such-bucket").build().unwrap());

@@ -25,7 +25,9 @@ mod recompress;
 mod recover;
 mod reserve;
 mod scrub;
+mod scrub_checks;
 mod scrub_notes;
+mod scrub_report;
 #[cfg(test)]
 mod scrub_tests;
 mod snapshot;
@@ -59,9 +61,9 @@ pub use locations::{Change, ChunkKey, ChunkPlace, Locations, LogPosition, Memory
 pub use recompress::{RecompressOptions, RecompressReport};
 pub(crate) use recompress::{SAMPLE_CHUNKS, smaller_frame};
 pub use recover::{OpenReport, PLACES_FOLDER, Suspect};
-pub use scrub::{Damage, DamageKind, Fate, ScrubOptions, ScrubReport};
-pub(crate) use scrub::{end_of, fetch, head_is_right, proven, window};
+pub(crate) use scrub_checks::{end_of, fetch, head_is_right, proven, window};
 pub use scrub_notes::{PackScrub, ScrubFile, ScrubMemory, ScrubState};
+pub use scrub_report::{Damage, DamageKind, Fate, ScrubOptions, ScrubReport};
 pub use snapshot::{NewSnapshot, Restore, SNAPSHOT_PIECE_LEN, SnapshotStat};
 
 /// How a pack store is opened.

@@ -8,182 +8,27 @@
 //! A pass may be stopped at any moment and goes on where it was. Not here: what to do about damaged batches of the index and
 //! footers, which are named; opening the store again makes a new footer.
 
-use std::collections::{BTreeMap, HashMap};
-use std::fmt;
+use std::collections::BTreeMap;
 use std::sync::{Arc, PoisonError};
-use std::time::Duration;
 
 use bytes::Bytes;
 use cairn_formats::{
     CHUNK_LEN_MAX, ChunkForm, ChunkId, DigestAlgorithm, EncodedChunk, PACK_HEADER_LEN, PackEntry, PackFooter,
-    PackHeader, PackUuid, RECORD_HEAD_LEN, RecordKind, RecordSpan, StorableChunk, find_record, payload_crc,
-    skippable_head,
+    PackHeader, PackUuid, RecordKind, payload_crc,
 };
 
 use super::log::pack_name;
 use super::queue::Item;
+use super::scrub_checks::{end_of, fetch, head_is_right, proven, window};
 use super::scrub_notes::{PackScrub, ScrubState};
+use super::scrub_report::{Damage, DamageKind, Fate, ScrubOptions, ScrubReport};
 use super::{ChunkKey, ChunkPlace, Pack, PackEngine};
-use crate::{ChunkStore, Error, RateLimit, Result, StoreName};
+use crate::{ChunkStore, Error, Result};
 
 /// Bytes read and checked together, unless one record is longer.
 const WINDOW_LEN: u64 = 4 << 20;
-
-/// Bytes of chunks that are decoded together, unless one is longer: a window of what compresses well holds many.
-const PLAIN_LEN: u64 = 64 << 20;
-
-/// Frames that are worth a thread of their own.
-const FRAMES_MIN: usize = 8;
-
 /// Bytes read between two notes of how far a pass has come.
 const SAVE_LEN: u64 = 64 << 20;
-
-/// Longest wait for the rate limit between two questions whether to go on.
-const PAUSE_MAX: Duration = Duration::from_millis(100);
-
-/// Damages that a report names; all are counted.
-const DAMAGES_MAX: usize = 100_000;
-
-/// How packs are scrubbed.
-#[derive(Clone, Debug)]
-pub struct ScrubOptions {
-    /// Bytes read a second, at most.
-    pub rate: Option<Arc<RateLimit>>,
-    /// Packs that were verified at or after this are passed by, in seconds since 1970 UTC.
-    pub verified_before: u64,
-    /// Only look: nothing is taken out or written.
-    pub dry_run: bool,
-    /// Threads that decode and hash; reading is one thread's.
-    pub workers: usize,
-}
-
-impl Default for ScrubOptions {
-    fn default() -> Self {
-        Self {
-            rate: None,
-            verified_before: u64::MAX,
-            dry_run: false,
-            workers: 1,
-        }
-    }
-}
-
-/// What is wrong.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum DamageKind {
-    /// The frame of a chunk does not have its check sum, or is not the chunk of its name.
-    Chunk,
-    /// The frame of a chunk cannot be read.
-    Unreadable,
-    /// What stands in front of a chunk whose frame is whole.
-    Head,
-    /// A batch of the index, or a list of removed chunks.
-    Record,
-    /// The pack's first bytes.
-    Header,
-    /// The pack has no whole footer.
-    Footer,
-    /// Bytes that belong to no record.
-    Digest,
-}
-
-impl DamageKind {
-    /// In a word, as the label of a metric.
-    pub fn word(self) -> &'static str {
-        match self {
-            Self::Chunk => "chunk",
-            Self::Unreadable => "unreadable",
-            Self::Head => "head",
-            Self::Record => "record",
-            Self::Header => "header",
-            Self::Footer => "footer",
-            Self::Digest => "digest",
-        }
-    }
-}
-
-/// What became of it.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Fate {
-    /// It was only named.
-    Named,
-    /// The chunk was fetched from this store and written anew.
-    Repaired(StoreName),
-    /// The chunk was whole, and was written anew.
-    Rewritten,
-    /// The chunk is missing now: the next upload of it heals the store.
-    Missing,
-}
-
-/// One damaged place.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Damage {
-    /// File name of the pack.
-    pub pack: String,
-    /// Where in it the damaged part begins (of a record: its payload).
-    pub offset: u64,
-    /// The chunk, or of other records the digest that names them.
-    pub id: Option<ChunkId>,
-    /// What is wrong.
-    pub what: DamageKind,
-    /// What became of it.
-    pub fate: Fate,
-}
-
-/// What a pass did.
-#[derive(Debug, Default)]
-pub struct ScrubReport {
-    /// Packs that were read to their end.
-    pub packs: usize,
-    /// Bytes that were read.
-    pub bytes: u64,
-    /// Chunks that are the chunks of their names.
-    pub chunks: u64,
-    /// New damage, the first 100 000 places.
-    pub damages: Vec<Damage>,
-    /// All new damage.
-    pub damaged: u64,
-    /// Damaged records of chunks that nothing names: deleted ones, and what was quarantined before.
-    pub unused: u64,
-    /// Chunks that were damaged and are whole again.
-    pub healed: u64,
-    /// What kept chunks from being repaired, and notes from being taken.
-    pub errors: Vec<Error>,
-    /// Somebody wanted no more: the next pass goes on here.
-    pub stopped: bool,
-}
-
-impl fmt::Display for Damage {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let (pack, what, offset) = (&self.pack, self.what.word(), self.offset);
-        write!(f, "{pack}: the {what}")?;
-        if let Some(id) = self.id {
-            write!(f, " of {id}")?;
-        }
-        write!(f, " at byte {offset} is damaged: ")?;
-        match &self.fate {
-            Fate::Named => f.write_str("left"),
-            Fate::Repaired(store) => write!(f, "repaired from {store}"),
-            Fate::Rewritten => f.write_str("written anew"),
-            Fate::Missing => f.write_str("taken out"),
-        }
-    }
-}
-
-impl ScrubReport {
-    /// Counts a damage, and names it while there are not too many.
-    pub(crate) fn damage(&mut self, damage: Damage) {
-        metrics::counter!("store_scrub_damaged_total", "what" => damage.what.word()).increment(1);
-        if matches!(damage.fate, Fate::Repaired(_) | Fate::Rewritten) {
-            metrics::counter!("store_scrub_healed_total").increment(1);
-            self.healed += 1;
-        }
-        self.damaged += 1;
-        if self.damages.len() < DAMAGES_MAX {
-            self.damages.push(damage);
-        }
-    }
-}
 
 /// One pass.
 struct Pass<'a> {
@@ -672,153 +517,9 @@ impl Pass<'_> {
     }
 }
 
-impl ScrubReport {
-    /// Counts bytes that were read, and waits until more may be. Returns whether to go on.
-    pub(crate) fn read(&mut self, bytes: u64, options: &ScrubOptions, go_on: &mut dyn FnMut(u64) -> bool) -> bool {
-        metrics::counter!("store_scrub_bytes_total").increment(bytes);
-        self.bytes += bytes;
-        let mut wait = match &options.rate {
-            Some(rate) => rate.take(bytes as usize),
-            None => Duration::ZERO,
-        };
-        let mut heard = bytes;
-        loop {
-            if !go_on(std::mem::take(&mut heard)) {
-                self.stopped = true;
-                return false;
-            }
-            if wait.is_zero() {
-                return true;
-            }
-            let step = wait.min(PAUSE_MAX);
-            std::thread::sleep(step);
-            wait -= step;
-        }
-    }
-}
-
-/// Good copies of chunks, with the store that each came from.
-///
-/// - `errors`: takes what kept a store from answering, one a store.
-pub(crate) fn fetch(
-    sources: &[Arc<dyn ChunkStore>],
-    algorithm: DigestAlgorithm,
-    ids: &[ChunkId],
-    errors: &mut Vec<Error>,
-) -> HashMap<ChunkId, (StorableChunk, StoreName)> {
-    let mut good = HashMap::new();
-    for source in sources {
-        let mut failure = None;
-        for &id in ids {
-            if good.contains_key(&id) {
-                continue;
-            }
-            // One by one: damage is rare, and chunks may be long.
-            for answer in source.get_many(&[id]) {
-                let name = source.name().clone();
-                let verified = answer.and_then(|chunk| {
-                    let store = name.clone();
-                    let verified = chunk.verify(algorithm, CHUNK_LEN_MAX);
-                    verified.map_err(|source| Error::Corrupt { store, source })
-                });
-                match verified {
-                    Ok(chunk) => drop(good.insert(id, (chunk, name))),
-                    Err(Error::Missing { .. }) => {}
-                    Err(error) => drop(failure.get_or_insert(error)),
-                }
-            }
-        }
-        errors.extend(failure);
-    }
-    good
-}
-
-/// Which frames are those of the chunks of their names, of so many plain bytes each.
-///
-/// - `workers`: threads that decode and hash.
-pub(crate) fn proven(frames: &[(EncodedChunk, u32)], algorithm: DigestAlgorithm, workers: usize) -> Vec<bool> {
-    let workers = workers.min(frames.len() / FRAMES_MIN).max(1);
-    let prove = |frames: &[(EncodedChunk, u32)]| {
-        let mut proven = Vec::with_capacity(frames.len());
-        let mut rest = frames;
-        while !rest.is_empty() {
-            let mut len = 0;
-            let fits = rest.iter().take_while(|(_, plain_len)| {
-                len += u64::from(*plain_len);
-                len <= PLAIN_LEN / workers as u64
-            });
-            let (these, others) = rest.split_at(fits.count().max(1));
-            let encoded: Vec<EncodedChunk> = these.iter().map(|(chunk, _)| chunk.clone()).collect();
-            let opened = EncodedChunk::open_many(&encoded, algorithm, CHUNK_LEN_MAX);
-            proven.extend(opened.into_iter().map(|chunk| chunk.is_ok()));
-            rest = others;
-        }
-        proven
-    };
-    if workers == 1 {
-        return prove(frames);
-    }
-    let prove = &prove;
-    std::thread::scope(|scope| {
-        let shares = frames.chunks(frames.len().div_ceil(workers));
-        let threads: Vec<_> = shares
-            .map(|share| (share.len(), scope.spawn(move || prove(share))))
-            .collect();
-        let proven = threads.into_iter();
-        // A thread that panicked has proven nothing: each of its chunks is looked at once more.
-        proven
-            .flat_map(|(len, thread)| thread.join().unwrap_or_else(|_| vec![false; len]))
-            .collect()
-    })
-}
-
 fn key_of(entry: &PackEntry) -> ChunkKey {
     ChunkKey {
         domain: entry.domain,
         id: entry.id,
     }
-}
-
-pub(crate) fn end_of(entry: &PackEntry) -> u64 {
-    entry.offset + u64::from(entry.len)
-}
-
-/// Up to which entry a window of `len` bytes goes that begins with entry `from`, at least one.
-pub(crate) fn window(entries: &[PackEntry], from: usize, at: u64, len: u64) -> usize {
-    let fits = entries[from..].iter().take_while(|entry| end_of(entry) <= at + len);
-    from + fits.count().max(1)
-}
-
-/// Whether what stands in front of a payload is as it was written.
-///
-/// - `bytes`: the pack from `at` on.
-/// - `start`: where the record before ends, if known.
-pub(crate) fn head_is_right(pack: &PackUuid, at: u64, start: Option<u64>, entry: &PackEntry, bytes: &Bytes) -> bool {
-    let Some(head_at) = entry
-        .offset
-        .checked_sub(RECORD_HEAD_LEN as u64)
-        .filter(|&head_at| head_at >= at)
-    else {
-        // The window begins in the middle of it, which only records that lie inside each other would make.
-        return false;
-    };
-    let range = (head_at - at) as usize..(entry.offset - at) as usize;
-    let Some(head) = bytes.get(range) else { return false };
-    let found = find_record(pack, head_at, head);
-    if !found.is_some_and(|(head, span)| head.entry(span) == *entry) {
-        return false;
-    }
-    // Where a crash left bytes of no record in between, they are one frame with the head.
-    let Some(start) = start.filter(|&start| RecordSpan::at(start, 0).payload == entry.offset) else {
-        return true;
-    };
-    let skipped_to = match entry.kind {
-        RecordKind::Chunk => entry.offset,
-        RecordKind::Commit | RecordKind::Removals | RecordKind::Snapshot => end_of(entry),
-    };
-    let Some(frame) = skippable_head(skipped_to - start) else {
-        return false;
-    };
-    let (frame_at, head_at) = ((start - at) as usize, (head_at - at) as usize);
-    bytes[frame_at..].starts_with(&frame) && bytes[frame_at + frame.len()..head_at].iter().all(|&byte| byte == 0)
 }
