@@ -44,7 +44,9 @@ pub use local::LocalStore;
 pub use location::{
     GsLocation, HttpLocation, LaterLocation, Location, LocationError, S3Location, S3Lookup, SshLocation,
 };
-pub use object::{IndexedObject, ObjectChunks, PAGE_LEN, PlainCache, RangeOptions, RangeReads, RangeStream};
+pub use object::{
+    IndexedObject, ObjectChunks, PAGE_LEN, PlainCache, RangeOptions, RangeReads, RangeStream, ReadBuffers,
+};
 pub use open::{
     MemberSpec, StoreOptions, StoreSpec, Together, open_chain, open_prunable, open_prunable_spec, open_store,
 };

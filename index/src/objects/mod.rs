@@ -101,13 +101,7 @@ impl Default for ObjectOptions {
             lease: Duration::from_secs(10 * 60),
             part_len_min: 5 << 20,
             join_len: 512 << 20,
-            ranges: RangeOptions {
-                // A reader's next piece is read while it sends the last; more would only leave the processor's caches, and many
-                // readers are to have little memory.
-                extent_len: 1 << 20,
-                window: 1,
-                ..RangeOptions::default()
-            },
+            ranges: RangeOptions::default(),
             plain_len: 0,
         }
     }

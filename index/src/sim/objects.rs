@@ -624,7 +624,7 @@ impl World {
             digest_here_len: 1 << 20,
             part_len_min: 1,
             ranges: RangeOptions {
-                window: 1,
+                ahead: 0,
                 pages: 8,
                 proven_for: None,
                 ..RangeOptions::default()

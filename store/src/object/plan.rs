@@ -77,10 +77,12 @@ impl Plan {
     /// The next extent; none behind the last.
     pub(super) fn next(&mut self) -> Result<Option<Vec<Wanted>>> {
         let mut extent: Vec<Wanted> = Vec::new();
+        let mut plain_len = 0;
         while let Some(wanted) = self.peek()? {
-            if !self.reads.options().join(&extent, &wanted) {
+            if !self.reads.options().join(&extent, plain_len, &wanted) {
                 break;
             }
+            plain_len += wanted.bytes.len() as u64;
             self.range.start += wanted.bytes.len() as u64;
             self.next += 1;
             extent.push(wanted);

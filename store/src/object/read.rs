@@ -2,26 +2,28 @@
 //!
 //! Every frame is checked against the sum of its place before a byte of it leaves, and against its id where that has not been
 //! done lately. What does not fit (a pack that was compacted meanwhile, a flipped bit) is asked of the store once more, which
-//! looks the chunk up anew, takes damaged ones out and answers with the error. At most `window` extents are in memory at a
-//! time. What had to be decoded may be kept ([`PlainCache`]): it is proven, and is what the name says for ever. Hot path: keep out copies; only of the first and last chunk of a range, where they are wanted in part, are bytes copied.
+//! looks the chunk up anew, takes damaged ones out and answers with the error. One extent of a range is in memory at a time,
+//! short enough to be in the processor's cache when it is handed on; the disk is told of the next ones. What had to be decoded may
+//! be kept ([`PlainCache`]): it is proven, and is what the name says for ever. Hot path: keep out copies; only of the first and last
+//! chunk of a range, where they are wanted in part, are bytes copied. No threads: who takes the pieces decides when the next are read.
 
+use std::borrow::Cow;
 use std::cell::RefCell;
 use std::collections::VecDeque;
 use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::thread::JoinHandle;
 use std::time::Duration;
 
 use bytes::Bytes;
 use cairn_formats::{
     ChunkForm, ChunkId, DigestAlgorithm, DigestStream, EncodedChunk, decompress_frame, payload_crc, raw_pieces,
 };
-use crossbeam_channel::{Receiver, Sender};
 use quick_cache::Weighter;
 use quick_cache::sync::Cache;
 
 use super::ObjectChunks;
+use super::buffers::ReadBuffers;
 use super::plan::{Page, Plan, Wanted};
 use crate::pack::{ChunkKey, PackStore};
 use crate::verified::VerifiedChunks;
@@ -30,6 +32,18 @@ use crate::{ChunkStore as _, Error, Result};
 /// Longer frames get memory of their own, which does not stay with the thread.
 const KEPT_FRAME_LEN_MAX: usize = 1 << 20;
 
+/// Half of what a core has of the second cache, so that what is read is still there when it is sent.
+const EXTENT_LEN: u64 = 1 << 20;
+
+/// Of that length.
+const FREE_BUFFERS_MAX: usize = 32;
+
+/// Bytes that all readers together have in hand before their extents become shorter ...
+const LENT_MAX: usize = 64 << 20;
+
+/// ... down to this.
+const EXTENT_LEN_MIN: u64 = 64 << 10;
+
 /// How ranges are read.
 #[derive(Clone, Debug)]
 pub struct RangeOptions {
@@ -37,10 +51,12 @@ pub struct RangeOptions {
     pub digest: DigestAlgorithm,
     /// Bytes between two wanted chunks that are read rather than beginning another read.
     pub gap: u64,
-    /// Bytes of an extent, unless one chunk is longer.
+    /// Bytes of an extent, as they lie and plain, unless one chunk is longer. Fewer where many read at once.
     pub extent_len: u64,
-    /// Extents that are read at a time.
-    pub window: usize,
+    /// Extents behind the one that is read which the disk is told of.
+    pub ahead: usize,
+    /// What extents are read into; may be shared by the readers of all domains.
+    pub buffers: ReadBuffers,
     /// Pages kept resolved, about 20 KiB each.
     pub pages: usize,
     /// How long a chunk that was proven by its id counts as proven; `None` to prove it each time.
@@ -86,8 +102,9 @@ impl Default for RangeOptions {
         Self {
             digest: DigestAlgorithm::default(),
             gap: 256 << 10,
-            extent_len: 8 << 20,
-            window: 4,
+            extent_len: EXTENT_LEN,
+            ahead: 4,
+            buffers: ReadBuffers::new(EXTENT_LEN as usize, FREE_BUFFERS_MAX),
             pages: 1024,
             proven_for: Some(Duration::from_secs(24 * 60 * 60)),
             plain: None,
@@ -96,19 +113,33 @@ impl Default for RangeOptions {
 }
 
 impl RangeOptions {
-    /// Whether a chunk is read together with those before it.
-    pub(super) fn join(&self, extent: &[Wanted], next: &Wanted) -> bool {
+    /// Whether a chunk is read together with those before it, which are `plain_len` bytes.
+    pub(super) fn join(&self, extent: &[Wanted], plain_len: u64, next: &Wanted) -> bool {
         let (Some(first), Some(last)) = (extent.first(), extent.last()) else {
             return true;
         };
-        let (Some(first), Some(last), Some(next)) = (first.place, last.place, next.place) else {
+        let (Some(first), Some(last), Some(place)) = (first.place, last.place, next.place) else {
             return false;
         };
+        let extent_len = self.extent_len_now();
         let last_end = last.offset + u64::from(last.len);
-        let end = next.offset + u64::from(next.len);
-        next.pack == last.pack
-            && (last_end..=last_end.saturating_add(self.gap)).contains(&next.offset)
-            && end - first.offset <= self.extent_len
+        let end = place.offset + u64::from(place.len);
+        place.pack == last.pack
+            && (last_end..=last_end.saturating_add(self.gap)).contains(&place.offset)
+            && end - first.offset <= extent_len
+            && plain_len + next.bytes.len() as u64 <= extent_len
+    }
+
+    /// Many slow readers must not take the memory of all.
+    fn extent_len_now(&self) -> u64 {
+        let lent = self.buffers.lent();
+        let share = LENT_MAX as u64 * EXTENT_LEN_MIN / lent.max(1) as u64;
+        match lent <= LENT_MAX / 2 {
+            true => self.extent_len,
+            false => share
+                .clamp(EXTENT_LEN_MIN, self.extent_len.max(EXTENT_LEN_MIN))
+                .min(self.extent_len),
+        }
     }
 }
 
@@ -139,9 +170,8 @@ impl RangeReads {
         RangeStream {
             plan: Plan::new(Arc::clone(self), object, range),
             reads: Arc::clone(self),
+            planned: VecDeque::new(),
             ready: VecDeque::new(),
-            coming: VecDeque::new(),
-            readers: None,
             ended: false,
         }
     }
@@ -168,6 +198,18 @@ impl RangeReads {
         let resolved = Arc::new(Page::look_up(self, object, page)?);
         self.pages.insert(key, Arc::clone(&resolved));
         Ok(resolved)
+    }
+
+    /// Has the disk begin with what will be read soon.
+    fn announce(&self, extent: &[Wanted]) {
+        let places = extent
+            .first()
+            .zip(extent.last())
+            .and_then(|(first, last)| first.place.zip(last.place));
+        if let Some((first, last)) = places {
+            let end = last.offset + u64::from(last.len);
+            self.store.engine().announce(first.pack, first.offset..end);
+        }
     }
 
     /// The wanted bytes of an extent's chunks, in order.
@@ -201,40 +243,38 @@ impl RangeReads {
         };
         let end = last.offset + u64::from(last.len);
         // What cannot be read together is asked for one by one.
-        let read = self.store.engine().read_extent(first.pack, first.offset..end);
+        let engine = self.store.engine();
+        let read = engine.read_extent(first.pack, first.offset..end, &self.options.buffers);
         let read = read.unwrap_or_default();
-        let frames: Vec<Option<Frame>> = chunks
+        let mut found: Vec<Option<Found>> = chunks
             .iter()
             .zip(&places)
             .map(|(wanted, place)| {
                 let from = (place.offset - first.offset) as usize;
-                let frame = read.get(from..from + place.len as usize)?;
-                if payload_crc(frame) != place.crc {
-                    return None;
-                }
-                Some(Frame {
-                    pieces: raw_pieces(frame).filter(|pieces| len_of(pieces) == wanted.plain_len),
-                    bytes: read.slice(from..from + place.len as usize),
-                })
+                let frame = from..from + place.len as usize;
+                let is_right = payload_crc(read.get(frame.clone())?) == place.crc;
+                is_right.then(|| self.open(wanted, read.slice(frame)))?
             })
             .collect();
-        let proven = self.prove(chunks, &frames);
-        for ((wanted, frame), proven) in chunks.iter().zip(frames).zip(proven) {
-            match frame {
-                Some(Frame {
-                    pieces: Some(pieces),
-                    bytes: frame,
-                }) if proven => {
-                    bytes.extend(pieces.into_iter().map(|piece| frame.slice(piece)));
-                }
-                Some(Frame {
-                    pieces: None,
-                    bytes: frame,
-                }) => bytes.push(self.decode(wanted, frame)?),
-                _ => bytes.push(self.again(wanted)?),
+        self.prove(chunks, &mut found);
+        for (wanted, found) in chunks.iter().zip(found) {
+            match found {
+                Some(Found::Pieces(frame, pieces)) => bytes.extend(pieces.into_iter().map(|piece| frame.slice(piece))),
+                Some(Found::Decoded(plain)) => bytes.push(self.keep(wanted, plain)),
+                None => bytes.push(self.again(wanted)?),
             }
         }
         Ok(())
+    }
+
+    /// The plain bytes of a frame, if they have the length that the list says. They are not proven.
+    fn open(&self, wanted: &Wanted, frame: Bytes) -> Option<Found> {
+        if let Some(pieces) = raw_pieces(&frame) {
+            return (len_of(&pieces) == wanted.plain_len).then_some(Found::Pieces(frame, pieces));
+        }
+        self.decoded.fetch_add(1, Ordering::Relaxed);
+        let plain = decompress_frame(&frame, wanted.plain_len).ok()?;
+        (plain.len() == wanted.plain_len).then(|| Found::Decoded(plain.into()))
     }
 
     /// A chunk of which only a part is wanted: its frame goes through memory that stays with the thread.
@@ -275,34 +315,22 @@ impl RangeReads {
         })
     }
 
-    /// Which of the chunks in raw blocks are what their ids say, hashed together where that can be.
-    fn prove(&self, chunks: &[Wanted], frames: &[Option<Frame>]) -> Vec<bool> {
-        let mut proven = vec![true; chunks.len()];
-        let mut together = Vec::new();
-        for (n, (wanted, frame)) in chunks.iter().zip(frames).enumerate() {
-            let Some(Frame {
-                pieces: Some(pieces),
-                bytes,
-            }) = frame
-            else {
-                continue;
-            };
-            if self.is_fresh(wanted.id) {
-                continue;
-            }
-            match &pieces[..] {
-                [piece] => together.push((n, &bytes[piece.clone()])),
-                pieces => proven[n] = self.is_its_chunk(wanted.id, bytes, pieces),
+    /// Takes out what is not what its id says; all that has to be hashed is hashed together.
+    fn prove(&self, chunks: &[Wanted], found: &mut [Option<Found>]) {
+        let is_to_prove = |n: &usize| found[*n].is_some() && !self.is_fresh(chunks[*n].id);
+        let unproven: Vec<usize> = (0..chunks.len()).filter(is_to_prove).collect();
+        let plains: Vec<Cow<'_, [u8]>> = unproven
+            .iter()
+            .filter_map(|&n| found[n].as_ref().map(Found::plain))
+            .collect();
+        let plains: Vec<&[u8]> = plains.iter().map(AsRef::as_ref).collect();
+        let ids = self.options.digest.id_many(&plains);
+        for (n, id) in unproven.into_iter().zip(ids) {
+            match id == chunks[n].id {
+                true => self.remember(id),
+                false => found[n] = None,
             }
         }
-        let plains: Vec<&[u8]> = together.iter().map(|(_, plain)| *plain).collect();
-        for ((n, _), id) in together.iter().zip(self.options.digest.id_many(&plains)) {
-            proven[*n] = id == chunks[*n].id;
-            if proven[*n] {
-                self.remember(id);
-            }
-        }
-        proven
     }
 
     fn is_its_chunk(&self, id: ChunkId, frame: &[u8], pieces: &[Range<usize>]) -> bool {
@@ -380,11 +408,27 @@ impl RangeReads {
     }
 }
 
-/// A frame whose sum is right.
-struct Frame {
-    bytes: Bytes,
-    /// Where its plain bytes are, if they are there as they are.
-    pieces: Option<Vec<Range<usize>>>,
+/// A chunk whose frame's sum is right.
+enum Found {
+    /// In raw blocks: the frame, and where its plain bytes are.
+    Pieces(Bytes, Vec<Range<usize>>),
+    Decoded(Bytes),
+}
+
+impl Found {
+    fn plain(&self) -> Cow<'_, [u8]> {
+        match self {
+            Self::Decoded(plain) => Cow::Borrowed(plain),
+            Self::Pieces(frame, pieces) => match &pieces[..] {
+                [piece] => Cow::Borrowed(&frame[piece.clone()]),
+                // Copying costs a tenth of hashing it alone.
+                pieces => {
+                    let parts: Vec<&[u8]> = pieces.iter().map(|piece| &frame[piece.clone()]).collect();
+                    Cow::Owned(parts.concat())
+                }
+            },
+        }
+    }
 }
 
 fn len_of(pieces: &[Range<usize>]) -> usize {
@@ -396,73 +440,30 @@ fn len_of(pieces: &[Range<usize>]) -> usize {
 pub struct RangeStream {
     plan: Plan,
     reads: Arc<RangeReads>,
+    /// Extents that the disk was told of.
+    planned: VecDeque<Vec<Wanted>>,
     ready: VecDeque<Bytes>,
-    coming: VecDeque<Receiver<Result<Vec<Bytes>>>>,
-    readers: Option<Readers>,
     ended: bool,
 }
-
-/// Threads that read extents ahead of who takes them; they end with the stream.
-#[derive(Debug)]
-struct Readers {
-    jobs: Option<Sender<Job>>,
-    threads: Vec<JoinHandle<()>>,
-}
-
-type Job = (Vec<Wanted>, Sender<Result<Vec<Bytes>>>);
 
 impl RangeStream {
     /// The bytes of the next extent; none behind the last.
     fn extent(&mut self) -> Result<Option<Vec<Bytes>>> {
-        while self.coming.len() < self.reads.options.window.max(1) {
-            let Some(extent) = self.plan.next()? else {
+        let next = match self.planned.pop_front() {
+            Some(extent) => Some(extent),
+            None => self.plan.next()?,
+        };
+        let Some(extent) = next else {
+            return Ok(None);
+        };
+        while self.planned.len() < self.reads.options.ahead {
+            let Some(later) = self.plan.next()? else {
                 break;
             };
-            if self.readers.is_none() && self.reads.options.window > 1 {
-                // Most ranges are one extent, which needs nobody's help.
-                let Some(second) = self.plan.next()? else {
-                    return self.reads.extent(&extent).map(Some);
-                };
-                self.start();
-                self.send(extent);
-                self.send(second);
-                continue;
-            }
-            if self.readers.is_none() {
-                return self.reads.extent(&extent).map(Some);
-            }
-            self.send(extent);
+            self.reads.announce(&later);
+            self.planned.push_back(later);
         }
-        match self.coming.pop_front() {
-            None => Ok(None),
-            Some(answer) => answer.recv().expect("a reader answers each job").map(Some),
-        }
-    }
-
-    fn start(&mut self) {
-        let (jobs, taken) = crossbeam_channel::bounded::<Job>(self.reads.options.window);
-        let read = |_| {
-            let (reads, taken) = (Arc::clone(&self.reads), taken.clone());
-            std::thread::spawn(move || {
-                for (extent, answer) in taken {
-                    // Who asked may be gone.
-                    let _ = answer.send(reads.extent(&extent));
-                }
-            })
-        };
-        self.readers = Some(Readers {
-            threads: (0..self.reads.options.window).map(read).collect(),
-            jobs: Some(jobs),
-        });
-    }
-
-    fn send(&mut self, extent: Vec<Wanted>) {
-        let (answer, coming) = crossbeam_channel::bounded(1);
-        if let Some(jobs) = self.readers.as_ref().and_then(|readers| readers.jobs.as_ref()) {
-            jobs.send((extent, answer))
-                .expect("the readers live as long as the stream");
-            self.coming.push_back(coming);
-        }
+        self.reads.extent(&extent).map(Some)
     }
 }
 
@@ -485,15 +486,6 @@ impl Iterator for RangeStream {
                     return Some(Err(error));
                 }
             }
-        }
-    }
-}
-
-impl Drop for Readers {
-    fn drop(&mut self) {
-        self.jobs = None;
-        for thread in self.threads.drain(..) {
-            let _ = thread.join();
         }
     }
 }

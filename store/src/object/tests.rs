@@ -115,7 +115,7 @@ fn ranges_are_the_objects_bytes() {
         },
         RangeOptions {
             extent_len: 100_000,
-            window: 1,
+            ahead: 0,
             ..options
         },
     ];

@@ -56,6 +56,8 @@ pub trait HostFile: Send + Sync + fmt::Debug {
     fn read_resident(&self, _offset: u64, _buffer: &mut [u8]) -> bool {
         false
     }
+    /// Says that these bytes will be read soon. No promise.
+    fn announce(&self, _range: Range<u64>) {}
     /// Writes pieces one after the other.
     fn write_at(&self, offset: u64, pieces: &[&[u8]]) -> io::Result<()>;
     /// Asks for what was written to be on its way to the disk soon. No promise: a later `sync` has less to wait for.
@@ -297,6 +299,12 @@ impl HostFile for FolderFile {
             ReadWriteFlags::NOWAIT,
         );
         read.is_ok_and(|read| read == len)
+    }
+
+    fn announce(&self, range: Range<u64>) {
+        let len = std::num::NonZeroU64::new(range.end.saturating_sub(range.start));
+        // Whoever reads waits if the system does not care for it.
+        let _ = rustix::fs::fadvise(&self.file, range.start, len, rustix::fs::Advice::WillNeed);
     }
 
     fn write_at(&self, offset: u64, pieces: &[&[u8]]) -> io::Result<()> {

@@ -11,6 +11,7 @@ use cairn_formats::payload_crc;
 
 use super::bug::{Bug, is_planted};
 use super::{ChunkKey, ChunkPlace, Pack, PackEngine, checksum_error};
+use crate::object::ReadBuffers;
 use crate::{Error, Result};
 
 /// Times that a chunk is looked up anew because its pack went away between the lookup and the read.
@@ -140,10 +141,17 @@ impl PackEngine {
     }
 
     /// Bytes of a pack, all of them, if the pack is there and they can be read.
-    pub(crate) fn read_extent(&self, pack: u32, range: Range<u64>) -> Option<Bytes> {
-        let pack = self.pack(pack)?;
-        let bytes = self.read_range(&pack, range.start, range.end).ok()?;
-        (bytes.len() as u64 == range.end - range.start).then_some(bytes)
+    pub(crate) fn read_extent(&self, pack: u32, range: Range<u64>, buffers: &ReadBuffers) -> Option<Bytes> {
+        let mut buffer = buffers.lend((range.end - range.start) as usize);
+        self.read_exact(pack, range.start, buffer.as_mut())
+            .then(|| buffer.into_bytes())
+    }
+
+    /// Has the disk begin with bytes of a pack that will be read soon.
+    pub(crate) fn announce(&self, pack: u32, range: Range<u64>) {
+        if let Some(pack) = self.pack(pack) {
+            pack.file.announce(range);
+        }
     }
 
     /// Fills a buffer with bytes of a pack; whether that could be done.
