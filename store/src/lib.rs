@@ -4,6 +4,7 @@
 //! Not here: serving HTTP, buckets, users (other crates); deciding what may be deleted (`index`, later).
 
 mod backend;
+mod buffers;
 #[cfg(test)]
 mod contract;
 mod error;
@@ -37,6 +38,7 @@ pub use backend::remote::packs::{Ownership, RemotePackOptions, RemotePacks};
 pub use backend::remote::store::RemoteChunks;
 pub use backend::sftp::SftpOptions;
 pub use backend::ssh::{SshOptions, SshPush, SshPushed, SshStore};
+pub use buffers::{Buffer, Buffers};
 pub use error::{BoxError, Error, error_chain};
 
 pub use index_store::IndexStore;
@@ -44,9 +46,7 @@ pub use local::LocalStore;
 pub use location::{
     GsLocation, HttpLocation, LaterLocation, Location, LocationError, S3Location, S3Lookup, SshLocation,
 };
-pub use object::{
-    IndexedObject, ObjectChunks, PAGE_LEN, PlainCache, RangeOptions, RangeReads, RangeStream, ReadBuffers,
-};
+pub use object::{IndexedObject, ObjectChunks, PAGE_LEN, PlainCache, RangeOptions, RangeReads, RangeStream};
 pub use open::{
     MemberSpec, StoreOptions, StoreSpec, Together, open_chain, open_prunable, open_prunable_spec, open_store,
 };

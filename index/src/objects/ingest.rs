@@ -11,7 +11,7 @@ use bytes::Bytes;
 use cairn_formats::{
     Chunk, ChunkForm, ChunkId, CutRule, DigestAlgorithm, Level, PartCuts, PartCutter, StorableChunk, compress_frame,
 };
-use cairn_store::{ChunkStore as _, PackStore};
+use cairn_store::{Buffer, Buffers, ChunkStore as _, PackStore};
 
 use crate::Result;
 use crate::liveness::ManifestChunk;
@@ -78,6 +78,8 @@ pub(super) struct ChunkSink {
     pub(super) compression: Compression,
     /// Bytes of frames that wait to be compressed, of all sinks together.
     pub(super) deferred: Arc<AtomicU64>,
+    /// For blocks.
+    pub(super) buffers: Buffers,
 }
 
 impl ChunkSink {
@@ -117,7 +119,7 @@ pub(super) struct Ingest {
     sink: ChunkSink,
     cutter: PartCutter,
     /// The open chunk, and what has come since.
-    block: Vec<u8>,
+    block: Buffer,
     /// How much of the block has been looked at for cuts.
     searched: usize,
     chunks: Vec<ManifestChunk>,
@@ -170,9 +172,9 @@ impl Ingest {
 
     pub(super) fn new(sink: ChunkSink, rule: CutRule) -> Self {
         Self {
-            sink,
             cutter: PartCutter::new(rule),
-            block: Vec::new(),
+            block: sink.buffers.lend(0),
+            sink,
             searched: 0,
             chunks: Vec::new(),
             counts: IngestCounts::default(),
@@ -203,20 +205,36 @@ impl Ingest {
         self.counts.bytes += bytes.len() as u64;
         if self.block.len() + bytes.len() > GROWS_LEN {
             // What has grown past this becomes a whole block, which is not to have twice its memory.
-            self.block.reserve_exact(room.max(bytes.len()));
+            self.make_room(room.max(bytes.len()));
         }
-        self.block.extend_from_slice(bytes);
+        self.block.extend(bytes);
+    }
+
+    /// Room for `more` bytes.
+    fn make_room(&mut self, more: usize) {
+        let len = self.block.len() + more;
+        if self.block.capacity() < len {
+            let mut longer = self.sink.buffers.lend(len);
+            longer.extend(self.block.as_ref());
+            self.block = longer;
+        }
+    }
+
+    /// The block so far; what follows goes into another.
+    fn end_block(&mut self) -> Bytes {
+        let next = self.sink.buffers.lend(0);
+        std::mem::replace(&mut self.block, next).into_bytes()
     }
 
     /// All that came, if nothing was put yet.
     pub(super) fn whole(&self) -> Option<&[u8]> {
-        (self.counts.bytes == self.block.len() as u64 && self.searched == 0).then_some(&self.block)
+        (self.counts.bytes == self.block.len() as u64 && self.searched == 0).then_some(self.block.as_ref())
     }
 
     /// What came, to be looked at by others, too, before it is cut.
     pub(super) fn take_block(&mut self) -> Block {
         Block {
-            bytes: Bytes::from(std::mem::take(&mut self.block)),
+            bytes: self.end_block(),
             seen: std::mem::take(&mut self.searched),
         }
     }
@@ -242,7 +260,7 @@ impl Ingest {
             start = at;
         }
         self.chunks.extend(self.sink.put(plains, &mut self.counts)?);
-        self.block.extend_from_slice(&bytes[start..]);
+        self.block.extend(&bytes[start..]);
         self.searched = self.block.len();
         Ok(())
     }
@@ -251,7 +269,7 @@ impl Ingest {
     pub(super) fn finish(mut self) -> Result<Ingested> {
         debug_assert_eq!(self.unseen(), 0, "the last block has been put");
         if !self.block.is_empty() {
-            let open = Bytes::from(std::mem::take(&mut self.block));
+            let open = self.end_block();
             if let Some(fringe) = &mut self.fringe {
                 fringe.keep(self.chunks.len(), &open);
             }

@@ -34,7 +34,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use cairn_formats::{ChunkId, CutRule, DigestAlgorithm, DomainId};
-use cairn_store::{ChunkStore as _, PackEngine, PackStore, PlainCache, RangeOptions, RangeReads};
+use cairn_store::{Buffers, ChunkStore as _, PackEngine, PackStore, PlainCache, RangeOptions, RangeReads};
 
 use crate::kv::Kv;
 use crate::liveness::{ManifestChunk, manifest_page};
@@ -53,6 +53,11 @@ pub use read::ObjectReader;
 use digests::Digests;
 use ingest::ChunkSink;
 use leases::Leases;
+
+/// Blocks of uploads that are kept while nobody has them.
+const BLOCKS_KEPT_MAX: usize = 16;
+/// What a block begins with: what is behind the last cut of the one before, unless chunks are longer.
+const OPEN_CHUNK_LEN: usize = 256 << 10;
 
 /// Chunks looked up together.
 const LOOK_UP_CHUNKS: usize = 4096;
@@ -122,6 +127,8 @@ pub struct Objects {
     seam_bytes: AtomicU64,
     completion_bytes: AtomicU64,
     deferred: Arc<AtomicU64>,
+    /// For blocks of uploads.
+    buffers: Buffers,
     /// Bytes of lists of chunks that are being joined.
     joined: AtomicU64,
 }
@@ -139,6 +146,7 @@ impl Objects {
             seam_bytes: AtomicU64::new(0),
             completion_bytes: AtomicU64::new(0),
             deferred: Arc::default(),
+            buffers: Buffers::new(options.block_len.1 + OPEN_CHUNK_LEN, BLOCKS_KEPT_MAX),
             joined: AtomicU64::new(0),
             names,
             packs,
@@ -252,6 +260,7 @@ impl Objects {
             algorithm: self.options.digest,
             compression: settings.level.map_or(self.options.compression, Compression::Level),
             deferred: Arc::clone(&self.deferred),
+            buffers: self.buffers.clone(),
         }
     }
 

@@ -3,7 +3,6 @@
 //! A list comes in pages of [`PAGE_LEN`] chunks, so that a range of a long object costs a binary search and a page or two; a
 //! chunk index file serves as one ([`IndexedObject`]). Not here: stores other than packs, whose chunks are decoded whole anyway.
 
-mod buffers;
 mod plan;
 mod read;
 #[cfg(test)]
@@ -15,7 +14,6 @@ use cairn_formats::{ChunkIndex, ChunkSpan};
 
 use crate::Result;
 
-pub use buffers::ReadBuffers;
 pub use read::{PlainCache, RangeOptions, RangeReads, RangeStream};
 
 /// Chunks in a page, but for the last one, which may have fewer.

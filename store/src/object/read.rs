@@ -23,11 +23,10 @@ use quick_cache::Weighter;
 use quick_cache::sync::Cache;
 
 use super::ObjectChunks;
-use super::buffers::ReadBuffers;
 use super::plan::{Page, Plan, Wanted};
 use crate::pack::{ChunkKey, PackStore};
 use crate::verified::VerifiedChunks;
-use crate::{ChunkStore as _, Error, Result};
+use crate::{Buffers, ChunkStore as _, Error, Result};
 
 /// Longer frames get memory of their own, which does not stay with the thread.
 const KEPT_FRAME_LEN_MAX: usize = 1 << 20;
@@ -56,7 +55,7 @@ pub struct RangeOptions {
     /// Extents behind the one that is read which the disk is told of.
     pub ahead: usize,
     /// What extents are read into; may be shared by the readers of all domains.
-    pub buffers: ReadBuffers,
+    pub buffers: Buffers,
     /// Pages kept resolved, about 20 KiB each.
     pub pages: usize,
     /// How long a chunk that was proven by its id counts as proven; `None` to prove it each time.
@@ -104,7 +103,7 @@ impl Default for RangeOptions {
             gap: 256 << 10,
             extent_len: EXTENT_LEN,
             ahead: 4,
-            buffers: ReadBuffers::new(EXTENT_LEN as usize, FREE_BUFFERS_MAX),
+            buffers: Buffers::new(EXTENT_LEN as usize, FREE_BUFFERS_MAX),
             pages: 1024,
             proven_for: Some(Duration::from_secs(24 * 60 * 60)),
             plain: None,

@@ -11,8 +11,7 @@ use cairn_formats::payload_crc;
 
 use super::bug::{Bug, is_planted};
 use super::{ChunkKey, ChunkPlace, Pack, PackEngine, checksum_error};
-use crate::object::ReadBuffers;
-use crate::{Error, Result};
+use crate::{Buffers, Error, Result};
 
 /// Times that a chunk is looked up anew because its pack went away between the lookup and the read.
 const LOOKUPS_MAX: usize = 4;
@@ -141,9 +140,10 @@ impl PackEngine {
     }
 
     /// Bytes of a pack, all of them, if the pack is there and they can be read.
-    pub(crate) fn read_extent(&self, pack: u32, range: Range<u64>, buffers: &ReadBuffers) -> Option<Bytes> {
-        let mut buffer = buffers.lend((range.end - range.start) as usize);
-        self.read_exact(pack, range.start, buffer.as_mut())
+    pub(crate) fn read_extent(&self, pack: u32, range: Range<u64>, buffers: &Buffers) -> Option<Bytes> {
+        let len = (range.end - range.start) as usize;
+        let mut buffer = buffers.lend(len);
+        self.read_exact(pack, range.start, buffer.space(len))
             .then(|| buffer.into_bytes())
     }
 
