@@ -64,6 +64,7 @@ const FILTER_BITS: f64 = 10.0;
 /// Rows are read in ranges and compress; places are read alone and do not.
 const ROWS_BLOCK_LEN: usize = 16 << 10;
 const CHUNKS_BLOCK_LEN: usize = 4 << 10;
+const METADATA_BLOCK_LEN: usize = 4 << 10;
 
 /// RocksDB's own diary, a file `LOG` in the folder.
 const DIARY_LEN: usize = 1 << 20;
@@ -137,14 +138,10 @@ fn rows_options(options: &RocksOptions, cache: &Cache) -> Options {
     family
 }
 
-/// Two bytes of memory a chunk, at most: only the top of indexes and filters has to stay, their parts come and go as blocks do.
 fn chunks_options(options: &RocksOptions, cache: &Cache) -> Options {
     let mut family = Options::default();
     let mut table = table_options(cache, CHUNKS_BLOCK_LEN);
     table.set_ribbon_filter(FILTER_BITS);
-    table.set_index_type(BlockBasedIndexType::TwoLevelIndexSearch);
-    table.set_partition_filters(true);
-    table.set_metadata_block_size(CHUNKS_BLOCK_LEN);
     family.set_block_based_table_factory(&table);
     family.set_write_buffer_size(options.buffer_len / 2);
     // Ids are digests, and so are more than half of the bytes of a block.
@@ -152,10 +149,15 @@ fn chunks_options(options: &RocksOptions, cache: &Cache) -> Options {
     family
 }
 
+/// Only the top of indexes and filters has to stay (of places two bytes a chunk, at most), their parts come and go as blocks do. In
+/// one piece those of a million objects are longer than what the cache takes, and read again for every row.
 fn table_options(cache: &Cache, block_len: usize) -> BlockBasedOptions {
     let mut table = BlockBasedOptions::default();
     table.set_block_cache(cache);
     table.set_block_size(block_len);
+    table.set_index_type(BlockBasedIndexType::TwoLevelIndexSearch);
+    table.set_partition_filters(true);
+    table.set_metadata_block_size(METADATA_BLOCK_LEN);
     table.set_cache_index_and_filter_blocks(true);
     table.set_pin_top_level_index_and_filter(true);
     table.set_optimize_filters_for_memory(true);
