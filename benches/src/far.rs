@@ -22,7 +22,7 @@ use crate::tools::{Tool, ours};
 
 /// First argument that makes this program the way to the far end.
 pub(crate) const AS_SSH: &str = "as-ssh";
-const ROUND_TRIP: Duration = Duration::from_millis(20);
+pub(crate) const ROUND_TRIP: Duration = Duration::from_millis(20);
 /// Blocks under way: more than any link holds.
 const UNDER_WAY: usize = 1 << 16;
 const BLOCK_LEN: usize = 64 << 10;
@@ -54,7 +54,7 @@ pub(crate) fn as_ssh(arguments: &[String]) -> Result<ExitCode> {
 }
 
 /// Passes on what comes, half a round trip later. casync's pipes do not block.
-fn later(from: impl AsFd + Send + 'static, to: impl AsFd) {
+pub(crate) fn later(from: impl AsFd + Send + 'static, to: impl AsFd) {
     let (sender, receiver) = sync_channel::<(Instant, Vec<u8>)>(UNDER_WAY);
     std::thread::spawn(move || {
         let mut block = vec![0; BLOCK_LEN];

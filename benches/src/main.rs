@@ -15,6 +15,7 @@ mod objects;
 mod packs;
 mod places;
 mod process;
+mod pull;
 mod releases;
 mod s3;
 mod serve;
@@ -100,6 +101,8 @@ enum Part {
     Trees,
     /// Chunks over SSH
     Far,
+    /// An update over HTTP from a server 20 ms away, beside desync's
+    Pull,
     /// Reads through mount-index
     Mount,
     /// Memory of the server while 64 clients upload; only when named
@@ -169,9 +172,16 @@ fn run(arguments: &Arguments) -> Result<()> {
     if arguments.only.contains(&Part::Uploads) {
         add(uploads::run(scratch.path(), arguments.size << 20)?);
     }
-    if [Part::Blobs, Part::Serve, Part::Mount, Part::Trees, Part::Far]
-        .into_iter()
-        .any(&wanted)
+    if [
+        Part::Blobs,
+        Part::Serve,
+        Part::Mount,
+        Part::Trees,
+        Part::Far,
+        Part::Pull,
+    ]
+    .into_iter()
+    .any(&wanted)
     {
         let inputs = data::Inputs::make(scratch.path(), &arguments.trees, arguments.size << 20)?;
         if wanted(Part::Trees) {
@@ -179,6 +189,9 @@ fn run(arguments: &Arguments) -> Result<()> {
         }
         if wanted(Part::Far) {
             add(far::run(scratch.path(), &inputs.tree, arguments.repeats)?);
+        }
+        if wanted(Part::Pull) {
+            add(pull::run(scratch.path(), &inputs, arguments.repeats)?);
         }
         if !(wanted(Part::Blobs) || wanted(Part::Serve) || wanted(Part::Mount)) {
             return finish(arguments, &report);

@@ -18,6 +18,7 @@ mod input;
 mod md5;
 mod pack;
 mod protocol;
+mod pull;
 mod words;
 
 pub use archive::{
@@ -46,4 +47,8 @@ pub use pack::{
 };
 pub use protocol::{
     ABORT_REASON_LEN_MAX, Frame, FrameDecoder, HelloFlags, PROTOCOL_FRAME_LEN_MAX, ProtocolError, push_chunk_head,
+};
+pub use pull::{
+    PULL_CONTENT_TYPE, PULL_HEADER, PULL_IDS_MAX, PULL_PATH, PULL_REQUEST_LEN_MAX, PullAnswer, PullError, PullStep,
+    parse_pull_request, pull_request,
 };

@@ -27,6 +27,8 @@ const ABORT: u64 = 0xe7d9_136b_7efe_a352;
 
 const ID_LEN: usize = 32;
 const CHUNK_HEAD_LEN: usize = HEADER_LEN + 8 + ID_LEN;
+/// Bytes of a REQUEST beside its ids.
+pub(crate) const REQUEST_OVERHEAD: usize = HEADER_LEN + 8;
 const HIGH_PRIORITY: u64 = 1;
 const COMPRESSED: u64 = 1;
 
@@ -282,6 +284,12 @@ pub fn push_chunk_head(id: ChunkId, compressed: bool, data_len: usize, out: &mut
     let size = (CHUNK_HEAD_LEN + data_len) as u64;
     push_words(out, &[size, CHUNK, u64::from(compressed)]);
     out.extend_from_slice(id.as_bytes());
+}
+
+/// Appends a REQUEST of ordinary priority.
+pub(crate) fn push_request(ids: &[ChunkId], out: &mut Vec<u8>) {
+    push_words(out, &[(REQUEST_OVERHEAD + ids.len() * ID_LEN) as u64, REQUEST, 0]);
+    ids.iter().for_each(|id| out.extend_from_slice(id.as_bytes()));
 }
 
 fn id(bytes: &[u8]) -> ChunkId {

@@ -300,6 +300,8 @@ pub(crate) struct Limits {
     pub(crate) jobs: usize,
     /// Bytes of request bodies in memory at once; further ones wait. Default `536870912`.
     pub(crate) body_bytes: usize,
+    /// Chunks that one request to a chunk root may name, `16384` at most; `0`: each chunk is asked for alone. Default `16384`.
+    pub(crate) pull_ids: usize,
     /// Bytes of an index that is put; more is 413. Default `1073741824`.
     pub(crate) index_bytes: usize,
     /// Bytes a second at which a flat folder of an older release is taken over into packs; `0` is no limit. Default `67108864`.

@@ -151,6 +151,7 @@ impl Metrics {
             Unit::Bytes,
             "How many fewer they are now"
         );
+        describe_counter!("pull_chunks_total", "Chunks of requests for many, by what was answered");
         describe_counter!("verify_runs_total", "Passes over the packs, by what they found");
         describe_gauge!("store_scrub_running", "1 while packs are read for damage");
         describe_gauge!(

@@ -161,6 +161,7 @@ impl ObjectStore {
         let options = FacesOptions {
             index_len_max: config.limits.index_bytes,
             frame_level: config.s3.frame_level,
+            pull_ids: config.limits.pull_ids,
             pool: pool_of(&config.s3),
         };
         Faces::new(Arc::clone(&self.objects), options, workers.clone())

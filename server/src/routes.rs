@@ -11,7 +11,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
-use cairn_formats::{ChunkId, Level};
+use cairn_formats::{ChunkId, Level, PULL_HEADER, PULL_PATH};
 use cairn_gateway::admin::Admin;
 use cairn_gateway::faces::{Face, Faces};
 use cairn_roots::{
@@ -23,7 +23,7 @@ use cairn_store::{
     MemoryCacheStore, MetricsStore, MirrorOptions, MirrorStore, S3Configured, S3Credentials, S3Keys, S3Options,
     SftpOptions, StoreOptions, StoreSpec, open_chain, open_store,
 };
-use http::header::{CACHE_CONTROL, CONTENT_TYPE, HeaderMap, HeaderValue};
+use http::header::{CACHE_CONTROL, CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue};
 use http::{Method, Request, Response, StatusCode};
 use hyper::body::Incoming;
 
@@ -37,6 +37,7 @@ pub(crate) use cairn_store::error_chain as chain;
 const READY_MAX: Duration = Duration::from_secs(5);
 
 static STORE: EndpointMetrics = EndpointMetrics::new("/store/{name}/{chunk}");
+static PULL: EndpointMetrics = EndpointMetrics::new("/store/{name}/-/chunks");
 static INDEX: EndpointMetrics = EndpointMetrics::new("/index/{name}/{key}");
 static HEALTH: EndpointMetrics = EndpointMetrics::new("/health");
 static HEALTH_LIVE: EndpointMetrics = EndpointMetrics::new("/health/live");
@@ -69,6 +70,8 @@ pub(crate) struct Roots {
     stores: BTreeMap<String, Arc<StoreRoots>>,
     folders: Folders,
     log: LogRequests,
+    /// What tells readers of indexes that chunk roots here take requests for many chunks, where they do.
+    pulls: Option<HeaderValue>,
 }
 
 /// State that all listeners share.
@@ -124,6 +127,9 @@ impl Roots {
             stores,
             folders,
             log: config.log.requests,
+            pulls: Some(config.limits.pull_ids)
+                .filter(|&ids| ids > 0)
+                .map(HeaderValue::from),
         })
     }
 
@@ -222,6 +228,7 @@ impl StoreRoots {
             verify_reads,
             frame_level: (Config::kind(settings) == Kind::Packs).then(|| Level::new(settings.frame_level)),
             ask_for_heads,
+            pull_ids: config.limits.pull_ids,
         };
         let chunks = ChunkRoot::new(store, options, workers.clone());
         Ok(Self {
@@ -464,13 +471,14 @@ impl Handler for Public {
         let method = request.method().clone();
         let (endpoint, trace) = (endpoint_of(request.uri().path()), trace_of(request.headers()));
         let door = door_of(request.uri().path());
+        let is_index = matches!(door, Some((Face::Indexes, ..)));
         let store = door.and_then(|(face, name, at)| Some((face, roots.stores.get(name)?, at)));
         // Of a configured store the name need not be kept.
         let bucket = match (&store, &self.0.faces) {
             (None, Some(faces)) => door.map(|(face, name, at)| (faces, face, name.to_owned(), at)),
             _ => None,
         };
-        let response = match (store, bucket) {
+        let mut response = match (store, bucket) {
             (Some((Face::Chunks, store, at)), _) => store.chunks.answer(request, at).await,
             (Some((Face::Indexes, store, at)), _) => store.indexes.answer(request, at).await,
             (None, Some((faces, face, name, at))) => faces.answer(request, face, &name, at).await,
@@ -487,6 +495,13 @@ impl Handler for Public {
                 }
             },
         };
+        // A reader of an index wants its chunks next.
+        if let (true, Some(pulls)) = (is_index, &roots.pulls)
+            && (response.status().is_success() || response.status() == StatusCode::NOT_MODIFIED)
+        {
+            let headers = response.headers_mut();
+            headers.insert(HeaderName::from_static(PULL_HEADER), pulls.clone());
+        }
         record(roots.log, endpoint, &method, &response, started, trace);
         response
     }
@@ -542,6 +557,7 @@ fn endpoint_of(path: &str) -> &'static EndpointMetrics {
         "/health/live" => &HEALTH_LIVE,
         "/health/ready" => &HEALTH_READY,
         "/metrics" => &METRICS,
+        _ if path.starts_with("/store/") && path.ends_with(PULL_PATH) => &PULL,
         _ if path.starts_with("/store/") => &STORE,
         _ if path.starts_with("/index/") => &INDEX,
         _ if Admin::takes(path) => &ADMIN,
@@ -566,7 +582,7 @@ fn record(
 ) {
     let (took, status) = (started.elapsed(), response.status());
     endpoint.count(method, status, took);
-    let is_read = *method == Method::GET || *method == Method::HEAD;
+    let is_read = *method == Method::GET || *method == Method::HEAD || std::ptr::eq(endpoint, &PULL);
     // A chunk that is not there is an everyday answer to a reader.
     let is_ordinary = is_read && (status.as_u16() < 400 || matches!(status.as_u16(), 404 | 416));
     if log == LogRequests::None || (log == LogRequests::Changes && is_ordinary) {

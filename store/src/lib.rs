@@ -33,7 +33,7 @@ pub use backend::bucket::gs::{GsConfigured, GsCredentials, GsOptions, GsToken};
 pub use backend::bucket::input::ObjectInput;
 pub use backend::bucket::s3::{S3Configured, S3Credentials, S3Keys, S3Options, S3Role, S3RoleSource};
 pub use backend::flat::{FlatOptions, FlatStore, StoredChunk, SyncPolicy};
-pub use backend::http::{Authorization, Cookie, HttpOptions, HttpStore, Proxy};
+pub use backend::http::{Authorization, Cookie, HttpOptions, HttpStore, Proxy, PullOffers};
 pub use backend::remote::packs::{Ownership, RemotePackOptions, RemotePacks};
 pub use backend::remote::store::RemoteChunks;
 pub use backend::sftp::SftpOptions;
@@ -121,6 +121,11 @@ pub trait ChunkStore: Send + Sync + fmt::Debug {
     /// network. `None` says nothing about the chunk: ask [`ChunkStore::get_many`].
     fn get_resident(&self, _id: ChunkId, _form: ChunkForm) -> Option<EncodedChunk> {
         None
+    }
+
+    /// Whether each call waits for a round trip, so that chunks are better asked for many at a time than soon.
+    fn is_far(&self) -> bool {
+        false
     }
 
     /// Moves a chunk aside that was found damaged, so that it is missing and can be put again. Its bytes are kept for whoever

@@ -11,7 +11,7 @@ use cairn_formats::{CHUNK_LEN_MAX, ChunkCipher, ChunkForm, ChunkIndex, CipherAlg
 use cairn_store::{
     Authorization, Behind, CacheOptions, CacheStore, ChunkKey, ChunkPlace, ChunkStore, CompactOptions, CompactReport,
     Cookie, GsConfigured, GsOptions, HttpOptions, IndexStore, LocalStore, Location, LogPosition, MemberSpec,
-    ObjectInput, Ownership, PackOptions, PackStat, PackStore, Proxy, Prune, RateLimit, RecompressOptions,
+    ObjectInput, Ownership, PackOptions, PackStat, PackStore, Proxy, Prune, PullOffers, RateLimit, RecompressOptions,
     RecompressReport, RemoteChunks, RemoteKind, RemotePackOptions, RemotePacks, S3Options, ScrubMemory, ScrubOptions,
     ScrubReport, Sealing, SftpOptions, SshOptions, SshPush, StoreChain, StoreName, StoreOptions, StoreSpec,
     StoredChunk, Suspect, SyncPolicy, Together, VerifyStore, init_remote_packs, open_chain, open_prunable_spec,
@@ -40,6 +40,8 @@ pub(crate) struct Context {
     pub(crate) config: Config,
     pub(crate) config_path: PathBuf,
     pub(crate) progress: Arc<Progress>,
+    /// What servers of this run say of requests for many chunks.
+    pulls: PullOffers,
 }
 
 impl Context {
@@ -54,6 +56,7 @@ impl Context {
             config,
             config_path,
             progress,
+            pulls: PullOffers::default(),
         })
     }
 
@@ -120,6 +123,7 @@ impl Context {
             cookie: entry.http_cookie.clone().map(Cookie),
             proxy: access.proxy.clone().map_or(Proxy::Environment, Proxy::Url),
             rate_limit: rate.0.clone(),
+            offers: self.pulls.clone(),
             cancelled: Some(self.progress.cancel_flag()),
             ..HttpOptions::default()
         };

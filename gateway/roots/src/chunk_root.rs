@@ -1,19 +1,19 @@
 //! A chunk store over HTTP, in the paths and statuses that casync and desync clients know (`docs/limits.md` has the bounds).
 //!
 //! `GET`, `HEAD` and `PUT` of `/<4 hex>/<64 hex>` (plain) and the same with `.cacnk` (compressed); both forms are served
-//! from one store, whichever it holds. A sealed root ([`ChunkRoot::sealed`]) has the same paths with the cipher's ending and
+//! from one store, whichever it holds; `POST` of `/-/chunks` asks for many ([`crate::pull`]). A sealed root ([`ChunkRoot::sealed`]) has the same paths with the cipher's ending and
 //! sends and takes nothing in clear, however the store holds it. Invariants: what is stored has been verified and is durable before it is answered;
 //! a refused or cut upload leaves nothing. Hot path: a chunk in the page cache is answered without leaving the thread.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use cairn_formats::{
-    CHUNK_LEN_MAX, Chunk, ChunkError, ChunkForm, ChunkId, DigestAlgorithm, EncodedChunk, Level, StorableChunk,
+    CHUNK_LEN_MAX, Chunk, ChunkError, ChunkForm, ChunkId, DigestAlgorithm, EncodedChunk, Level, PULL_HEADER,
+    PULL_IDS_MAX, PULL_PATH, StorableChunk,
 };
-use cairn_store::{ChunkStore, Error, Sealing, VerifiedChunks};
+use cairn_store::{ChunkStore, Error, Sealing};
 use http::header::{
-    ACCEPT_RANGES, CACHE_CONTROL, CONTENT_LENGTH, CONTENT_RANGE, CONTENT_TYPE, ETAG, HeaderMap, HeaderValue,
+    ACCEPT_RANGES, CACHE_CONTROL, CONTENT_LENGTH, CONTENT_RANGE, CONTENT_TYPE, ETAG, HeaderMap, HeaderName, HeaderValue,
 };
 use http::{Method, Request, Response, StatusCode};
 use hyper::body::Incoming;
@@ -21,6 +21,8 @@ use hyper::body::Incoming;
 use crate::access::Access;
 use crate::conditions::{self, Part};
 use crate::flights::Flights;
+use crate::pull;
+use crate::reads::{Failure, Reads, VerifyReads, cause_of, log_store_error};
 use crate::reply::{Body, refuse, reply, text};
 use crate::serve::Handler;
 use crate::upload;
@@ -32,25 +34,8 @@ const COMPRESSED_LEN_MAX: usize = CHUNK_LEN_MAX + CHUNK_LEN_MAX / 128 + 4096;
 /// A chunk stored plain and asked for compressed is compressed on the way out: quickly.
 const TRANSCODE_LEVEL: i32 = 1;
 
-/// When chunks are checked against their ids on the way out. What is written is always checked.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum VerifyReads {
-    /// Not at all: the store checks, or its files are trusted.
-    Never,
-    /// Unless they have been within this time (whole minutes): what a store on this machine's disk needs.
-    After(Duration),
-    /// Each time: what comes from somebody else's server.
-    Always,
-}
-
-impl Default for VerifyReads {
-    fn default() -> Self {
-        Self::After(Duration::from_secs(24 * 60 * 60))
-    }
-}
-
 /// How a chunk root behaves.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ChunkRootOptions {
     /// The digest that names the store's chunks.
     pub digest: DigestAlgorithm,
@@ -63,6 +48,21 @@ pub struct ChunkRootOptions {
     pub frame_level: Option<Level>,
     /// Have the store say each time that a chunk is there: where chunks are collected, that is a promise that it has to know of.
     pub ask_for_heads: bool,
+    /// Ids that one request for many chunks may name, [`cairn_formats::PULL_IDS_MAX`] at most; 0: no such requests.
+    pub pull_ids: usize,
+}
+
+impl Default for ChunkRootOptions {
+    fn default() -> Self {
+        Self {
+            digest: DigestAlgorithm::default(),
+            access: Access::default(),
+            verify_reads: VerifyReads::default(),
+            frame_level: None,
+            ask_for_heads: false,
+            pull_ids: PULL_IDS_MAX,
+        }
+    }
 }
 
 /// A chunk store as an HTTP service.
@@ -72,32 +72,28 @@ pub struct ChunkRoot {
     options: ChunkRootOptions,
     workers: Workers,
     sealing: Sealing,
-    verified: Option<Arc<VerifiedChunks>>,
-    reads: Flights<(ChunkId, ChunkForm), Result<EncodedChunk, Failure>>,
-}
-
-/// Why a chunk was not had, to be shared by all who asked for it.
-#[derive(Clone, Debug)]
-enum Failure {
-    Missing,
-    /// The store's error; logged where it happened.
-    Store,
+    reads: Reads,
+    /// What says how many ids a request for many chunks may name.
+    pull_ids: HeaderValue,
+    flights: Flights<(ChunkId, ChunkForm), Result<EncodedChunk, Failure>>,
 }
 
 impl ChunkRoot {
     /// A root on `store`. Clones of one [`Workers`] share its bounds.
     pub fn new(store: Arc<dyn ChunkStore>, options: ChunkRootOptions, workers: Workers) -> Self {
-        let verified = match options.verify_reads {
-            VerifyReads::After(age_max) => Some(Arc::new(VerifiedChunks::new(age_max))),
-            VerifyReads::Never | VerifyReads::Always => None,
-        };
         Self {
+            reads: Reads::new(
+                Arc::clone(&store),
+                options.digest,
+                options.verify_reads,
+                workers.clone(),
+            ),
             store,
-            verified,
+            pull_ids: options.pull_ids.into(),
             options,
             workers,
             sealing: Sealing::default(),
-            reads: Flights::new(),
+            flights: Flights::new(),
         }
     }
 
@@ -115,6 +111,13 @@ impl ChunkRoot {
     ///
     /// - `path_at`: where in the URL's path the root's own part begins, at a `/`.
     pub async fn answer(&self, request: Request<Incoming>, path_at: usize) -> Response<Body> {
+        if self.takes_pulls() && is_pull(&request, path_at) {
+            let access = &self.options.access.read;
+            return match access.check(request.method(), request.headers()) {
+                Ok(()) => pull::answer(request, &self.reads, &self.workers, self.options.pull_ids).await,
+                Err(response) => response,
+            };
+        }
         if let Err(response) = self.options.access.check(&request) {
             return response;
         }
@@ -133,7 +136,7 @@ impl ChunkRoot {
         match *request.method() {
             Method::GET => match self.get_sealed(id, form).await {
                 Ok(chunk) => self.chunk_reply(request.headers(), chunk),
-                Err(failure) => failure.reply(id),
+                Err(failure) => self.refuse(failure, id),
             },
             Method::HEAD => match self.head(id, form).await {
                 Ok(len) => {
@@ -141,7 +144,7 @@ impl ChunkRoot {
                     self.head_reply(request.headers(), id, form, len)
                 }
                 // A HEAD has no body, but its status is the GET's.
-                Err(failure) => failure.reply(id),
+                Err(failure) => self.refuse(failure, id),
             },
             _ => self.put(request, id, form).await,
         }
@@ -167,52 +170,33 @@ impl ChunkRoot {
         if let Some(zero) = zero_chunk(id, form) {
             return Ok(zero);
         }
-        if self.is_trusted(id, form)
+        if self.reads.is_trusted(id, form)
             && let Some(chunk) = self.store.get_resident(id, form)
         {
             return Ok(chunk);
         }
-        self.reads
+        self.flights
             .share((id, form), || async move {
-                let (store, workers, digest) = (Arc::clone(&self.store), self.workers.clone(), self.options.digest);
-                let (trusted, verified) = (self.is_trusted(id, form), self.verified.clone());
+                let reads = self.reads.clone();
                 self.workers
                     .run(move || {
-                        let stored = store.get_many(&[id]).pop().expect("one answer per id");
+                        let stored = reads.store.get_many(&[id]).pop().expect("one answer per id");
                         let chunk = stored.map_err(|error| Failure::of(&error))?;
-                        if chunk.form == form && trusted {
+                        if chunk.form == form && reads.is_trusted(id, form) {
                             return Ok(chunk);
                         }
-                        let opened = workers.open_bounded(|plain_len_max| chunk.open(digest, plain_len_max));
-                        let opened = opened.map_err(|error| {
-                            let cause = cause_of(&error);
-                            tracing::error!(chunk = %id, store = %store.name(), %error, cause, "a stored chunk is damaged");
-                            metrics::counter!("store_errors_total", "backend" => "root", "op" => "verify", "class" => "corrupt")
-                                .increment(1);
-                            set_aside(&*store, &chunk, digest, &workers);
-                            Failure::Store
-                        })?;
-                        if let Some(verified) = verified {
-                            verified.remember(id, chunk.form);
-                        }
-                        Ok(if chunk.form == form { chunk } else { transcode(&opened, form) })
+                        let opened = reads.open_many(std::slice::from_ref(&chunk)).pop();
+                        let opened = opened.expect("one answer per chunk")?;
+                        Ok(if chunk.form == form {
+                            chunk
+                        } else {
+                            transcode(&opened, form)
+                        })
                     })
                     .await
                     .unwrap_or(Err(Failure::Store))
             })
             .await
-    }
-
-    /// Whether the chunk's file may be sent as it is.
-    fn is_trusted(&self, id: ChunkId, form: ChunkForm) -> bool {
-        match self.options.verify_reads {
-            VerifyReads::Never => true,
-            VerifyReads::Always => false,
-            VerifyReads::After(_) => self
-                .verified
-                .as_ref()
-                .is_some_and(|verified| verified.is_fresh(id, form)),
-        }
     }
 
     /// Length of the chunk in this form, where it can be told.
@@ -331,6 +315,28 @@ impl ChunkRoot {
         response
     }
 
+    /// The answer where there is no chunk.
+    fn refuse(&self, failure: Failure, id: ChunkId) -> Response<Body> {
+        match failure {
+            Failure::Missing => self.with_pulls(text(StatusCode::NOT_FOUND, format!("chunk {id} is not here"))),
+            Failure::Store => server_error(),
+        }
+    }
+
+    /// Whether many chunks may be asked for in one request. Sealed ones go out one by one.
+    fn takes_pulls(&self) -> bool {
+        self.options.pull_ids > 0 && !self.sealing.is_on()
+    }
+
+    /// Tells readers that they may ask for many chunks at once, where they may.
+    fn with_pulls(&self, mut response: Response<Body>) -> Response<Body> {
+        if self.takes_pulls() {
+            let headers = response.headers_mut();
+            headers.insert(HeaderName::from_static(PULL_HEADER), self.pull_ids.clone());
+        }
+        response
+    }
+
     /// Whether every answer with this chunk has the same bytes. A compressed chunk may be another frame tomorrow and a sealed
     /// one has a nonce of its own: no stretch of one fits a stretch of another answer.
     fn is_lasting(&self, form: ChunkForm) -> bool {
@@ -359,7 +365,7 @@ impl ChunkRoot {
             ETAG,
             HeaderValue::from_str(tag).expect("hex digits in quotes are a header value"),
         );
-        response
+        self.with_pulls(response)
     }
 }
 
@@ -367,24 +373,6 @@ impl Handler for ChunkRoot {
     /// The root as desync's chunk-server has it: chunk paths begin at the URL's root.
     async fn handle(&self, request: Request<Incoming>) -> Response<Body> {
         self.answer(request, 0).await
-    }
-}
-
-impl Failure {
-    fn of(error: &Error) -> Self {
-        if let Error::Missing { .. } = error {
-            Self::Missing
-        } else {
-            log_store_error(error);
-            Self::Store
-        }
-    }
-
-    fn reply(&self, id: ChunkId) -> Response<Body> {
-        match self {
-            Self::Missing => text(StatusCode::NOT_FOUND, format!("chunk {id} is not here")),
-            Self::Store => server_error(),
-        }
     }
 }
 
@@ -398,15 +386,6 @@ enum PutError {
 /// The client learns no more than this; the log has the chain.
 fn server_error() -> Response<Body> {
     text(StatusCode::INTERNAL_SERVER_ERROR, "internal server error")
-}
-
-fn cause_of(error: &dyn std::error::Error) -> String {
-    error.source().map(ToString::to_string).unwrap_or_default()
-}
-
-fn log_store_error(error: &Error) {
-    let cause = cause_of(error);
-    tracing::error!(%error, cause, "the store failed");
 }
 
 fn with_content_range(mut response: Response<Body>, range: &str) -> Response<Body> {
@@ -434,26 +413,6 @@ fn verify(
     })
 }
 
-/// Has a damaged chunk moved aside, so that whoever has it can put it again: a put leaves alone what is there.
-fn set_aside(store: &dyn ChunkStore, chunk: &EncodedChunk, digest: DigestAlgorithm, workers: &Workers) {
-    let other = match digest {
-        DigestAlgorithm::Sha512_256 => DigestAlgorithm::Sha256,
-        DigestAlgorithm::Sha256 => DigestAlgorithm::Sha512_256,
-    };
-    // A sound chunk of the other digest is a wrong setting of ours: nothing may be moved for that.
-    if workers
-        .open_bounded(|plain_len_max| chunk.open(other, plain_len_max))
-        .is_ok()
-    {
-        return;
-    }
-    match store.set_aside(chunk) {
-        Ok(true) => tracing::warn!(chunk = %chunk.id, "the damaged chunk was set aside: it can be stored again"),
-        Ok(false) => {}
-        Err(error) => log_store_error(&error),
-    }
-}
-
 /// The chunk in a form in which it is not stored.
 fn transcode(chunk: &Chunk, form: ChunkForm) -> EncodedChunk {
     EncodedChunk {
@@ -461,6 +420,10 @@ fn transcode(chunk: &Chunk, form: ChunkForm) -> EncodedChunk {
         form,
         bytes: chunk.encode(form, Level::new(TRANSCODE_LEVEL)).bytes().clone(),
     }
+}
+
+fn is_pull(request: &Request<Incoming>, path_at: usize) -> bool {
+    *request.method() == Method::POST && request.uri().path().get(path_at..) == Some(PULL_PATH)
 }
 
 /// `/<4 hex>/<64 hex>[.cacnk]`. Digits may be of either case if both places agree, as desync has it.

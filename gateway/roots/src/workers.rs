@@ -10,10 +10,14 @@ use cairn_formats::{CHUNK_LEN_MAX, ChunkError, FrameError};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 /// Plain bytes of a chunk that is opened without waiting for a turn.
-const ORDINARY_PLAIN_LEN_MAX: usize = 4 << 20;
+pub(crate) const ORDINARY_PLAIN_LEN_MAX: usize = 4 << 20;
 /// Chunks above [`ORDINARY_PLAIN_LEN_MAX`] opened at once.
 const LARGE_JOBS: usize = 2;
-/// Body memory is counted in these units, so that the count fits a semaphore.
+/// Bytes of answers with many chunks, read and not taken, of all together.
+const ANSWER_BYTES: usize = 256 << 20;
+/// Bytes of ids that answers with many chunks are still to be given for, of all together.
+const ASKED_BYTES: usize = 64 << 20;
+/// Memory of bodies and answers is counted in these units, so that the count fits a semaphore.
 const BODY_UNIT: usize = 1 << 10;
 
 /// How much roots may do at once; shared by all roots of a process.
@@ -40,6 +44,8 @@ pub struct Workers {
     jobs: Arc<Semaphore>,
     bodies: Arc<Semaphore>,
     body_units: u32,
+    asked: Arc<Semaphore>,
+    answers: Arc<Semaphore>,
     large: Arc<Turns>,
 }
 
@@ -55,6 +61,12 @@ pub struct BodyMemory {
     workers: Workers,
 }
 
+/// Memory reserved for a part of an answer; given back when dropped.
+#[derive(Debug)]
+pub(crate) struct AnswerMemory {
+    _permit: OwnedSemaphorePermit,
+}
+
 impl Workers {
     /// Bounds for a process. A body is always let in when it is alone, whatever its length.
     pub fn new(options: WorkerOptions) -> Self {
@@ -64,6 +76,8 @@ impl Workers {
         Self {
             jobs: Arc::new(Semaphore::new(options.jobs.max(1))),
             bodies: Arc::new(Semaphore::new(body_units as usize)),
+            asked: Arc::new(Semaphore::new(ASKED_BYTES / BODY_UNIT)),
+            answers: Arc::new(Semaphore::new(ANSWER_BYTES / BODY_UNIT)),
             body_units,
             large: Arc::new(Turns::new(LARGE_JOBS)),
         }
@@ -96,6 +110,22 @@ impl Workers {
             permit,
             workers: self.clone(),
         }
+    }
+
+    /// Room for `len` bytes of ids for as long as they are answered. Without waiting: who waits would hold a connection.
+    pub(crate) fn asked_memory(&self, len: usize) -> Option<AnswerMemory> {
+        let permit = Arc::clone(&self.asked).try_acquire_many_owned(self.units(len)).ok()?;
+        Some(AnswerMemory { _permit: permit })
+    }
+
+    /// Waits for room for `len` bytes of an answer. What was given before goes back when it is sent or given up, so this ends.
+    pub(crate) async fn answer_memory(&self, len: usize) -> AnswerMemory {
+        let units = len.div_ceil(BODY_UNIT).clamp(1, ANSWER_BYTES / BODY_UNIT) as u32;
+        let permit = Arc::clone(&self.answers)
+            .acquire_many_owned(units)
+            .await
+            .expect("the semaphore is never closed");
+        AnswerMemory { _permit: permit }
     }
 
     /// Calls `open` with the most plain bytes that a chunk may have, within the bound on large chunks. Blocks.

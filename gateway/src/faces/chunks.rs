@@ -19,7 +19,7 @@ const ROOTS_KEPT_MAX: usize = 16;
 #[derive(Debug, Default)]
 pub(super) struct ChunkRoots(Mutex<HashMap<(Tenant, DomainId), Arc<ChunkRoot>>>);
 
-/// GET, HEAD and PUT of a chunk.
+/// GET, HEAD and PUT of a chunk, and requests for many.
 pub(super) async fn answer(core: &Core, _permit: Permit, ask: Ask) -> Answer<Response<Body>> {
     let root = core.roots.of(core, &ask.bucket);
     Ok(root.answer(ask.request, ask.path_at).await)
@@ -45,6 +45,7 @@ impl ChunkRoots {
             frame_level: Some(Level::new(core.options.frame_level)),
             // Chunks are collected here: that one is there is a promise.
             ask_for_heads: true,
+            pull_ids: core.options.pull_ids,
         };
         let root = ChunkRoot::new(core.objects.chunk_store(bucket), options, core.workers.clone());
         let root = Arc::new(root);

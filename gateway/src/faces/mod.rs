@@ -12,6 +12,7 @@ mod indexes;
 
 use std::sync::{Arc, PoisonError, RwLock};
 
+use cairn_formats::PULL_PATH;
 use cairn_identity::{Action, Permit, Principal, Resource, authorize};
 use cairn_index::names::{Bucket, BucketName};
 use cairn_index::{Objects, Tenant};
@@ -35,6 +36,8 @@ pub struct FacesOptions {
     pub index_len_max: usize,
     /// zstd level of chunks that come plain; those that come compressed stay as they are.
     pub frame_level: i32,
+    /// Ids that one request for many chunks may name; 0: no such requests.
+    pub pull_ids: usize,
     /// Work on the index and on objects.
     pub pool: PoolOptions,
 }
@@ -134,7 +137,8 @@ impl Core {
         bucket: &str,
         path_at: usize,
     ) -> Answer<Response<Body>> {
-        let Some(change) = change_of(request.method()) else {
+        let path = request.uri().path().get(path_at..).unwrap_or("");
+        let Some(change) = change_of(request.method(), face, path) else {
             return Err(Refused::method());
         };
         let Admitted { caller, bucket } = self.admit(&request, bucket).await?;
@@ -189,10 +193,12 @@ enum Change {
     Put,
 }
 
-fn change_of(method: &Method) -> Option<Change> {
+fn change_of(method: &Method, face: Face, path: &str) -> Option<Change> {
     match *method {
         Method::GET | Method::HEAD => Some(Change::None),
         Method::PUT => Some(Change::Put),
+        // Asks for many chunks.
+        Method::POST if face == Face::Chunks && path == PULL_PATH => Some(Change::None),
         _ => None,
     }
 }

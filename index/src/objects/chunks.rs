@@ -100,6 +100,10 @@ impl ChunkStore for DomainChunks {
         self.packs.get_resident(id, form)
     }
 
+    fn is_far(&self) -> bool {
+        false
+    }
+
     fn set_aside(&self, damaged: &EncodedChunk) -> cairn_store::Result<bool> {
         self.packs.set_aside(damaged)
     }

@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 use std::path::Path;
 
-use cairn_formats::PACK_LEN_MAX;
+use cairn_formats::{PACK_LEN_MAX, PULL_IDS_MAX};
 
 use super::{Config, ConfigError, Kind, S3, STORE_NAME_LEN_MAX, Store};
 
@@ -216,6 +216,12 @@ impl Config {
                     &format!("{value} is below the least, {least}"),
                 );
             }
+        }
+        if self.limits.pull_ids > PULL_IDS_MAX {
+            return wrong(
+                "limits.pull_ids".to_owned(),
+                &format!("{} is above the most, {PULL_IDS_MAX}", self.limits.pull_ids),
+            );
         }
         if !(self.collect.dead_share > 0.0 && self.collect.dead_share.is_finite()) {
             return wrong(

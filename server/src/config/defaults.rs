@@ -4,6 +4,8 @@ use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
+use cairn_formats::PULL_IDS_MAX;
+
 use super::{
     AdminApi, Collect, Config, DEFAULT_STORE, Digest, Limits, Listen, Log, LogRequests, S3, Scrub, Store, Sync,
 };
@@ -150,6 +152,7 @@ impl Default for Limits {
             threads: 0,
             jobs: 64,
             body_bytes: 512 << 20,
+            pull_ids: PULL_IDS_MAX,
             index_bytes: 1 << 30,
             convert_rate: 64 << 20,
         }

@@ -3,7 +3,7 @@
 //! Speaks to plain web servers, desync's chunk-server, `cairnd` and object stores' public faces: GET, HEAD and PUT. Chunks
 //! are found in either form without configuration: the preferred form is asked for first, the other when that is definitely
 //! not there, and the form that the server answers becomes the preferred one. A desync chunk-server answers 400 to the form
-//! that it does not serve; that form is then not asked for again.
+//! that it does not serve; that form is then not asked for again. Servers that say so are asked for many chunks at once (`pull`).
 //!
 //! Blocking outside; inside, requests run on one thread of the store's own, `concurrency` at a time over all callers.
 //! An upload that the server acknowledged is the server's to keep, and may replace an equal chunk.
@@ -12,6 +12,7 @@
 pub(crate) mod client;
 pub(crate) mod connect;
 mod options;
+mod pull;
 
 use std::fmt;
 use std::sync::Arc;
@@ -24,6 +25,7 @@ use url::Url;
 
 pub(crate) use client::{Answer, Ask, HttpClient, HttpFault};
 pub use options::{Authorization, Cookie, HttpOptions, Proxy};
+pub use pull::PullOffers;
 
 use super::remote::lost;
 use super::remote::workers::Workers;
@@ -128,6 +130,58 @@ impl HttpStore {
     }
 }
 
+/// Answers to a call for many chunks as they come; `None`: not asked for yet.
+type Chunks = Vec<Option<Result<EncodedChunk>>>;
+
+impl HttpStore {
+    /// Asks for each chunk that was not asked for.
+    ///
+    /// - `may_stop`: once the server says that it answers many in one request, what is left is left.
+    fn get_each(&self, ids: &[ChunkId], chunks: &mut Chunks, may_stop: bool) {
+        let open = open(chunks);
+        let mut left = open.len();
+        let wanted: Arc<[ChunkId]> = open.iter().map(|&at| ids[at]).collect();
+        self.run_many(
+            open.len(),
+            move |shared, index| {
+                let id = wanted[index];
+                async move { shared.find(id, None, "read a chunk", ask_get).await }
+            },
+            |index, found| {
+                let at = open[index];
+                chunks[at] = Some(self.shared.read(ids[at], found));
+                left -= 1;
+                !(may_stop && self.shared.pulls(left).is_some())
+            },
+        );
+    }
+
+    /// Asks for what was not asked for, many chunks in each request, where the server answers such requests.
+    fn pull(&self, ids: &[ChunkId], chunks: &mut Chunks) {
+        let open = open(chunks);
+        let Some(most) = self.shared.pulls(open.len()) else {
+            return;
+        };
+        let requests: Arc<[Vec<ChunkId>]> = open
+            .chunks(most)
+            .map(|some| some.iter().map(|&at| ids[at]).collect())
+            .collect();
+        self.run_many(
+            requests.len(),
+            move |shared, index| {
+                let requests = requests.clone();
+                async move { shared.pull(&requests[index]).await }
+            },
+            |index, answers: Chunks| {
+                for (&at, answer) in open[index * most..].iter().zip(answers) {
+                    chunks[at] = answer;
+                }
+                true
+            },
+        );
+    }
+}
+
 impl ChunkStore for HttpStore {
     fn name(&self) -> &StoreName {
         &self.shared.name
@@ -162,19 +216,12 @@ impl ChunkStore for HttpStore {
     }
 
     fn get_many(&self, ids: &[ChunkId]) -> Vec<Result<EncodedChunk>> {
-        let mut chunks: Vec<Option<Result<EncodedChunk>>> = ids.iter().map(|_| None).collect();
-        let wanted: Arc<[ChunkId]> = ids.into();
-        self.run_many(
-            ids.len(),
-            move |shared, index| {
-                let id = wanted[index];
-                async move { shared.find(id, None, "read a chunk", ask_get).await }
-            },
-            |index, found| {
-                chunks[index] = Some(self.shared.read(ids[index], found));
-                true
-            },
-        );
+        let mut chunks: Chunks = ids.iter().map(|_| None).collect();
+        if self.shared.pulls(ids.len()).is_none() {
+            self.get_each(ids, &mut chunks, true);
+        }
+        self.pull(ids, &mut chunks);
+        self.get_each(ids, &mut chunks, false);
         chunks
             .into_iter()
             .map(|chunk| chunk.unwrap_or_else(|| Err(self.shared.lost("read a chunk"))))
@@ -234,6 +281,10 @@ impl ChunkStore for HttpStore {
 
     fn get_resident(&self, _id: ChunkId, _form: ChunkForm) -> Option<EncodedChunk> {
         None
+    }
+
+    fn is_far(&self) -> bool {
+        true
     }
 }
 
@@ -378,6 +429,11 @@ pub(crate) fn failed(store: &StoreName, action: &'static str, fault: HttpFault) 
             source: fault.into(),
         },
     }
+}
+
+/// Places of chunks that were not asked for.
+fn open(chunks: &Chunks) -> Vec<usize> {
+    (0..chunks.len()).filter(|&at| chunks[at].is_none()).collect()
 }
 
 fn ask_get(form: ChunkForm) -> Ask {

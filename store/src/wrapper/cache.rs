@@ -316,6 +316,10 @@ impl ChunkStore for CacheStore {
         }
     }
 
+    fn is_far(&self) -> bool {
+        self.inner.is_far()
+    }
+
     fn set_aside(&self, damaged: &EncodedChunk) -> Result<bool> {
         Ok(self.flat.set_aside(damaged)? || self.inner.set_aside(damaged)?)
     }

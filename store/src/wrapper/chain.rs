@@ -106,6 +106,10 @@ impl ChunkStore for StoreChain {
         self.stores.iter().find_map(|store| store.get_resident(id, form))
     }
 
+    fn is_far(&self) -> bool {
+        self.stores.iter().any(|store| store.is_far())
+    }
+
     fn set_aside(&self, damaged: &EncodedChunk) -> Result<bool> {
         // Whichever holds just these bytes.
         for store in &self.stores {

@@ -146,6 +146,10 @@ impl ChunkStore for FailoverGroup {
         self.in_turn().find_map(|(_, member)| member.get_resident(id, form))
     }
 
+    fn is_far(&self) -> bool {
+        self.in_turn().any(|(_, member)| member.is_far())
+    }
+
     fn set_aside(&self, damaged: &EncodedChunk) -> Result<bool> {
         // Whichever holds just these bytes.
         for (_, member) in self.in_turn() {

@@ -87,6 +87,10 @@ impl ChunkStore for LimitStore {
         self.inner.get_resident(id, form)
     }
 
+    fn is_far(&self) -> bool {
+        self.inner.is_far()
+    }
+
     fn set_aside(&self, damaged: &EncodedChunk) -> Result<bool> {
         self.inner.set_aside(damaged)
     }

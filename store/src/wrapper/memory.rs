@@ -124,6 +124,10 @@ impl ChunkStore for MemoryCacheStore {
         Some(chunk)
     }
 
+    fn is_far(&self) -> bool {
+        self.inner.is_far()
+    }
+
     fn set_aside(&self, damaged: &EncodedChunk) -> Result<bool> {
         let _ = self.frames.remove(&(damaged.id, damaged.form));
         self.inner.set_aside(damaged)

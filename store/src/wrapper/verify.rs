@@ -74,6 +74,10 @@ impl ChunkStore for VerifyStore {
         chunk.open(self.digest, self.plain_len_max).is_ok().then_some(chunk)
     }
 
+    fn is_far(&self) -> bool {
+        self.inner.is_far()
+    }
+
     fn set_aside(&self, damaged: &EncodedChunk) -> Result<bool> {
         self.inner.set_aside(damaged)
     }

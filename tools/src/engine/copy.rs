@@ -11,6 +11,8 @@ use super::{Error, Progress, Result};
 
 /// Chunks asked for together.
 const BATCH_CHUNKS: usize = 64;
+/// The same where each call costs a round trip.
+const BATCH_CHUNKS_FAR: usize = 256;
 
 /// How chunks are copied.
 #[derive(Clone, Copy, Debug)]
@@ -63,6 +65,7 @@ pub(crate) fn copy(
     let total = Mutex::new(CopyReport::default());
     let failure = Mutex::new(None);
     let stopped = AtomicBool::new(false);
+    let batch_chunks = if from.is_far() { BATCH_CHUNKS_FAR } else { BATCH_CHUNKS };
     let listed = std::thread::scope(|scope| {
         for _ in 0..options.workers.max(1) {
             scope.spawn(|| {
@@ -82,14 +85,14 @@ pub(crate) fn copy(
                 }
             });
         }
-        let mut batch = Vec::with_capacity(BATCH_CHUNKS);
+        let mut batch = Vec::with_capacity(batch_chunks);
         let send = |batch: &mut Vec<ChunkId>| {
             // The workers take batches until the sender is gone, so this cannot fail.
-            let _ = sender.send(std::mem::replace(batch, Vec::with_capacity(BATCH_CHUNKS)));
+            let _ = sender.send(std::mem::replace(batch, Vec::with_capacity(batch_chunks)));
         };
         let listed = ids(&mut |id| {
             batch.push(id);
-            if batch.len() == BATCH_CHUNKS {
+            if batch.len() == batch_chunks {
                 send(&mut batch);
             }
             Ok(())

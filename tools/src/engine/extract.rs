@@ -5,9 +5,10 @@
 //!
 //! Order of sources: zeros (a hole), what the target already holds (in place), seeds, what this run has already written, the
 //! store. Nothing is written that was not hashed; a source that lies is passed over for the next one, the store's word is last.
+//! A far store is asked for many chunks at a time, beside the work on near sources: its chunks are left to [`Deferred`].
 //!
-//! Invariants: without `in_place` the target's name changes only when everything is written; memory is a few batches plus
-//! four bytes per index item, which lie in a file when they are many.
+//! Invariants: without `in_place` the target's name changes only when everything is written; memory is a few batches, or what a
+//! few calls to a far store fetch, plus four bytes per index item, which lie in a file when they are many.
 
 use std::fs::File;
 use std::io;
@@ -17,10 +18,13 @@ use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 
-use cairn_formats::{ChunkId, ChunkIndex, CutRule, Dialect, DigestAlgorithm, FeatureFlags, NullChunk};
+use cairn_formats::{
+    ChunkId, ChunkIndex, ChunkSpan, CutRule, Dialect, DigestAlgorithm, EncodedChunk, FeatureFlags, NullChunk,
+};
 use cairn_store::ChunkStore;
 
 use super::buffer::BufferPool;
+use super::deferred::Deferred;
 use super::error::file;
 use super::new_file::{name_file, new_file};
 use super::position::PositionTable;
@@ -28,6 +32,8 @@ use super::{Error, IndexSpool, MakeOptions, Progress, Result, fetch, make, refli
 
 /// Plain bytes of a batch, unless one chunk alone is longer.
 pub(super) const BATCH_LEN_MAX: u64 = 2 << 20;
+/// Threads that fetch from a far store: while one decodes what it got, others wait for theirs.
+const FETCHERS: usize = 3;
 
 /// How a blob is rebuilt.
 #[derive(Clone, Debug)]
@@ -277,6 +283,8 @@ enum State {
     Proven,
     /// In the target already.
     There,
+    /// Left for later.
+    Deferred,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -305,6 +313,25 @@ struct Run<'a> {
     progress: &'a Progress,
     next: AtomicUsize,
     pool: BufferPool,
+    /// What a far store is asked for; none where the store is near.
+    deferred: Option<Deferred>,
+    /// Workers that may still leave something there.
+    workers_left: AtomicUsize,
+    /// Items whose chunk another item before them waits for.
+    repeats: Mutex<Vec<usize>>,
+}
+
+/// A worker that ends, in whatever way: with the last of them nothing more is deferred.
+struct Leaving<'a>(&'a Run<'a>);
+
+impl Drop for Leaving<'_> {
+    fn drop(&mut self) {
+        if self.0.workers_left.fetch_sub(1, Ordering::AcqRel) == 1
+            && let Some(deferred) = &self.0.deferred
+        {
+            deferred.end();
+        }
+    }
 }
 
 impl<'a> Run<'a> {
@@ -336,25 +363,41 @@ impl<'a> Run<'a> {
             progress,
             next: AtomicUsize::new(0),
             pool: BufferPool::default(),
+            deferred: store.is_far().then(Deferred::default),
+            workers_left: AtomicUsize::new(options.workers.max(1)),
+            repeats: Mutex::default(),
         })
     }
 
     fn all(&self) -> Result<ExtractReport> {
         let total = Mutex::new(ExtractReport::default());
         let failure = Mutex::new(None);
+        let part = |work: &dyn Fn(&mut ExtractReport) -> Result<()>| {
+            let mut report = ExtractReport::default();
+            let result = work(&mut report);
+            lock(&total).add(&report);
+            if let Err(error) = result {
+                self.next.store(self.index.len(), Ordering::Relaxed);
+                lock(&failure).get_or_insert(error);
+                self.deferred.iter().for_each(Deferred::stop);
+            }
+        };
         std::thread::scope(|scope| {
             for _ in 0..self.options.workers.max(1) {
                 scope.spawn(|| {
-                    let mut report = ExtractReport::default();
-                    let result = self.work(&mut report);
-                    lock(&total).add(&report);
-                    if let Err(error) = result {
-                        self.next.store(self.index.len(), Ordering::Relaxed);
-                        lock(&failure).get_or_insert(error);
-                    }
+                    let _leaving = Leaving(self);
+                    part(&|report| self.work(report));
                 });
             }
+            if let Some(deferred) = &self.deferred {
+                for _ in 0..FETCHERS {
+                    scope.spawn(|| part(&|report| self.fetch_deferred(deferred, report)));
+                }
+            }
         });
+        if lock(&failure).is_none() {
+            part(&|report| self.repeat(report));
+        }
         if let Some(error) = failure.into_inner().unwrap_or_else(std::sync::PoisonError::into_inner) {
             return Err(error);
         }
@@ -370,6 +413,92 @@ impl<'a> Run<'a> {
             self.progress.advance(bytes);
         }
         Ok(())
+    }
+
+    /// Fetches what was deferred, many chunks at a time, until nothing more is.
+    fn fetch_deferred(&self, deferred: &Deferred, report: &mut ExtractReport) -> Result<()> {
+        while let Some(items) = deferred.take() {
+            self.progress.check()?;
+            let spans: Vec<ChunkSpan> = items.iter().map(|&item| self.index.span(item)).collect();
+            let ids: Vec<ChunkId> = spans.iter().map(|span| span.id).collect();
+            let encoded = self.store.get_many(&ids).into_iter();
+            let encoded = encoded.collect::<cairn_store::Result<Vec<EncodedChunk>>>()?;
+            let mut first = 0;
+            while first < items.len() {
+                let (mut end, mut len) = (first, 0);
+                while end < items.len() && (end == first || len + span_len(&spans[end]) <= BATCH_LEN_MAX) {
+                    len += span_len(&spans[end]);
+                    end += 1;
+                }
+                self.write_fetched(&items[first..end], &spans[first..end], &encoded[first..end], len)?;
+                report.bytes_store += len;
+                report.chunks_store += (end - first) as u64;
+                self.progress.advance(len);
+                first = end;
+            }
+        }
+        Ok(())
+    }
+
+    /// Opens and writes some of what was fetched, hashed together, wherever in the blob each belongs.
+    fn write_fetched(&self, items: &[usize], spans: &[ChunkSpan], encoded: &[EncodedChunk], len: u64) -> Result<()> {
+        let mut buffer = self.pool.take(len as usize);
+        let buffer = &mut buffer.bytes_mut()[..len as usize];
+        let mut slots: Vec<&mut [u8]> = Vec::with_capacity(spans.len());
+        let mut rest = &mut *buffer;
+        for span in spans {
+            let (slot, after) = rest.split_at_mut(span_len(span) as usize);
+            slots.push(slot);
+            rest = after;
+        }
+        let opened = EncodedChunk::open_into_many(encoded, self.digest, &mut slots);
+        for (span, opened) in spans.iter().zip(opened) {
+            opened.map_err(|source| Error::Chunk {
+                offset: span.range.start,
+                source,
+            })?;
+        }
+        // Neighbours of the blob lie together in the buffer.
+        let mut rest = &*buffer;
+        for run in spans.chunk_by(|one, next| one.range.end == next.range.start) {
+            let (start, end) = (run[0].range.start, run[run.len() - 1].range.end);
+            let (bytes, after) = rest.split_at((end - start) as usize);
+            self.target
+                .write_all_at(bytes, start)
+                .map_err(file(self.path, "write"))?;
+            rest = after;
+        }
+        items.iter().for_each(|&item| self.set_written(item));
+        Ok(())
+    }
+
+    /// Items whose chunk has come for another item.
+    fn repeat(&self, report: &mut ExtractReport) -> Result<()> {
+        let mut repeats = std::mem::take(&mut *lock(&self.repeats));
+        repeats.sort_unstable();
+        for run in repeats.chunk_by(|one, next| one + 1 == *next) {
+            let (mut next, end) = (run[0], run[0] + run.len());
+            while let Some(items) = fetch::batch_at(self.index, next, end) {
+                self.progress.check()?;
+                next = items.end;
+                let batch = Batch::new(self.index, items);
+                let len = (batch.end - batch.start) as usize;
+                let mut buffer = self.pool.take(len);
+                let buffer = &mut buffer.bytes_mut()[..len];
+                let mut states = vec![State::Wanted; batch.spans.len()];
+                self.guess_itself(&batch, buffer, &mut states);
+                self.prove(&batch, buffer, &mut states, report);
+                self.fetch(&batch, buffer, &mut states, report)?;
+                self.write(&batch, buffer, &states, &[], report)?;
+                (0..states.len()).for_each(|at| self.set_written(batch.first + at));
+                self.progress.advance(len as u64);
+            }
+        }
+        Ok(())
+    }
+
+    fn set_written(&self, item: usize) {
+        self.written[item / 64].fetch_or(1 << (item % 64), Ordering::Release);
     }
 
     fn next_batch(&self) -> Option<Range<usize>> {
@@ -406,13 +535,36 @@ impl<'a> Run<'a> {
             self.guess_itself(&batch, buffer, &mut states);
             self.prove(&batch, buffer, &mut states, report);
         }
-        self.fetch(&batch, buffer, &mut states, report)?;
-        self.write(&batch, buffer, &states, &shared, report)?;
-        for at in 0..batch.spans.len() {
-            let item = batch.first + at;
-            self.written[item / 64].fetch_or(1 << (item % 64), Ordering::Release);
+        match &self.deferred {
+            Some(deferred) => self.defer(deferred, &batch, &mut states),
+            None => self.fetch(&batch, buffer, &mut states, report)?,
         }
-        Ok(len as u64)
+        self.write(&batch, buffer, &states, &shared, report)?;
+        let mut done = 0;
+        for at in (0..batch.spans.len()).filter(|&at| states[at] != State::Deferred) {
+            self.set_written(batch.first + at);
+            done += batch.len(at);
+        }
+        Ok(done)
+    }
+
+    /// Leaves what is wanted to those who fetch, each chunk once; its repeats are had from the target then.
+    fn defer(&self, deferred: &Deferred, batch: &Batch, states: &mut [State]) {
+        let mut items = Vec::new();
+        for (at, state) in states.iter_mut().enumerate() {
+            if *state != State::Wanted {
+                continue;
+            }
+            *state = State::Deferred;
+            let item = batch.first + at;
+            match self.own.find(batch.spans[at].id, self.index) {
+                Some(first) if first < item => lock(&self.repeats).push(item),
+                _ => items.push((item, batch.len(at))),
+            }
+        }
+        if !items.is_empty() {
+            deferred.push(&items);
+        }
     }
 
     /// Zero chunks of full length: nothing to do in a new file, a hole or zeros elsewhere.
@@ -664,6 +816,10 @@ impl Batch {
     pub(super) fn slice(&self, at: usize) -> Range<usize> {
         (self.spans[at].range.start - self.start) as usize..(self.spans[at].range.end - self.start) as usize
     }
+}
+
+fn span_len(span: &ChunkSpan) -> u64 {
+    span.range.end - span.range.start
 }
 
 /// Reads a run of a seed: shared blocks from the target (so that what is hashed is what stays), the rest from the seed.

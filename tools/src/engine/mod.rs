@@ -6,6 +6,7 @@
 mod blob;
 mod buffer;
 mod copy;
+mod deferred;
 mod error;
 mod extract;
 mod fetch;

@@ -1,12 +1,16 @@
 //! The engine end to end on real folders: what goes in comes out, from every source, and lies are found.
 
+use std::collections::HashSet;
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::sync::Mutex;
 use std::sync::atomic::Ordering;
 
 use bytes::Bytes;
-use cairn_formats::{ChunkId, ChunkIndex, ChunkSizes, DigestAlgorithm, FeatureFlags, IndexEncoder};
-use cairn_store::{ChunkStore, FlatOptions, FlatStore};
+use cairn_formats::{
+    ChunkId, ChunkIndex, ChunkSizes, DigestAlgorithm, EncodedChunk, FeatureFlags, IndexEncoder, StorableChunk,
+};
+use cairn_store::{ChunkStore, FlatOptions, FlatStore, Prune as _, StoreName};
 
 use super::extract::ExtractReport;
 use super::*;
@@ -81,6 +85,115 @@ fn blob(seed: u64, len: usize) -> Vec<u8> {
     blob[third..third + len / 10].fill(0);
     blob.copy_within(0..len / 5, len / 2);
     blob
+}
+
+/// A store that says that it is far, and counts what it is asked.
+#[derive(Debug)]
+struct Far<'a> {
+    near: &'a FlatStore,
+    asked: Mutex<Vec<Vec<ChunkId>>>,
+}
+
+impl<'a> Far<'a> {
+    fn new(near: &'a FlatStore) -> Self {
+        let asked = Mutex::default();
+        Self { near, asked }
+    }
+}
+
+impl ChunkStore for Far<'_> {
+    fn name(&self) -> &StoreName {
+        self.near.name()
+    }
+
+    fn has_many(&self, ids: &[ChunkId]) -> cairn_store::Result<Vec<bool>> {
+        self.near.has_many(ids)
+    }
+
+    fn get_many(&self, ids: &[ChunkId]) -> Vec<cairn_store::Result<EncodedChunk>> {
+        self.asked.lock().unwrap().push(ids.to_vec());
+        self.near.get_many(ids)
+    }
+
+    fn put_many(&self, chunks: &[StorableChunk]) -> cairn_store::Result<()> {
+        self.near.put_many(chunks)
+    }
+
+    fn flush(&self) -> cairn_store::Result<()> {
+        self.near.flush()
+    }
+
+    fn is_far(&self) -> bool {
+        true
+    }
+}
+
+/// Goal: a far store is asked for each chunk once, for many in a call, and the same comes out.
+/// Method: blobs with repeats and zeros from nothing, beside a seed, and into what is there; all that is asked is looked at.
+#[test]
+fn a_far_store_is_asked_for_many_chunks_at_a_time_and_for_each_once() {
+    for len in [0, 1, 256, 100_000, 5_000_001] {
+        let fixture = Fixture::new();
+        let bytes = blob(len as u64, len);
+        let (index, _) = fixture.make(&bytes);
+        let mut other = bytes.clone();
+        for at in (0..len).step_by(40_000) {
+            other[at] ^= 1;
+        }
+        let (seed_index, _) = fixture.make_into(&other, None);
+        let seed_path = fixture.path("seed");
+        fs::write(&seed_path, &other).unwrap();
+        let ids: HashSet<ChunkId> = index.spans().map(|span| span.id).collect();
+        for (seeded, in_place) in [(false, false), (true, false), (false, true), (true, true)] {
+            let far = Far::new(&fixture.store);
+            let out = fixture.path("out");
+            fs::write(&out, &other[..len / 2]).unwrap();
+            let seeds: Vec<Seed> = seeded
+                .then(|| Seed::open(seed_index.clone(), &seed_path).unwrap())
+                .into_iter()
+                .collect();
+            let options = ExtractOptions {
+                in_place,
+                workers: 3,
+                ..ExtractOptions::default()
+            };
+            let report = extract(&index, &out, &far, &seeds, &options, &Progress::default()).unwrap();
+            assert!(
+                fs::read(&out).unwrap() == bytes,
+                "{len} bytes, seed {seeded}, in place {in_place}"
+            );
+            assert_eq!(report.bytes, len as u64);
+            let asked = far.asked.into_inner().unwrap();
+            let each: Vec<ChunkId> = asked.iter().flatten().copied().collect();
+            let distinct: HashSet<ChunkId> = each.iter().copied().collect();
+            assert_eq!(each.len(), distinct.len(), "each once");
+            assert!(distinct.is_subset(&ids));
+            assert_eq!(report.chunks_store, each.len() as u64);
+            assert!(
+                asked.len() <= each.len() / 64 + 1,
+                "{} calls for {} chunks",
+                asked.len(),
+                each.len()
+            );
+            if seeded {
+                assert!(each.len() < ids.len() / 2 + 2);
+            }
+        }
+    }
+}
+
+#[test]
+fn a_chunk_that_a_far_store_lacks_ends_the_extraction() {
+    let fixture = Fixture::new();
+    let bytes = blob(5, 3_000_000);
+    let (index, _) = fixture.make(&bytes);
+    let lost = index.span(index.len() - 1).id;
+    fixture.store.remove_many(&[lost]).unwrap();
+    let far = Far::new(&fixture.store);
+    let options = ExtractOptions::default();
+    let error = extract(&index, &fixture.path("out"), &far, &[], &options, &Progress::default()).unwrap_err();
+    assert!(error.to_string().contains(&lost.to_string()), "{error}");
+    assert!(!fixture.path("out").exists());
 }
 
 #[test]

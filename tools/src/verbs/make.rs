@@ -329,6 +329,10 @@ impl ChunkStore for DryRun<'_> {
         self.0.get_resident(id, form)
     }
 
+    fn is_far(&self) -> bool {
+        false
+    }
+
     fn set_aside(&self, _: &EncodedChunk) -> cairn_store::Result<bool> {
         Ok(false)
     }

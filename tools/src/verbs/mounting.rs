@@ -165,6 +165,10 @@ impl ChunkStore for SwapStore {
         self.now().get_resident(id, form)
     }
 
+    fn is_far(&self) -> bool {
+        self.now().is_far()
+    }
+
     fn set_aside(&self, damaged: &EncodedChunk) -> cairn_store::Result<bool> {
         self.now().set_aside(damaged)
     }

@@ -136,7 +136,7 @@ impl Client {
         for (name, value) in headers {
             head += &format!("{name}: {value}\r\n");
         }
-        if method == "PUT" {
+        if method == "PUT" || method == "POST" && !body.is_empty() {
             head += &format!("Content-Length: {}\r\n", body.len());
         }
         head += "\r\n";
@@ -175,15 +175,32 @@ impl Client {
             body: Vec::new(),
         };
         if method != "HEAD" && !matches!(status, 204 | 304) {
+            if answer.header("transfer-encoding") == Some("chunked") {
+                while self.receive_piece(&mut answer.body)? {}
+                return Some(answer);
+            }
             let len = answer
                 .header("content-length")
-                .expect("every answer has a length")
+                .expect("every other answer has a length")
                 .parse()
                 .unwrap();
             answer.body.resize(len, 0);
             self.reader.read_exact(&mut answer.body).ok()?;
         }
         Some(answer)
+    }
+
+    /// The next piece of a chunked body; whether more follow. `None` when the connection ended instead.
+    fn receive_piece(&mut self, body: &mut Vec<u8>) -> Option<bool> {
+        let mut line = String::new();
+        if self.reader.read_line(&mut line).unwrap_or(0) == 0 {
+            return None;
+        }
+        let (start, len) = (body.len(), usize::from_str_radix(line.trim_end(), 16).unwrap());
+        body.resize(start + len + 2, 0);
+        self.reader.read_exact(&mut body[start..]).ok()?;
+        body.truncate(start + len);
+        Some(len > 0)
     }
 
     /// The status of an interim answer, which is a head alone.

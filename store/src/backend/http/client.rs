@@ -20,6 +20,7 @@ use url::Url;
 
 use super::connect;
 use super::options::{Authorization, HttpOptions};
+use super::pull::Offer;
 use crate::backend::remote::body::{Body, BodyFault, Spool};
 use crate::backend::remote::patience::{self, GivenUp, Next, RETRY_AFTER_MAX};
 use crate::location::{HttpLocation, shown};
@@ -36,8 +37,10 @@ pub(crate) struct HttpClient {
     plain: Client,
     /// For `https` URLs, made when first needed.
     tls: OnceLock<Client>,
-    options: HttpOptions,
+    pub(super) options: HttpOptions,
     base: Url,
+    /// What the server says of requests for many chunks.
+    pub(super) offer: Offer,
 }
 
 /// What is asked of a server.
@@ -101,12 +104,12 @@ impl HttpFault {
     }
 }
 
-type Failure = patience::Failure<HttpFault>;
+pub(super) type Failure = patience::Failure<HttpFault>;
 
 /// What is left of the time for one try. Only waiting for the network counts.
-struct Budget {
-    left: Option<Duration>,
-    idle: Duration,
+pub(super) struct Budget {
+    pub(super) left: Option<Duration>,
+    pub(super) idle: Duration,
 }
 
 impl HttpClient {
@@ -121,6 +124,7 @@ impl HttpClient {
         let client = Self {
             plain,
             tls: OnceLock::new(),
+            offer: options.offers.of(&base),
             options,
             base,
         };
@@ -138,21 +142,11 @@ impl HttpClient {
     /// Asks until there is a definite answer, the tries are used up, another try cannot help, or nobody wants to know any more.
     pub(crate) async fn ask(&self, url: &Url, ask: &Ask) -> Result<Answer, HttpFault> {
         let answer = self.options.patience().insist(|| self.try_once(url, ask)).await;
-        answer.map_err(|given_up| match given_up {
-            GivenUp::Cancelled => HttpFault::Cancelled,
-            GivenUp::Failed {
-                fault: HttpFault::Transport { source, .. },
-                tries,
-            } => HttpFault::Transport { tries, source },
-            GivenUp::Failed { fault, .. } => fault,
-        })
+        answer.map_err(of_tries)
     }
 
     async fn try_once(&self, url: &Url, ask: &Ask) -> Result<Answer, Failure> {
-        let mut budget = Budget {
-            left: self.options.timeout,
-            idle: self.options.idle_timeout.max(self.options.connect_timeout),
-        };
+        let mut budget = Budget::of(&self.options);
         if let Ask::Put { body, .. } = ask {
             self.pause_for(body.len()).await;
         }
@@ -170,6 +164,9 @@ impl HttpClient {
             if matches!(status.as_u16(), 301 | 302 | 303 | 307 | 308) {
                 url = self.redirected(&url, ask, &response).map_err(Failure::final_)?;
                 continue;
+            }
+            if url.origin() == self.base.origin() {
+                self.offer.note(response.headers());
             }
             return self.take_answer(response, ask, budget).await;
         }
@@ -203,24 +200,11 @@ impl HttpClient {
             drain(response, &mut budget).await;
             return Ok(Answer::Missing);
         }
-        let wait = number(response.headers(), &RETRY_AFTER);
-        let reason = reason(response, &mut budget).await;
-        let fault = HttpFault::Status { status, reason };
-        if status == StatusCode::BAD_REQUEST {
-            return Ok(Answer::BadRequest(fault));
+        let failure = not_done(response, &mut budget).await;
+        match status {
+            StatusCode::BAD_REQUEST => Ok(Answer::BadRequest(failure.fault)),
+            _ => Err(failure),
         }
-        Err(match (is_passing(status), wait) {
-            (false, _) => Failure::final_(fault),
-            (true, Some(seconds)) if seconds > RETRY_AFTER_MAX.as_secs() => {
-                Failure::final_(HttpFault::Busy { status, seconds })
-            }
-            (true, wait) => Failure {
-                fault,
-                next: Next::TryAgain {
-                    not_before: Duration::from_secs(wait.unwrap_or(0)),
-                },
-            },
-        })
     }
 
     async fn read_body(
@@ -250,7 +234,7 @@ impl HttpClient {
     }
 
     /// Waits until the rate limit allows so many bytes.
-    async fn pause_for(&self, bytes: usize) {
+    pub(super) async fn pause_for(&self, bytes: usize) {
         rate::pause_for(self.options.rate_limit.as_deref(), bytes).await;
     }
 
@@ -264,6 +248,12 @@ impl HttpClient {
                 .header(CONTENT_TYPE, *content_type)
                 .body(body.clone()),
         };
+        request = self.with_credentials(request, url)?;
+        Ok(request.header(ACCEPT, "*/*").header(ACCEPT_ENCODING, "identity"))
+    }
+
+    /// The request with what the server asks for, if it goes to that server.
+    pub(super) fn with_credentials(&self, mut request: RequestBuilder, url: &Url) -> Result<RequestBuilder, HttpFault> {
         if url.origin() == self.base.origin() {
             request = match &self.options.authorization {
                 Some(Authorization::Fixed(value)) => request.header(AUTHORIZATION, secret(value)?),
@@ -277,7 +267,7 @@ impl HttpClient {
                 request = request.header(COOKIE, secret(&cookie.0)?);
             }
         }
-        Ok(request.header(ACCEPT, "*/*").header(ACCEPT_ENCODING, "identity"))
+        Ok(request)
     }
 
     /// Where a redirect leads, if it may be followed.
@@ -305,7 +295,7 @@ impl HttpClient {
         Ok(to)
     }
 
-    fn client_for(&self, url: &Url) -> Result<&Client, HttpFault> {
+    pub(super) fn client_for(&self, url: &Url) -> Result<&Client, HttpFault> {
         if url.scheme() != "https" {
             return Ok(&self.plain);
         }
@@ -318,8 +308,16 @@ impl HttpClient {
 }
 
 impl Budget {
+    /// Of a request that begins.
+    pub(super) fn of(options: &HttpOptions) -> Self {
+        Self {
+            left: options.timeout,
+            idle: options.idle_timeout.max(options.connect_timeout),
+        }
+    }
+
     /// Waits for the network: at most `quiet`, and no longer than what is left.
-    async fn wait<T>(
+    pub(super) async fn wait<T>(
         &mut self,
         quiet: Option<Duration>,
         future: impl Future<Output = reqwest::Result<T>>,
@@ -345,7 +343,7 @@ impl Budget {
 }
 
 impl patience::Failure<HttpFault> {
-    fn final_(fault: HttpFault) -> Self {
+    pub(super) fn final_(fault: HttpFault) -> Self {
         Self {
             fault,
             next: Next::GiveUp,
@@ -370,6 +368,39 @@ impl patience::Failure<HttpFault> {
                 not_before: Duration::ZERO,
             },
         }
+    }
+}
+
+/// The fault behind tries that came to nothing.
+pub(super) fn of_tries(given_up: GivenUp<HttpFault>) -> HttpFault {
+    match given_up {
+        GivenUp::Cancelled => HttpFault::Cancelled,
+        GivenUp::Failed {
+            fault: HttpFault::Transport { source, .. },
+            tries,
+        } => HttpFault::Transport { tries, source },
+        GivenUp::Failed { fault, .. } => fault,
+    }
+}
+
+/// What an answer with a status that is no success comes to.
+pub(super) async fn not_done(response: Response, budget: &mut Budget) -> Failure {
+    let (status, wait) = (response.status(), number(response.headers(), &RETRY_AFTER));
+    let fault = HttpFault::Status {
+        status,
+        reason: reason(response, budget).await,
+    };
+    match (is_passing(status), wait) {
+        (false, _) => Failure::final_(fault),
+        (true, Some(seconds)) if seconds > RETRY_AFTER_MAX.as_secs() => {
+            Failure::final_(HttpFault::Busy { status, seconds })
+        }
+        (true, wait) => Failure {
+            fault,
+            next: Next::TryAgain {
+                not_before: Duration::from_secs(wait.unwrap_or(0)),
+            },
+        },
     }
 }
 

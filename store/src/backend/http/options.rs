@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
+use super::pull::PullOffers;
 use crate::RateLimit;
 use crate::backend::remote::patience::Patience;
 
@@ -41,6 +42,8 @@ pub struct HttpOptions {
     pub proxy: Proxy,
     /// A limit on the bytes of bodies, shared with others.
     pub rate_limit: Option<Arc<RateLimit>>,
+    /// What servers say of requests for many chunks; stores and indexes that share it learn from each other.
+    pub offers: PullOffers,
     /// Once this is set (by Ctrl-C), requests are given up, those that wait for an answer too.
     pub cancelled: Option<Arc<AtomicBool>>,
 }
@@ -62,6 +65,7 @@ impl Default for HttpOptions {
             cookie: None,
             proxy: Proxy::Environment,
             rate_limit: None,
+            offers: PullOffers::default(),
             cancelled: None,
         }
     }

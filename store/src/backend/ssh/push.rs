@@ -168,6 +168,10 @@ impl ChunkStore for SshPush {
         None
     }
 
+    fn is_far(&self) -> bool {
+        true
+    }
+
     fn set_aside(&self, _damaged: &EncodedChunk) -> Result<bool> {
         Ok(false)
     }

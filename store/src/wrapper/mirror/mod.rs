@@ -548,6 +548,10 @@ impl<S: ChunkStore + ?Sized> ChunkStore for MirrorStore<S> {
         Some(resident)
     }
 
+    fn is_far(&self) -> bool {
+        self.members.iter().any(|member| member.store.is_far())
+    }
+
     fn set_aside(&self, damaged: &EncodedChunk) -> Result<bool> {
         let mut moved = false;
         for member in &self.members {

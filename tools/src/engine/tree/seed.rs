@@ -327,6 +327,10 @@ impl ChunkStore for SeedStore {
         self.base.stat(id, form)
     }
 
+    fn is_far(&self) -> bool {
+        self.base.is_far()
+    }
+
     fn set_aside(&self, damaged: &EncodedChunk) -> cairn_store::Result<bool> {
         self.base.set_aside(damaged)
     }
