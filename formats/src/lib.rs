@@ -49,6 +49,6 @@ pub use protocol::{
     ABORT_REASON_LEN_MAX, Frame, FrameDecoder, HelloFlags, PROTOCOL_FRAME_LEN_MAX, ProtocolError, push_chunk_head,
 };
 pub use pull::{
-    PULL_CONTENT_TYPE, PULL_HEADER, PULL_IDS_MAX, PULL_PATH, PULL_REQUEST_LEN_MAX, PullAnswer, PullError, PullStep,
-    parse_pull_request, pull_request,
+    PULL_CONTENT_TYPE, PULL_HEADER, PULL_IDS_MAX, PULL_INDEX_LEN_MAX, PULL_PATH, PULL_REQUEST_LEN_MAX, PullAnswer,
+    PullError, PullIndexAnswer, PullIndexStep, PullStep, index_frames, lacking, parse_pull_request, pull_request,
 };

@@ -2,14 +2,17 @@
 //!
 //! Both are frames of the casync protocol ([`Frame`]), so that there is one table of bytes for SSH and HTTP: a REQUEST asks, CHUNK and
 //! MISSING answer id by id in the order asked, GOODBYE ends the answer, ABORT ends it early. An answer that ends in neither was cut:
-//! what came before holds, and the client asks again for the rest. Byte tables: `formats/FORMATS.md`, "Many chunks at once".
+//! what came before holds, and the client asks again for the rest. An index root answers in the same way an index and what a reader
+//! of it lacks ([`PullIndexAnswer`]). Byte tables: `formats/FORMATS.md`, "Many chunks at once".
 //!
 //! Not here: what the bytes of a chunk are worth ([`EncodedChunk::open`] proves them), HTTP.
+
+use std::collections::HashSet;
 
 use bytes::Bytes;
 
 use crate::protocol::{REQUEST_OVERHEAD, push_request};
-use crate::{ChunkForm, ChunkId, EncodedChunk, Frame, FrameDecoder, ProtocolError};
+use crate::{ChunkForm, ChunkId, ChunkIndex, EncodedChunk, Frame, FrameDecoder, NullChunk, ProtocolError};
 
 /// Ids of a request at most.
 pub const PULL_IDS_MAX: usize = 16_384;
@@ -181,10 +184,119 @@ impl PullAnswer {
     }
 }
 
+/// Bytes of an index that is answered together with what its reader lacks, and of the index by which the reader says what it has.
+pub const PULL_INDEX_LEN_MAX: usize = 16 << 20;
+/// Bytes of an index in one frame.
+const INDEX_PIECE_LEN: usize = 1 << 20;
+
+/// The chunks of an index that a reader lacks who has those of `held`: each once, in the order in which the blob needs them, the first
+/// `ids_max`. The null chunk is in nobody's way: whoever reads the index can make it.
+pub fn lacking(index: &ChunkIndex, held: &HashSet<ChunkId>, ids_max: usize) -> Vec<ChunkId> {
+    let null = NullChunk::of(index);
+    let mut seen = HashSet::new();
+    let wanted = index.spans().filter(|span| !null.is(span) && !held.contains(&span.id));
+    wanted
+        .map(|span| span.id)
+        .filter(|&id| seen.insert(id))
+        .take(ids_max)
+        .collect()
+}
+
+/// The frames of an index, which come before those of its chunks.
+pub fn index_frames(index: &Bytes) -> Bytes {
+    let mut frames = Vec::with_capacity(index.len() + 16 * (index.len() / INDEX_PIECE_LEN + 2));
+    for at in (0..index.len()).step_by(INDEX_PIECE_LEN) {
+        Frame::Index(index.slice(at..index.len().min(at + INDEX_PIECE_LEN))).push(&mut frames);
+    }
+    Frame::IndexEof.push(&mut frames);
+    frames.into()
+}
+
+/// Reads an answer that begins with an index, whose lacking chunks follow.
+#[derive(Debug)]
+pub struct PullIndexAnswer {
+    held: HashSet<ChunkId>,
+    ids_max: usize,
+    file: Vec<u8>,
+    frames: FrameDecoder,
+    chunks: Option<PullAnswer>,
+}
+
+/// What such an answer says next.
+#[derive(Clone, Debug)]
+pub enum PullIndexStep {
+    /// The index, once and first.
+    Index(ChunkIndex),
+    /// Of the chunks that are lacking.
+    Chunk(PullStep),
+}
+
+impl PullIndexAnswer {
+    /// Of a request that showed an index with these chunks.
+    ///
+    /// - `ids_max`: chunks that the root answers at most, as its header says.
+    pub fn new(held: HashSet<ChunkId>, ids_max: usize) -> Self {
+        Self {
+            held,
+            ids_max,
+            file: Vec::new(),
+            frames: FrameDecoder::new(),
+            chunks: None,
+        }
+    }
+
+    /// Takes the next bytes.
+    pub fn push(&mut self, bytes: Bytes) {
+        match &mut self.chunks {
+            Some(chunks) => chunks.push(bytes),
+            None => self.frames.push(bytes),
+        }
+    }
+
+    /// Whether the answer came to its end. One that stops without it was cut.
+    pub fn has_ended(&self) -> bool {
+        self.chunks.as_ref().is_some_and(PullAnswer::has_ended)
+    }
+
+    /// The next step, or `None` while it is not all there.
+    ///
+    /// Errors: what no root may answer. The steps before hold.
+    #[expect(clippy::should_implement_trait, reason = "no step yet is not the end")]
+    pub fn next(&mut self) -> Result<Option<PullIndexStep>, PullError> {
+        loop {
+            if let Some(chunks) = &mut self.chunks {
+                return Ok(chunks.next()?.map(PullIndexStep::Chunk));
+            }
+            let refused = |rule| Err(PullError::Answer { answered: 0, rule });
+            match self.frames.next()? {
+                None => return Ok(None),
+                Some(Frame::Index(bytes)) if self.file.len() + bytes.len() <= PULL_INDEX_LEN_MAX => {
+                    self.file.extend_from_slice(&bytes);
+                }
+                Some(Frame::Index(_)) => return refused("its index is longer than 16 MiB"),
+                Some(Frame::IndexEof) => {
+                    let Ok(index) = ChunkIndex::parse(std::mem::take(&mut self.file).into()) else {
+                        return refused("it begins with no chunk index");
+                    };
+                    let lacking = lacking(&index, &self.held, self.ids_max);
+                    self.chunks = Some(PullAnswer {
+                        asked: lacking,
+                        answered: 0,
+                        ended: false,
+                        frames: std::mem::take(&mut self.frames),
+                    });
+                    return Ok(Some(PullIndexStep::Index(index)));
+                }
+                Some(_) => return refused("it does not begin with an index"),
+            }
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::push_chunk_head;
+    use crate::{ChunkSizes, DigestAlgorithm, FeatureFlags, IndexEncoder, push_chunk_head};
 
     fn id(byte: u8) -> ChunkId {
         ChunkId::from_bytes([byte; 32])
@@ -318,5 +430,69 @@ mod tests {
             (steps, answered, ended, error),
             (vec!["1 4".to_owned(), "broken 2".to_owned()], 1, true, None)
         );
+    }
+
+    fn index(ids: &[u8]) -> Bytes {
+        let mut file = Vec::new();
+        let mut encoder = IndexEncoder::start(
+            FeatureFlags::blob(DigestAlgorithm::default()),
+            ChunkSizes::DEFAULT,
+            &mut file,
+        );
+        ids.iter().for_each(|&byte| encoder.push(id(byte), 70_000, &mut file));
+        encoder.finish(&mut file);
+        file.into()
+    }
+
+    #[test]
+    fn an_index_is_followed_by_what_its_reader_lacks() {
+        let file = index(&[1, 2, 3, 2, 4]);
+        let held: HashSet<ChunkId> = [id(1), id(9)].into();
+        let parsed = ChunkIndex::parse(file.clone()).unwrap();
+        assert_eq!(lacking(&parsed, &held, 10), [id(2), id(3), id(4)]);
+        assert_eq!(lacking(&parsed, &held, 2), [id(2), id(3)]);
+        let mut sent = index_frames(&file).to_vec();
+        sent.extend_from_slice(&frames(&[
+            chunk(2, 100),
+            Frame::Missing(id(3)),
+            chunk(4, 5),
+            Frame::Goodbye,
+        ]));
+        for piece in [1, 17, 1000, sent.len()] {
+            for cut in [sent.len(), sent.len() - 1, 20] {
+                let mut answer = PullIndexAnswer::new(held.clone(), 10);
+                let mut steps = Vec::new();
+                for piece in sent[..cut].chunks(piece) {
+                    answer.push(Bytes::copy_from_slice(piece));
+                    while let Some(step) = answer.next().unwrap() {
+                        steps.push(step);
+                    }
+                }
+                assert_eq!(answer.has_ended(), cut == sent.len());
+                if cut == sent.len() {
+                    assert_eq!(steps.len(), 5);
+                    assert!(matches!(&steps[0], PullIndexStep::Index(index) if index.len() == 5));
+                    assert!(matches!(&steps[1], PullIndexStep::Chunk(PullStep::Chunk(chunk)) if chunk.id == id(2)));
+                    assert!(matches!(steps[4], PullIndexStep::Chunk(PullStep::End)));
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn an_answer_that_begins_with_no_index_is_refused() {
+        let rule = |sent: Bytes| {
+            let mut answer = PullIndexAnswer::new(HashSet::new(), 10);
+            answer.push(sent);
+            match answer.next() {
+                Err(PullError::Answer { rule, .. }) => rule,
+                other => panic!("{other:?}"),
+            }
+        };
+        assert_eq!(rule(frames(&[Frame::Goodbye])), "it does not begin with an index");
+        let junk = Frame::Index(Bytes::from_static(b"junk"));
+        assert_eq!(rule(frames(&[junk, Frame::IndexEof])), "it begins with no chunk index");
+        let piece = Frame::Index(vec![0; 9 << 20].into());
+        assert_eq!(rule(frames(&[piece.clone(), piece])), "its index is longer than 16 MiB");
     }
 }

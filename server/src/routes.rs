@@ -52,7 +52,7 @@ pub(crate) struct StoreRoots {
     made_from: MadeFrom,
     /// Open as long as a root needs them; the store's own first, then those of its mirror.
     folders: Vec<Arc<Folder>>,
-    chunks: ChunkRoot,
+    chunks: Arc<ChunkRoot>,
     indexes: IndexRoot,
 }
 
@@ -213,24 +213,26 @@ impl StoreRoots {
         };
         let keeper = own.first().and_then(|folder| folder.keeper(name, index_folder));
         let ask_for_heads = keeper.is_some();
-        let index_options = IndexRootOptions {
-            access: access.clone(),
-            names: IndexNames::Suffixed,
-            len_max: *index_bytes,
-            required_in: settings.require_chunks.then(|| Arc::clone(&store)),
-            keeper: keeper.map(|keeper| keeper as Arc<dyn IndexKeeper>),
-            deletes: true,
-        };
-        let indexes = IndexRoot::new(index_folder, index_options, workers.clone()).map_err(|error| chain(&error))?;
         let options = ChunkRootOptions {
             digest: digest_of(settings),
-            access,
+            access: access.clone(),
             verify_reads,
             frame_level: (Config::kind(settings) == Kind::Packs).then(|| Level::new(settings.frame_level)),
             ask_for_heads,
             pull_ids: config.limits.pull_ids,
         };
-        let chunks = ChunkRoot::new(store, options, workers.clone());
+        let required_in = settings.require_chunks.then(|| Arc::clone(&store));
+        let chunks = Arc::new(ChunkRoot::new(store, options, workers.clone()));
+        let index_options = IndexRootOptions {
+            access,
+            names: IndexNames::Suffixed,
+            len_max: *index_bytes,
+            required_in,
+            keeper: keeper.map(|keeper| keeper as Arc<dyn IndexKeeper>),
+            deletes: true,
+            chunks: Some(Arc::clone(&chunks)),
+        };
+        let indexes = IndexRoot::new(index_folder, index_options, workers.clone()).map_err(|error| chain(&error))?;
         Ok(Self {
             made_from,
             folders: own,
@@ -582,7 +584,9 @@ fn record(
 ) {
     let (took, status) = (started.elapsed(), response.status());
     endpoint.count(method, status, took);
-    let is_read = *method == Method::GET || *method == Method::HEAD || std::ptr::eq(endpoint, &PULL);
+    let is_read = *method == Method::GET
+        || *method == Method::HEAD
+        || (*method == Method::POST && (std::ptr::eq(endpoint, &PULL) || std::ptr::eq(endpoint, &INDEX)));
     // A chunk that is not there is an everyday answer to a reader.
     let is_ordinary = is_read && (status.as_u16() < 400 || matches!(status.as_u16(), 404 | 416));
     if log == LogRequests::None || (log == LogRequests::Changes && is_ordinary) {

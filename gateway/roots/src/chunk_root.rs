@@ -7,6 +7,7 @@
 
 use std::sync::Arc;
 
+use bytes::Bytes;
 use cairn_formats::{
     CHUNK_LEN_MAX, Chunk, ChunkError, ChunkForm, ChunkId, DigestAlgorithm, EncodedChunk, Level, PULL_HEADER,
     PULL_IDS_MAX, PULL_PATH, StorableChunk,
@@ -147,6 +148,28 @@ impl ChunkRoot {
                 Err(failure) => self.refuse(failure, id),
             },
             _ => self.put(request, id, form).await,
+        }
+    }
+
+    /// Answers a request for an index of these chunks with what its reader lacks, who shows an index of what they have, or nothing.
+    ///
+    /// - `index`: the file, [`cairn_formats::PULL_INDEX_LEN_MAX`] bytes at most. The caller has decided that it may be read.
+    pub async fn answer_index(&self, request: Request<Incoming>, index: Bytes) -> Response<Body> {
+        if !self.takes_pulls() {
+            return refuse(
+                request.method(),
+                StatusCode::METHOD_NOT_ALLOWED,
+                "indexes are read by GET here",
+            );
+        }
+        let access = &self.options.access.read;
+        match access.check(request.method(), request.headers()) {
+            Ok(()) => {
+                let ids_max = self.options.pull_ids;
+                let answer = pull::answer_index(request, index, &self.reads, &self.workers, ids_max).await;
+                self.with_pulls(answer)
+            }
+            Err(response) => response,
         }
     }
 

@@ -1,10 +1,11 @@
-//! Many chunks in one answer: `POST <root>/-/chunks` (`formats/FORMATS.md`, "Many chunks at once").
+//! Many chunks in one answer: `POST <root>/-/chunks`, and `POST` of an index (`formats/FORMATS.md`, "Many chunks at once").
 //!
 //! The request names ids; the answer has the stored frames in the order asked, read a window ahead of what the client takes. What a
 //! window holds counts against one bound for all answers of the process, and an answer that nobody takes is cut, so that
 //! neither many readers nor slow ones take the memory. Hot path: frames are sent as they were read, nothing is copied.
 //! Not here: who may ask (the root), what is stored in which form.
 
+use std::collections::HashSet;
 use std::io;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
@@ -12,8 +13,8 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use cairn_formats::{
-    ChunkForm, ChunkId, EncodedChunk, Frame, PROTOCOL_FRAME_LEN_MAX, PULL_CONTENT_TYPE, PULL_REQUEST_LEN_MAX,
-    parse_pull_request, push_chunk_head,
+    ChunkForm, ChunkId, ChunkIndex, EncodedChunk, Frame, IndexError, PROTOCOL_FRAME_LEN_MAX, PULL_CONTENT_TYPE,
+    PULL_INDEX_LEN_MAX, PULL_REQUEST_LEN_MAX, index_frames, lacking, parse_pull_request, push_chunk_head,
 };
 use http::header::{CACHE_CONTROL, CONTENT_TYPE};
 use http::{HeaderValue, Request, Response, StatusCode};
@@ -35,6 +36,8 @@ const FIRST_CHUNKS: usize = 16;
 const WINDOW_CHUNKS_MAX: usize = 256;
 /// What a chunk is taken to be long before one has been seen: the longest at default sizes.
 const LIKELY_LEN: usize = 256 << 10;
+/// What comes before chunks goes out in pieces of this size.
+const FIRST_PIECE_LEN: usize = 256 << 10;
 /// An answer of which nothing is taken for so long is cut.
 const STALL_MAX: Duration = Duration::from_secs(30);
 /// Longest stored chunk that fits a frame.
@@ -74,10 +77,58 @@ pub(crate) async fn answer(
         return UploadError::Busy.reply();
     };
     drop(upload.memory);
+    begin(reads, workers, Bytes::new(), ids, memory)
+}
+
+/// Answers a request for an index with what its reader lacks, who shows an index of what they have, or nothing.
+///
+/// - `index`: the file, [`PULL_INDEX_LEN_MAX`] bytes at most.
+pub(crate) async fn answer_index(
+    request: Request<Incoming>,
+    index: Bytes,
+    reads: &Reads,
+    workers: &Workers,
+    ids_max: usize,
+) -> Response<Body> {
+    let (head, body) = request.into_parts();
+    let upload = match upload::read(&head.headers, body, PULL_INDEX_LEN_MAX, workers).await {
+        Ok(upload) => upload,
+        Err(error) => return error.reply(),
+    };
+    let file = index.clone();
+    let compared = workers.run(move || {
+        let _memory = upload.memory;
+        let held = match upload.bytes.is_empty() {
+            true => HashSet::new(),
+            false => ChunkIndex::parse(upload.bytes)?.spans().map(|span| span.id).collect(),
+        };
+        Ok::<_, IndexError>(ChunkIndex::parse(index).map(|index| lacking(&index, &held, ids_max)))
+    });
+    let ids = match compared.await {
+        Ok(Ok(Ok(ids))) => ids,
+        Ok(Err(error)) => return text(StatusCode::BAD_REQUEST, format!("what was sent is {error}")),
+        Ok(Ok(Err(error))) => {
+            tracing::error!(%error, "a stored index is damaged");
+            return text(StatusCode::INTERNAL_SERVER_ERROR, "internal server error");
+        }
+        Err(error) => {
+            tracing::error!(%error, "an index was not compared");
+            return text(StatusCode::INTERNAL_SERVER_ERROR, "internal server error");
+        }
+    };
+    let Some(memory) = workers.asked_memory(ids.len() * 32) else {
+        return UploadError::Busy.reply();
+    };
+    begin(reads, workers, index_frames(&file), ids, memory)
+}
+
+/// The answer with these chunks, behind `first`.
+fn begin(reads: &Reads, workers: &Workers, first: Bytes, ids: Vec<ChunkId>, memory: AnswerMemory) -> Response<Body> {
     let (sender, pieces) = mpsc::channel(1);
     let job = Answering {
         reads: reads.clone(),
         workers: workers.clone(),
+        first,
         ids,
         pieces: sender,
         _memory: memory,
@@ -98,6 +149,8 @@ pub(crate) async fn answer(
 struct Answering {
     reads: Reads,
     workers: Workers,
+    /// Sent before the chunks.
+    first: Bytes,
     ids: Vec<ChunkId>,
     pieces: mpsc::Sender<Piece>,
     _memory: AnswerMemory,
@@ -129,6 +182,16 @@ impl Answering {
 
     async fn send_all(&self) -> Result<(), Gone> {
         let (mut next, mut len_seen) = (0, LIKELY_LEN);
+        if !self.first.is_empty() {
+            let _memory = self.workers.answer_memory(self.first.len()).await;
+            for at in (0..self.first.len()).step_by(FIRST_PIECE_LEN) {
+                let end = self.first.len().min(at + FIRST_PIECE_LEN);
+                self.put(Piece::Bytes(self.first.slice(at..end))).await?;
+            }
+        }
+        if self.ids.is_empty() {
+            return self.put(Piece::Last(frame(&Frame::Goodbye))).await;
+        }
         let mut reading = Some(self.read(next, FIRST_CHUNKS, len_seen));
         while let Some(read) = reading.take() {
             let Ok(window) = read.await else { return Err(Gone) };

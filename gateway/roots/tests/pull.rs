@@ -5,16 +5,19 @@
 
 mod client;
 
+use std::collections::HashSet;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use bytes::Bytes;
 use cairn_formats::{
-    ChunkForm, ChunkId, DigestAlgorithm, EncodedChunk, Frame, PULL_CONTENT_TYPE, PULL_HEADER, PULL_IDS_MAX, PULL_PATH,
-    PullAnswer, PullStep, parse_pull_request, pull_request,
+    ChunkForm, ChunkId, ChunkIndex, ChunkSizes, DigestAlgorithm, EncodedChunk, FeatureFlags, Frame, IndexEncoder,
+    PULL_CONTENT_TYPE, PULL_HEADER, PULL_IDS_MAX, PULL_INDEX_LEN_MAX, PULL_PATH, PullAnswer, PullIndexAnswer,
+    PullIndexStep, PullStep, parse_pull_request, pull_request,
 };
 use cairn_roots::{
-    Access, Body, ChunkRoot, ChunkRootOptions, Grant, Handler, Token, Upload, WorkerOptions, Workers, reply,
+    Access, Body, ChunkRoot, ChunkRootOptions, Grant, Handler, IndexRoot, IndexRootOptions, Token, Upload,
+    WorkerOptions, Workers, reply,
 };
 use cairn_store::{
     ChunkStore, FlatOptions, FlatStore, HttpLocation, HttpOptions, HttpStore, PackOptions, PackStore, SyncPolicy,
@@ -230,6 +233,107 @@ fn clients_that_leave_give_their_memory_back() {
         drop(client);
     }
     assert_eq!(steps(&ids, &ask(&server, &ids)).len(), ids.len() + 1);
+}
+
+/// An index root on indexes of these samples: `old` of the first half, `new` of all.
+fn index_root(folder: &TempDir, samples: &[Sample], pull_ids: usize) -> Server {
+    let indexes = folder.path().join("indexes");
+    std::fs::create_dir(&indexes).unwrap();
+    for (name, samples) in [("old.caibx", &samples[..samples.len() / 2]), ("new.caibx", samples)] {
+        std::fs::write(indexes.join(name), index(samples)).unwrap();
+    }
+    let chunks = root(folder, ChunkRootOptions { pull_ids, ..options() });
+    let options = IndexRootOptions {
+        chunks: Some(Arc::new(chunks)),
+        ..IndexRootOptions::default()
+    };
+    let workers = Workers::new(WorkerOptions::default());
+    Server::start(IndexRoot::new(&indexes, options, workers).unwrap())
+}
+
+fn index(samples: &[Sample]) -> Vec<u8> {
+    let (mut file, flags) = (Vec::new(), FeatureFlags::blob(DigestAlgorithm::default()));
+    let mut encoder = IndexEncoder::start(flags, ChunkSizes::DEFAULT, &mut file);
+    for sample in samples {
+        encoder.push(id(sample), sample.plain.len(), &mut file);
+    }
+    encoder.finish(&mut file);
+    file
+}
+
+/// Goal: one round trip brings an index and those of its chunks that its reader lacks, and no others.
+#[test]
+fn an_index_comes_with_what_its_reader_lacks() {
+    let folder = tempfile::tempdir().unwrap();
+    let samples = samples(100);
+    put(&Server::start(root(&folder, options())), &samples[..99]);
+    let server = index_root(&folder, &samples, 80);
+    let post = |body: &[u8]| {
+        let mut client = server.connect();
+        client.send(
+            format!(
+                "POST /new.caibx HTTP/1.1\r\nHost: test\r\nContent-Length: {}\r\n\r\n",
+                body.len()
+            )
+            .as_bytes(),
+        );
+        client.send(body);
+        client.receive("POST")
+    };
+    let tag = server
+        .ask("GET", "/new.caibx", &[], b"")
+        .header("etag")
+        .map(str::to_owned);
+    for (body, lacking) in [
+        (index(&samples[..50]), &samples[50..]),
+        (index(&samples), &samples[..0]),
+        // As many as a root answers at once.
+        (Vec::new(), &samples[..80]),
+    ] {
+        let answer = post(&body);
+        assert_eq!(
+            (answer.status, answer.header("content-type")),
+            (200, Some(PULL_CONTENT_TYPE))
+        );
+        assert_eq!(
+            (answer.header(PULL_HEADER), answer.header("etag")),
+            (Some("80"), tag.as_deref())
+        );
+        let held = match body.is_empty() {
+            true => HashSet::new(),
+            false => ChunkIndex::parse(body.into())
+                .unwrap()
+                .spans()
+                .map(|span| span.id)
+                .collect(),
+        };
+        let mut reader = PullIndexAnswer::new(held, 80);
+        reader.push(answer.body.into());
+        assert!(matches!(reader.next().unwrap(), Some(PullIndexStep::Index(index)) if index.len() == 100));
+        for sample in lacking {
+            match reader.next().unwrap() {
+                Some(PullIndexStep::Chunk(PullStep::Chunk(chunk))) => assert_eq!(chunk.bytes, sample.frame),
+                Some(PullIndexStep::Chunk(PullStep::Missing(named))) => assert_eq!(named, id(&samples[99])),
+                other => panic!("{other:?}"),
+            }
+        }
+        assert!(matches!(
+            reader.next().unwrap(),
+            Some(PullIndexStep::Chunk(PullStep::End))
+        ));
+        assert!(reader.has_ended());
+    }
+    assert_eq!(post(b"no index at all").status, 400);
+    assert_eq!(server.ask("POST", "/other.caibx", &[], &index(&samples)).status, 404);
+    assert_eq!(server.ask("POST", "/../x.caibx", &[], &index(&samples)).status, 400);
+    let len = PULL_INDEX_LEN_MAX + 1;
+    let mut client = server.connect();
+    client.send(format!("POST /new.caibx HTTP/1.1\r\nHost: test\r\nContent-Length: {len}\r\n\r\n").as_bytes());
+    assert_eq!(client.receive("POST").status, 413);
+    // Without requests for many, there are none for these.
+    let other = tempfile::tempdir().unwrap();
+    let silent = index_root(&other, &samples, 0);
+    assert_eq!(silent.ask("POST", "/new.caibx", &[], &index(&samples)).status, 405);
 }
 
 /// How a server answers requests for many.

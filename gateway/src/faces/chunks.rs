@@ -26,7 +26,7 @@ pub(super) async fn answer(core: &Core, _permit: Permit, ask: Ask) -> Answer<Res
 }
 
 impl ChunkRoots {
-    fn of(&self, core: &Core, bucket: &Bucket) -> Arc<ChunkRoot> {
+    pub(super) fn of(&self, core: &Core, bucket: &Bucket) -> Arc<ChunkRoot> {
         let key = (bucket.tenant().clone(), bucket.record.settings.domain);
         let mut roots = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(root) = roots.get(&key) {

@@ -6,7 +6,8 @@
 use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use cairn_formats::{ArchiveDecoder, ArchiveLimits, ChunkIndex, Dialect, FeatureFlags, Step};
+use bytes::Bytes;
+use cairn_formats::{ArchiveDecoder, ArchiveLimits, ChunkIndex, Dialect, FeatureFlags, PULL_INDEX_LEN_MAX, Step};
 use cairn_identity::{Permit, User};
 use cairn_index::names::{
     Bucket, Cause, ChunkerKind, Condition, Current, ObjectKey, ObjectVersion, Owner, Versioning, Written,
@@ -108,6 +109,36 @@ pub(super) async fn get(core: &Core, _permit: Permit, ask: Ask, name: IndexName)
     headers.insert(CACHE_CONTROL, HeaderValue::from_static("private, no-cache"));
     insert(headers, ETAG, format!("\"{}\"", found.etag));
     insert(headers, LAST_MODIFIED, date::http(found.version.created_ms()));
+    Ok(response)
+}
+
+/// An index, and those of its chunks that its reader lacks.
+pub(super) async fn cut(core: &Core, _permit: Permit, ask: Ask, name: IndexName) -> Answer<Response<Body>> {
+    let (objects, bucket) = (Arc::clone(&core.objects), Arc::clone(&ask.bucket));
+    let read = core.pool.run(move || -> S3Result<Answer<(String, Bytes)>> {
+        let found = match find(&objects, &bucket, &name)? {
+            Ok(found) => found,
+            Err(refused) => return Ok(Err(refused)),
+        };
+        let len = usize::try_from(found.len).unwrap_or(usize::MAX);
+        if len > PULL_INDEX_LEN_MAX {
+            return Ok(Err(Refused::words(
+                StatusCode::PAYLOAD_TOO_LARGE,
+                "the index is longer than 16 MiB: get it, and ask for its chunks",
+            )));
+        }
+        let mut bytes = Vec::with_capacity(len);
+        for piece in found.pieces {
+            bytes.extend_from_slice(&piece?);
+        }
+        Ok(Ok((found.etag, bytes.into())))
+    });
+    let (etag, index) = read.await??;
+    let root = core.roots.of(core, &ask.bucket);
+    let mut response = root.answer_index(ask.request, index).await;
+    if response.status().is_success() {
+        insert(response.headers_mut(), ETAG, format!("\"{etag}\""));
+    }
     Ok(response)
 }
 

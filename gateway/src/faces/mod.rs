@@ -147,6 +147,11 @@ impl Core {
             Face::Indexes => Some(IndexName::parse(request.uri().path().get(path_at..).unwrap_or(""))?),
         };
         let permit = decide(&caller, &bucket, change, name.as_ref())?;
+        let pulls = *request.method() == Method::POST;
+        if pulls && name.is_some() {
+            // Its chunks, too: each of the two has to be allowed.
+            let _chunks = decide(&caller, &bucket, change, None)?;
+        }
         let ask = Ask {
             request,
             bucket,
@@ -154,6 +159,7 @@ impl Core {
         };
         match (name, change) {
             (None, _) => chunks::answer(self, permit, ask).await,
+            (Some(name), Change::None) if pulls => indexes::cut(self, permit, ask, name).await,
             (Some(name), Change::None) => indexes::get(self, permit, ask, name).await,
             (Some(name), Change::Put) => indexes::put(self, permit, ask, name).await,
         }
@@ -197,8 +203,8 @@ fn change_of(method: &Method, face: Face, path: &str) -> Option<Change> {
     match *method {
         Method::GET | Method::HEAD => Some(Change::None),
         Method::PUT => Some(Change::Put),
-        // Asks for many chunks.
-        Method::POST if face == Face::Chunks && path == PULL_PATH => Some(Change::None),
+        // Asks for many chunks, or for an index and its chunks.
+        Method::POST if face == Face::Indexes || path == PULL_PATH => Some(Change::None),
         _ => None,
     }
 }
@@ -326,6 +332,6 @@ mod tests {
                 );
             }
         }
-        assert_eq!(handlers, 3, "the search is broken");
+        assert_eq!(handlers, 4, "the search is broken");
     }
 }

@@ -1,5 +1,5 @@
-//! A folder of chunk indexes over HTTP: `GET`, `HEAD` and `PUT` of `/<name>`, and `DELETE` where that is allowed. A name may have
-//! folders.
+//! A folder of chunk indexes over HTTP: `GET`, `HEAD` and `PUT` of `/<name>`, `DELETE` where that is allowed, `POST` where the chunks
+//! are known. A name may have folders.
 //!
 //! Invariants: a file under its name is a whole index that parsed and is durable; a refused or cut upload leaves nothing
 //! but a `.tmp-` file, which goes when the request does. Names are opaque bytes and cannot lead out of the folder, by
@@ -14,7 +14,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use cairn_formats::{ChunkId, ChunkIndex, IndexError};
+use cairn_formats::{ChunkId, ChunkIndex, IndexError, PULL_INDEX_LEN_MAX};
 use cairn_store::ChunkStore;
 use http::header::{
     ACCEPT_RANGES, CACHE_CONTROL, CONTENT_LENGTH, CONTENT_RANGE, CONTENT_TYPE, ETAG, HeaderMap, HeaderValue,
@@ -23,6 +23,7 @@ use http::{Method, Request, Response, StatusCode};
 use hyper::body::Incoming;
 
 use crate::access::Access;
+use crate::chunk_root::ChunkRoot;
 use crate::conditions::{self, Part};
 use crate::reply::{Body, refuse, reply, text};
 use crate::serve::Handler;
@@ -68,6 +69,8 @@ pub struct IndexRootOptions {
     pub keeper: Option<Arc<dyn IndexKeeper>>,
     /// Whether those who may write may also take indexes away.
     pub deletes: bool,
+    /// The root of the chunks that the indexes name: with it a `POST` is answered by the index and the chunks that its reader lacks.
+    pub chunks: Option<Arc<ChunkRoot>>,
 }
 
 /// Keeps chunks because indexes of a root name them. Calls may block.
@@ -107,6 +110,7 @@ impl Default for IndexRootOptions {
             required_in: None,
             keeper: None,
             deletes: false,
+            chunks: None,
         }
     }
 }
@@ -142,11 +146,18 @@ impl IndexRoot {
     ///
     /// - `path_at`: where in the URL's path the root's own part begins, at a `/`.
     pub async fn answer(&self, request: Request<Incoming>, path_at: usize) -> Response<Body> {
-        let deletes = *request.method() == Method::DELETE && self.options.deletes;
-        let allowed = if deletes {
-            self.options.access.write.check(request.method(), request.headers())
+        let chunks = self
+            .options
+            .chunks
+            .as_ref()
+            .filter(|_| *request.method() == Method::POST);
+        let access = &self.options.access;
+        let allowed = if *request.method() == Method::DELETE && self.options.deletes {
+            access.write.check(request.method(), request.headers())
+        } else if chunks.is_some() {
+            access.read.check(request.method(), request.headers())
         } else {
-            self.options.access.check(&request)
+            access.check(&request)
         };
         if let Err(response) = allowed {
             return response;
@@ -164,6 +175,11 @@ impl IndexRoot {
         };
         match *request.method() {
             Method::GET | Method::HEAD => self.get(&request, name).await,
+            Method::POST => match chunks {
+                Some(chunks) => self.cut(request, name, chunks).await,
+                // `check` has refused it.
+                None => failed(&name.to_string(), "a POST came where none is taken"),
+            },
             _ if self.options.access.is_read_only() => refuse(
                 request.method(),
                 StatusCode::BAD_REQUEST,
@@ -198,6 +214,46 @@ impl IndexRoot {
             }
         };
         with_headers(response, &index.tag)
+    }
+
+    /// The index, and those of its chunks that its reader lacks.
+    async fn cut(&self, request: Request<Incoming>, name: IndexName, chunks: &ChunkRoot) -> Response<Body> {
+        let folder = Arc::clone(&self.folder);
+        let shown = name.to_string();
+        let read = self.workers.run(move || {
+            let Some(index) = folder.find(&name).map_err(|error| error.to_string())? else {
+                return Ok(None);
+            };
+            let len = usize::try_from(index.len).unwrap_or(usize::MAX);
+            if len > PULL_INDEX_LEN_MAX {
+                return Ok(Some((index.tag, None)));
+            }
+            let mut bytes = vec![0; len];
+            let read = index.file.read_exact_at(&mut bytes, 0);
+            read.map_err(|error| error.to_string())?;
+            Ok::<_, String>(Some((index.tag, Some(Bytes::from(bytes)))))
+        });
+        match read.await {
+            Ok(Ok(Some((tag, Some(bytes))))) => {
+                let mut response = chunks.answer_index(request, bytes).await;
+                if response.status().is_success() {
+                    insert_tag(&mut response, &tag);
+                }
+                response
+            }
+            Ok(Ok(Some((_, None)))) => refuse(
+                request.method(),
+                StatusCode::PAYLOAD_TOO_LARGE,
+                "the index is longer than 16 MiB: get it, and ask for its chunks",
+            ),
+            Ok(Ok(None)) => refuse(
+                request.method(),
+                StatusCode::NOT_FOUND,
+                format!("index {shown} is not here"),
+            ),
+            Ok(Err(error)) => failed(&shown, &error),
+            Err(error) => failed(&shown, &error.to_string()),
+        }
     }
 
     /// 200, 206 or 416 with the bytes asked for.
