@@ -84,7 +84,7 @@ fn an_update_costs_a_twentieth_of_desyncs_requests() {
     let mut bytes: Vec<u8> = std::iter::repeat_with(|| random.u8(..)).take(64 * MIB).collect();
     let (old, new) = (counted.path("old"), counted.path("new"));
     fs::write(&old, &bytes).expect("a file");
-    for at in (0..bytes.len()).step_by(10 * 72 << 10) {
+    for at in (0..bytes.len()).step_by((10 * 72) << 10) {
         bytes[at..at + 8].fill(7);
     }
     fs::write(&new, &bytes).expect("a file");

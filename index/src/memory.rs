@@ -102,7 +102,7 @@ fn page<'a>(rows: impl Iterator<Item = (&'a Bytes, &'a Row)>, range: &KeyRange, 
     let mut len = 0;
     for (key, row) in rows {
         if page.rows.len() >= limit.min(SCAN_ROWS_MAX) || len >= SCAN_LEN {
-            page.rest = Some(rest(range, order, page.rows.last().map(|(key, _)| key)));
+            page.rest = Some(rest(range, order, page.rows.last().map(|(key, _)| key.as_ref())));
             break;
         }
         len += key.len() + row.value.len();
@@ -112,7 +112,7 @@ fn page<'a>(rows: impl Iterator<Item = (&'a Bytes, &'a Row)>, range: &KeyRange, 
 }
 
 /// What is left of a range behind the last key that was answered, in the order of the scan.
-pub(crate) fn rest(range: &KeyRange, order: Order, last: Option<&Bytes>) -> KeyRange {
+pub(crate) fn rest(range: &KeyRange, order: Order, last: Option<&[u8]>) -> KeyRange {
     match (last, order) {
         (None, _) => range.clone(),
         (Some(last), Order::Forward) => range.clone().after(last),

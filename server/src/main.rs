@@ -160,7 +160,6 @@ fn run(arguments: &Arguments) -> Result<ExitCode, String> {
     for name in config::unknown_variables() {
         tracing::warn!(variable = name, "this variable is no setting");
     }
-    memory::give_back();
     raise_handles();
     let mut runtime = tokio::runtime::Builder::new_multi_thread();
     if config.limits.threads > 0 {

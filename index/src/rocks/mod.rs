@@ -17,6 +17,7 @@ mod tests;
 use std::collections::BTreeSet;
 use std::fmt;
 use std::io;
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -334,32 +335,48 @@ fn page<D: DBAccess>(
         Order::Forward => rows.seek_to_first(),
         Order::Reverse => rows.seek_to_last(),
     }
-    let mut len = 0;
+    // In one piece of memory: two for each row are a good part of what a listing takes.
+    let mut bytes = Vec::new();
+    let mut found: Vec<(Range<usize>, Version, Range<usize>)> = Vec::new();
     while let Some((key, row)) = rows.item() {
-        if page.rows.len() >= limit.min(SCAN_ROWS_MAX) || len >= SCAN_LEN {
-            page.rest = Some(rest(range, order, page.rows.last().map(|(key, _)| key)));
+        if found.len() >= limit.min(SCAN_ROWS_MAX) || bytes.len() >= SCAN_LEN {
+            let last = found.last().map(|(key, ..)| &bytes[key.clone()]);
+            page.rest = Some(rest(range, order, last));
             break;
         }
-        len += key.len() + row.len();
-        let row = decode_row(row).map_err(ScanError::Row)?;
-        page.rows.push((Bytes::copy_from_slice(key), row));
+        let (version, value) = split_row(row).map_err(ScanError::Row)?;
+        let start = bytes.len();
+        bytes.extend_from_slice(key);
+        bytes.extend_from_slice(value);
+        found.push((start..start + key.len(), version, start + key.len()..bytes.len()));
         match order {
             Order::Forward => rows.next(),
             Order::Reverse => rows.prev(),
         }
     }
+    let bytes = Bytes::from(bytes);
+    let row = |(key, version, value): (Range<usize>, Version, Range<usize>)| {
+        let value = bytes.slice(value);
+        (bytes.slice(key), Row { version, value })
+    };
+    page.rows = found.into_iter().map(row).collect();
     rows.status().map_err(ScanError::Engine)?;
     Ok(page)
 }
 
 fn decode_row(row: &[u8]) -> Result<Row> {
+    let (version, value) = split_row(row)?;
+    Ok(Row {
+        version,
+        value: Bytes::copy_from_slice(value),
+    })
+}
+
+fn split_row(row: &[u8]) -> Result<(Version, &[u8])> {
     let (version, value) = row
         .split_first_chunk::<VERSION_LEN>()
         .ok_or(malformed("it is too short"))?;
-    Ok(Row {
-        version: Version(u64::from_be_bytes(*version)),
-        value: Bytes::copy_from_slice(value),
-    })
+    Ok((Version(u64::from_be_bytes(*version)), value))
 }
 
 fn encode_watermark(watermark: Watermark) -> [u8; WATERMARK_LEN] {
