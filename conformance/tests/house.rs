@@ -20,6 +20,7 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("cairn-index", &["cairn-formats", "cairn-store"]),
     ("cairn-roots", &["cairn-formats", "cairn-store"]),
     ("cairn-identity", &[]),
+    ("cairn-proto", &[]),
     (
         "cairn-gateway",
         &[
@@ -27,6 +28,7 @@ const ARROWS: &[(&str, &[&str])] = &[
             "cairn-store",
             "cairn-index",
             "cairn-identity",
+            "cairn-proto",
             "cairn-roots",
         ],
     ),
@@ -66,7 +68,8 @@ const NEVER_LINKED: &[(&str, &[&str])] = &[
         "cairn-identity",
         &["tokio", "hyper", "http", "axum", "rustix", "mio", "rustls"],
     ),
-    ("cairn-gateway", &["axum", "tonic"]),
+    ("cairn-gateway", &["axum"]),
+    ("cairn-proto", &["axum", "tokio", "hyper"]),
     (
         "cairn",
         &[

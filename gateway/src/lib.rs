@@ -6,6 +6,7 @@ pub mod admin;
 mod codes;
 mod date;
 pub mod faces;
+pub mod grpc;
 mod pool;
 pub mod s3;
 mod settings;

@@ -471,7 +471,7 @@ fn a_schema_is_written_once_and_a_newer_one_refused() {
     };
     assert_eq!(
         set((SCHEMA + 1).to_be_bytes().to_vec()),
-        "the index in here has schema 3 and this release knows schemas up to 2: use the newer release"
+        "the index in here has schema 4 and this release knows schemas up to 3: use the newer release"
     );
     assert_eq!(set(vec![1]), "schema row: it is no number");
 }

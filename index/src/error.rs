@@ -234,6 +234,12 @@ pub enum Error {
         /// What there are too many of.
         what: &'static str,
     },
+    /// Bytes are not those that the digest they came with is of.
+    #[error("the bytes are not those of {digest}")]
+    WrongDigest {
+        /// The digest, as [`crate::names::BlobDigest`] shows it.
+        digest: String,
+    },
     /// Parts of an upload are not listed in ascending order, or none is.
     #[error("the parts of an upload have to be listed in ascending order")]
     PartOrder,

@@ -115,6 +115,10 @@ pub enum Table {
     Usage = 28,
     /// Dedup domains: the last number given, and those of tenants.
     Domains = 29,
+    /// Blobs by digest, and what is kept beside them: that they are there, and when they were used last.
+    Blobs = 30,
+    /// What blobs are made of.
+    BlobContents = 31,
 }
 
 impl Table {
@@ -148,6 +152,8 @@ impl Table {
             Self::Search,
             Self::Usage,
             Self::Domains,
+            Self::Blobs,
+            Self::BlobContents,
         ]
         .into_iter()
         .find(|table| *table as u8 == number)
@@ -191,6 +197,12 @@ impl Key {
     /// Appends bytes whose number every key of the table agrees on, such as a digest.
     pub fn fixed<const N: usize>(mut self, bytes: &[u8; N]) -> Self {
         self.0.extend_from_slice(bytes);
+        self
+    }
+
+    /// Appends what follows in another key of the same parts.
+    pub(crate) fn rest_of(mut self, rest: &[u8]) -> Self {
+        self.0.extend_from_slice(rest);
         self
     }
 

@@ -7,13 +7,14 @@
 //! |---|---|
 //! | 1 | manifests, leases, condemned chunks |
 //! | 2 | names (`names/`) as well: a program that knows schema 1 alone would collect the chunks that only these keep |
+//! | 3 | blobs (`names/blobs.rs`) as well, for the same reason |
 
 use crate::kv::{Batch, Check, Commit, Kv, Row, View, ViewExt as _};
-use crate::names::any_names;
+use crate::names::{any_blobs, any_names};
 use crate::{Error, Key, Result, Table};
 
 /// The schema that this release writes.
-pub const SCHEMA: u32 = 2;
+pub const SCHEMA: u32 = 3;
 
 /// Leaves rows of the schema below.
 type Down = fn(&dyn Kv) -> Result<()>;
@@ -25,11 +26,29 @@ struct Step {
     down: Down,
 }
 
-const STEPS: [Step; 1] = [Step {
-    to: 2,
-    what: "names: buckets, objects, versions, uploads, access keys, events",
-    down: leave_names,
-}];
+const STEPS: [Step; 2] = [
+    Step {
+        to: 2,
+        what: "names: buckets, objects, versions, uploads, access keys, events",
+        down: leave_names,
+    },
+    Step {
+        to: 3,
+        what: "blobs of the gRPC door",
+        down: leave_blobs,
+    },
+];
+
+/// Blobs are a cache, and yet nobody throws them away unasked.
+fn leave_blobs(kv: &dyn Kv) -> Result<()> {
+    if any_blobs(kv)? {
+        return Err(Error::CannotGoBack {
+            to: 2,
+            because: "there are blobs of the gRPC door: delete their buckets, or let them expire, and collect",
+        });
+    }
+    Ok(())
+}
 
 /// Names are not thrown away: who goes back has deleted them before.
 fn leave_names(kv: &dyn Kv) -> Result<()> {
@@ -200,11 +219,11 @@ mod tests {
             migrate_schema(kv.as_ref(), 1, SchemaRun::Real, "here").map(drop),
         ] {
             assert!(
-                matches!(failed, Err(Error::NewerSchema { found: 3, known: 2, .. })),
+                matches!(failed, Err(Error::NewerSchema { found, known: SCHEMA, .. }) if found == SCHEMA + 1),
                 "{failed:?}"
             );
         }
-        assert_eq!(schema(kv.as_ref()).unwrap(), Some(3), "as it was");
+        assert_eq!(schema(kv.as_ref()).unwrap(), Some(SCHEMA + 1), "as it was");
     }
 
     #[test]
@@ -215,6 +234,7 @@ mod tests {
         let (tenant, name) = (Tenant::default(), BucketName::new("bucket").unwrap());
         let new = NewBucket::of(Owner::new("me").unwrap());
         names.buckets(&tenant).create(&name, new).unwrap();
+        migrate_schema(kv.as_ref(), 2, SchemaRun::Real, "here").unwrap();
         for run in [SchemaRun::Dry, SchemaRun::Real] {
             let failed = migrate_schema(kv.as_ref(), 1, run, "here");
             assert!(matches!(failed, Err(Error::CannotGoBack { to: 1, .. })), "{failed:?}");

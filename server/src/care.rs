@@ -6,7 +6,7 @@
 //! before is not remembered. Both end with this. Not here: what may go (`index`).
 
 use std::collections::{BTreeMap, VecDeque};
-use std::num::NonZeroU64;
+use std::num::{NonZeroU32, NonZeroU64};
 use std::path::Path;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -362,6 +362,7 @@ pub(crate) fn options(settings: &Collect, new_from: LogPosition) -> CollectOptio
         grace: Duration::from_secs(settings.grace_seconds),
         bytes_per_second: NonZeroU64::new(settings.bytes_per_second),
         dead_share_max: settings.dead_share,
+        blob_days: NonZeroU32::new(settings.blob_days),
         recompress: (settings.recompress_level != 0).then(|| Recompress {
             level: Level::new(settings.recompress_level),
             bytes_per_second: NonZeroU64::new(settings.recompress_bytes_per_second),

@@ -5,6 +5,7 @@
 
 mod checks;
 mod defaults;
+mod grpc;
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -16,6 +17,7 @@ use figment::Figment;
 use figment::providers::{Env, Format as _, Toml};
 use serde::{Deserialize, Serialize};
 
+pub(crate) use grpc::Grpc;
 pub(crate) use token::{BucketToken, FIRST_OWNER};
 
 /// The store that a server without any configuration has.
@@ -46,6 +48,8 @@ pub(crate) struct Config {
     pub(crate) tokens: BTreeMap<String, BucketToken>,
     /// The admin API, on the internal listener.
     pub(crate) admin: AdminApi,
+    /// The gRPC door, on the internal listener.
+    pub(crate) grpc: Grpc,
     /// Bounds.
     pub(crate) limits: Limits,
     /// What is logged.
@@ -58,7 +62,7 @@ pub(crate) struct Config {
 pub(crate) struct Listen {
     /// Address and port of chunk roots, index roots and health. Default `127.0.0.1:8000`.
     pub(crate) public: SocketAddr,
-    /// Address and port of `/metrics` and the admin API, always plain HTTP. Default `127.0.0.1:8001`.
+    /// Address and port of gRPC, `/metrics` and the admin API, always plain HTTP. Default `127.0.0.1:8001`.
     pub(crate) internal: SocketAddr,
     /// Address and port of the S3 door. Default `127.0.0.1:9000`.
     pub(crate) s3: SocketAddr,
@@ -207,6 +211,8 @@ pub(crate) struct Collect {
     pub(crate) recompress_level: i32,
     /// Bytes a second that are compressed anew; `0` is no limit. Default `4194304`.
     pub(crate) recompress_bytes_per_second: u64,
+    /// Days without use after which a blob of the gRPC door goes; `0` is never. Default `30`.
+    pub(crate) blob_days: u32,
     /// Begin no collection, and have one that runs wait. Default `false`.
     pub(crate) paused: bool,
 }
@@ -477,7 +483,7 @@ pub(crate) fn unknown_variables() -> Vec<String> {
 fn is_setting(key: &str) -> bool {
     let first = key.split("__").next().unwrap_or(key);
     [
-        "data", "listen", "tls", "stores", "collect", "scrub", "s3", "tokens", "admin", "limits", "log",
+        "data", "listen", "tls", "stores", "collect", "scrub", "s3", "tokens", "admin", "grpc", "limits", "log",
     ]
     .iter()
     .any(|known| first.eq_ignore_ascii_case(known))

@@ -53,7 +53,7 @@ const SPARE_BLOCKING_THREADS: usize = 32;
 const S3_HEADER_BYTES: usize = 64 << 10;
 /// Headers of a request at the S3 door.
 const S3_HEADERS: usize = 512;
-/// Connections of the internal listener.
+/// Connections of the internal listener, at least.
 const INTERNAL_CONNECTIONS: usize = 64;
 
 /// Serves chunk stores and chunk indexes to cairn, casync and desync over HTTP.
@@ -61,7 +61,7 @@ const INTERNAL_CONNECTIONS: usize = 64;
 /// Without any configuration it keeps one store, `default`, in ./data and listens on this machine alone:
 /// chunks at http://127.0.0.1:8000/store/default/, indexes at http://127.0.0.1:8000/index/default/,
 /// S3 at http://127.0.0.1:9000/ (its first access key is printed at the first start, once), health at http://127.0.0.1:8000/health, metrics at http://127.0.0.1:8001/metrics,
-/// the admin API at http://127.0.0.1:8001/api/v1/admin/ (docs/admin.md).
+/// the admin API at http://127.0.0.1:8001/api/v1/admin/ (docs/admin.md), gRPC at grpc://127.0.0.1:8001 (docs/grpc.md).
 #[derive(Debug, Parser)]
 #[command(name = "cairnd", version, after_long_help = AFTER_HELP)]
 struct Arguments {
@@ -107,7 +107,7 @@ SETTINGS
 
 SIGNALS
   SIGHUP           read settings, tokens and certificates again; no request fails, a bad configuration is logged and the
-                   old one stays (listen.*, limits.*, s3.* and admin.* need a restart)
+                   old one stays (listen.*, limits.*, s3.*, admin.* and grpc.* need a restart)
   SIGTERM, SIGINT  stop accepting, let requests in flight end (limits.drain_seconds), leave; a second one leaves at once
 
 EXIT CODES
@@ -229,7 +229,8 @@ async fn run_server(config: Config, started: &Started<'_>) -> Result<(), String>
     };
     let first_key = objects.as_ref().map_or(Ok(None), ObjectStore::first_key)?;
     let faces = objects.as_ref().map(|objects| objects.faces(&config, &workers));
-    let app = Arc::new(App::new(roots, faces, metrics.clone()));
+    let grpc = objects.as_ref().and_then(|objects| objects.grpc(&config));
+    let app = Arc::new(App::new(roots, faces, grpc, metrics.clone()));
     app.set_tokens(&config);
     let admin = AdminDoor::open(&config, objects.as_ref(), &app)?;
     let tls = match &config.tls {
@@ -250,9 +251,11 @@ async fn run_server(config: Config, started: &Started<'_>) -> Result<(), String>
         headers: config.limits.headers,
         idle: Duration::from_secs(config.limits.idle_seconds),
         drain: Duration::from_secs(config.limits.drain_seconds),
+        h2c: None,
     };
     let internal_options = ServeOptions {
-        connections: INTERNAL_CONNECTIONS,
+        connections: INTERNAL_CONNECTIONS.max(config.grpc.connections),
+        h2c: config.grpc.enabled.then(|| config.grpc.h2c()),
         ..options
     };
     let serving = tokio::spawn(serve(
@@ -358,9 +361,10 @@ fn reload(
         || new.limits != old.limits
         || new.s3 != old.s3
         || new.admin != old.admin
+        || new.grpc != old.grpc
         || new.tls.is_some() != old.tls.is_some()
     {
-        tracing::warn!("data, listen, limits, s3, admin, and whether there is tls, change with a restart only");
+        tracing::warn!("data, listen, limits, s3, admin, grpc, and whether there is tls, change with a restart only");
     }
     // Folders follow the data folder that is locked.
     let new = Config {
@@ -369,6 +373,7 @@ fn reload(
         limits: old.limits.clone(),
         s3: old.s3.clone(),
         admin: old.admin.clone(),
+        grpc: old.grpc.clone(),
         ..new
     };
     if new.has_own_packs() {

@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use cairn_gateway::PoolOptions;
 use cairn_gateway::faces::{Faces, FacesOptions};
+use cairn_gateway::grpc::Grpc;
 use cairn_gateway::s3::{BodyOptions, LogRequests, LogSwitch, S3, S3Options};
 use cairn_index::names::{FirstKey, Names, Owner};
 use cairn_index::{Compression, ObjectOptions, Objects, Tenant};
@@ -154,6 +155,15 @@ impl ObjectStore {
             ..S3Options::default()
         };
         S3::new(Arc::clone(&self.objects), options)
+    }
+
+    /// Blobs beside them, for the internal listener, where the settings want that.
+    pub(crate) fn grpc(&self, config: &Config) -> Option<Grpc> {
+        let options = config.grpc.options(config, pool_of(&config.s3));
+        config
+            .grpc
+            .enabled
+            .then(|| Grpc::new(Arc::clone(&self.objects), options))
     }
 
     /// Their chunks and indexes, for the public listener.

@@ -14,6 +14,7 @@ use arc_swap::ArcSwap;
 use cairn_formats::{ChunkId, Level, PULL_HEADER, PULL_PATH};
 use cairn_gateway::admin::Admin;
 use cairn_gateway::faces::{Face, Faces};
+use cairn_gateway::grpc::Grpc;
 use cairn_roots::{
     Access, Body, ChunkRoot, ChunkRootOptions, Grant, Handler, IndexKeeper, IndexNames, IndexRoot, IndexRootOptions,
     Token, VerifyReads, Workers, text,
@@ -43,6 +44,7 @@ static HEALTH: EndpointMetrics = EndpointMetrics::new("/health");
 static HEALTH_LIVE: EndpointMetrics = EndpointMetrics::new("/health/live");
 static HEALTH_READY: EndpointMetrics = EndpointMetrics::new("/health/ready");
 static METRICS: EndpointMetrics = EndpointMetrics::new("/metrics");
+static GRPC: EndpointMetrics = EndpointMetrics::new("/{grpc service}/{method}");
 static ADMIN: EndpointMetrics = EndpointMetrics::new("/api/v1/{admin}");
 static OTHER: EndpointMetrics = EndpointMetrics::new("other");
 
@@ -79,6 +81,7 @@ pub(crate) struct App {
     roots: ArcSwap<Roots>,
     /// Buckets as roots, under names that no configured store has.
     faces: Option<Faces>,
+    grpc: Option<Grpc>,
     metrics: Metrics,
     leaving: AtomicBool,
 }
@@ -390,10 +393,11 @@ fn open_upstream(settings: &config::Store) -> Result<(Arc<dyn ChunkStore>, Verif
 }
 
 impl App {
-    pub(crate) fn new(roots: Roots, faces: Option<Faces>, metrics: Metrics) -> Self {
+    pub(crate) fn new(roots: Roots, faces: Option<Faces>, grpc: Option<Grpc>, metrics: Metrics) -> Self {
         Self {
             roots: ArcSwap::from_pointee(roots),
             faces,
+            grpc,
             metrics,
             leaving: AtomicBool::new(false),
         }
@@ -410,9 +414,18 @@ impl App {
 
     /// New requests for buckets show these tokens, or access keys.
     pub(crate) fn set_tokens(&self, config: &Config) {
+        let tokens = || {
+            config
+                .tokens
+                .values()
+                .filter_map(config::BucketToken::service)
+                .collect()
+        };
         if let Some(faces) = &self.faces {
-            let tokens = config.tokens.values();
-            faces.set_tokens(tokens.filter_map(config::BucketToken::service).collect());
+            faces.set_tokens(tokens());
+        }
+        if let Some(grpc) = &self.grpc {
+            grpc.set_tokens(tokens());
         }
     }
 
@@ -513,6 +526,12 @@ impl Handler for Internal {
     async fn handle(&self, request: Request<Incoming>) -> Response<Body> {
         let started = Instant::now();
         let (method, trace) = (request.method().clone(), trace_of(request.headers()));
+        if let Some(grpc) = self.app.grpc.as_ref().filter(|_| Grpc::takes(&request)) {
+            let response = grpc.answer(request).await;
+            // By their own codes calls are counted by the door.
+            GRPC.count(&method, response.status(), started.elapsed());
+            return response;
+        }
         let endpoint = endpoint_of(request.uri().path());
         let response = match request.uri().path() {
             "/metrics" if method == Method::GET || method == Method::HEAD => {

@@ -560,15 +560,15 @@ fn the_schema_of_the_rows_is_told_and_changed() {
     let mut folder = daemon.leave();
     for store in [&[][..], &["--store", "default"]] {
         let ask = |folder: &tempfile::TempDir, words: &[&str]| done(folder, &[&["migrate"], store, words].concat());
-        assert!(ask(&folder, &["status"]).contains("schema: 2; this release writes 2"));
+        assert!(ask(&folder, &["status"]).contains("schema: 3; this release writes 3"));
         assert!(ask(&folder, &["up"]).contains("nothing is to be done"));
         let told = ask(&folder, &["down", "1", "--dry-run"]);
-        assert!(told.contains("from schema 2 to 1 would be taken"), "{told}");
-        assert!(ask(&folder, &["status"]).contains("schema: 2;"));
+        assert!(told.contains("from schema 3 to 2 would be taken"), "{told}");
+        assert!(ask(&folder, &["status"]).contains("schema: 3;"));
         ask(&folder, &["down", "1"]);
         assert!(ask(&folder, &["status"]).contains("schema: 1;"));
-        assert!(failed(&folder, &["migrate", "down", "3"], 1).contains("schema 3"));
+        assert!(failed(&folder, &["migrate", "down", "4"], 1).contains("schema 4"));
         folder = Daemon::start_in(folder, settings, &[]).leave();
-        assert!(ask(&folder, &["status"]).contains("schema: 2;"));
+        assert!(ask(&folder, &["status"]).contains("schema: 3;"));
     }
 }

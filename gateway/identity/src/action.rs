@@ -72,6 +72,18 @@ actions! {
     GetChunk = "s3:GetObjectChunk",
     /// Put chunks into a bucket's dedup domain.
     PutChunk = "s3:PutObjectChunk",
+    /// Read blobs of a bucket by digest, and ask whether they are there.
+    GetBlob = "cas:GetBlob",
+    /// Put blobs into a bucket.
+    PutBlob = "cas:PutBlob",
+    /// Read what came of an action.
+    GetActionResult = "cas:GetActionResult",
+    /// Say what came of an action: others take it for what they would have made themselves.
+    PutActionResult = "cas:PutActionResult",
+    /// Ask what is known of an asset, or have it fetched.
+    GetAsset = "cas:GetAsset",
+    /// Say what an asset is.
+    PutAsset = "cas:PutAsset",
     /// See tenants and what they hold.
     ReadTenants = "tenants:read",
     /// See access keys, never their secrets.
@@ -97,7 +109,7 @@ actions! {
 impl Action {
     /// Whether it is for those who run the server, and for nobody by owning something.
     pub fn is_administration(self) -> bool {
-        !self.name().starts_with("s3:")
+        !["s3:", "cas:"].iter().any(|owned| self.name().starts_with(owned))
     }
 }
 

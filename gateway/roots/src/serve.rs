@@ -1,6 +1,6 @@
 //! The loop that accepts connections and the bounds that each of them has.
 //!
-//! HTTP/1.1 on plain listeners; over TLS also HTTP/2, as the client chooses. At the limit of connections no further one is
+//! HTTP/1.1 on plain listeners, and HTTP/2 where a listener asks for it and a client begins with it; over TLS both, as the client chooses. At the limit of connections no further one is
 //! accepted until one ends. At shutdown connections finish the request that they are in, within a deadline.
 
 use std::convert::Infallible;
@@ -14,7 +14,7 @@ use hyper::body::Incoming;
 use hyper::server::conn::{http1, http2};
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
-use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinSet;
@@ -51,6 +51,17 @@ pub struct ServeOptions {
     pub idle: Duration,
     /// How long requests in flight may take to end once shutdown has begun.
     pub drain: Duration,
+    /// HTTP/2 on a plain listener for clients that begin with it, as those of gRPC do; `None`: they are not understood.
+    pub h2c: Option<H2c>,
+}
+
+/// Bounds of a connection of HTTP/2 without TLS.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct H2c {
+    /// Requests at once.
+    pub streams: u32,
+    /// Bytes of a request's body on their way to who takes them; four times as many of all requests together.
+    pub window: u32,
 }
 
 impl Default for ServeOptions {
@@ -61,6 +72,7 @@ impl Default for ServeOptions {
             headers: 100,
             idle: Duration::from_secs(75),
             drain: Duration::from_secs(25),
+            h2c: None,
         }
     }
 }
@@ -172,16 +184,61 @@ async fn serve_stream<H: Handler>(
     // Without it small answers wait for acknowledgements; failing is a connection that is gone already.
     let _ = stream.set_nodelay(true);
     let Some(tls) = tls else {
-        return serve_http1(stream, handler, options, shutdown).await;
+        return match options.h2c {
+            Some(h2c) => serve_either(stream, handler, options, h2c, shutdown).await,
+            None => serve_http1(stream, handler, options, shutdown).await,
+        };
     };
     let acceptor = TlsAcceptor::from(tls.0.load_full());
     match tokio::time::timeout(HANDSHAKE_MAX, acceptor.accept(stream)).await {
         Ok(Ok(stream)) if stream.get_ref().1.alpn_protocol() == Some(b"h2") => {
-            serve_http2(stream, handler, options, shutdown).await;
+            let bounds = H2c {
+                streams: STREAMS_MAX,
+                window: WINDOW_LEN,
+            };
+            serve_http2(stream, handler, options, bounds, shutdown).await;
         }
         Ok(Ok(stream)) => serve_http1(stream, handler, options, shutdown).await,
         Ok(Err(error)) => tracing::debug!(%error, "a TLS handshake failed"),
         Err(_) => tracing::debug!("a TLS handshake took too long"),
+    }
+}
+
+/// What a connection of HTTP/2 begins with.
+const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+
+/// Finds out by its first bytes which HTTP a client speaks.
+async fn serve_either<H: Handler>(
+    mut stream: TcpStream,
+    handler: Arc<H>,
+    options: ServeOptions,
+    h2c: H2c,
+    shutdown: Shutdown,
+) {
+    let mut head = Vec::with_capacity(PREFACE.len());
+    let mut ended = shutdown.clone();
+    let read = async {
+        while head.len() < PREFACE.len() && PREFACE.starts_with(&head) {
+            let more = PREFACE.len() - head.len();
+            if (&mut stream).take(more as u64).read_buf(&mut head).await? == 0 {
+                break;
+            }
+        }
+        Ok::<_, io::Error>(())
+    };
+    tokio::select! {
+        read = tokio::time::timeout(options.idle, read) => if !matches!(read, Ok(Ok(()))) { return },
+        // Nothing was asked yet.
+        () = ended.begun() => return,
+    }
+    let is_http2 = head == PREFACE;
+    let (read, write) = stream.into_split();
+    // As if nobody had looked.
+    let stream = tokio::io::join(io::Cursor::new(head).chain(read), write);
+    if is_http2 {
+        serve_http2(stream, handler, options, h2c, shutdown).await;
+    } else {
+        serve_http1(stream, handler, options, shutdown).await;
     }
 }
 
@@ -219,6 +276,7 @@ async fn serve_http2<H: Handler, S: AsyncRead + AsyncWrite + Send + Unpin + 'sta
     stream: S,
     handler: Arc<H>,
     options: ServeOptions,
+    bounds: H2c,
     mut shutdown: Shutdown,
 ) {
     let service = service_fn(move |request| {
@@ -229,9 +287,9 @@ async fn serve_http2<H: Handler, S: AsyncRead + AsyncWrite + Send + Unpin + 'sta
         .timer(TokioTimer::new())
         .keep_alive_interval(options.idle)
         .max_header_list_size(u32::try_from(options.header_bytes).unwrap_or(u32::MAX))
-        .max_concurrent_streams(STREAMS_MAX)
-        .initial_stream_window_size(WINDOW_LEN)
-        .initial_connection_window_size(4 * WINDOW_LEN)
+        .max_concurrent_streams(bounds.streams)
+        .initial_stream_window_size(bounds.window)
+        .initial_connection_window_size(bounds.window.saturating_mul(4))
         .serve_connection(TokioIo::new(stream), service);
     tokio::pin!(connection);
     let ended = tokio::select! {

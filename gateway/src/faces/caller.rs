@@ -15,7 +15,6 @@ use cairn_roots::Token;
 use http::StatusCode;
 
 use super::{Answer, Refused};
-use crate::s3::error::S3Result;
 
 /// A token of the configuration, and what it opens.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -30,11 +29,24 @@ pub struct ServiceToken {
     pub buckets: Vec<String>,
     /// Whether it writes too.
     pub writable: bool,
+    /// Whether it writes results of actions, which others take for what their own commands would make.
+    pub action_cache: bool,
+}
+
+/// What of a token's rights something takes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Need {
+    /// Reading.
+    Read,
+    /// Writing.
+    Write,
+    /// Writing results of actions.
+    WriteResults,
 }
 
 /// Somebody who is known.
 #[derive(Clone, Debug)]
-pub(super) struct Caller {
+pub(crate) struct Caller {
     user: Arc<User>,
     /// Of a token.
     scope: Option<Scope>,
@@ -44,32 +56,50 @@ pub(super) struct Caller {
 struct Scope {
     buckets: Vec<String>,
     writable: bool,
+    action_cache: bool,
 }
 
 impl Caller {
     /// Whose rights they have.
-    pub(super) fn user(&self) -> &Arc<User> {
+    pub(crate) fn user(&self) -> &Arc<User> {
         &self.user
     }
 
-    /// Refuses what a token is not for, before it is asked what its owner may.
-    pub(super) fn check_scope(&self, bucket: &str, writes: bool) -> Answer<()> {
+    /// Whom a token speaks for.
+    pub(crate) fn of_token(token: &ServiceToken) -> Self {
+        Self {
+            user: user(&token.tenant, &token.owner),
+            scope: Some(Scope {
+                buckets: token.buckets.clone(),
+                writable: token.writable,
+                action_cache: token.action_cache,
+            }),
+        }
+    }
+
+    /// Refuses what a token is not for, before it is asked what its owner may. The error is for people.
+    pub(crate) fn check_need(&self, bucket: &str, need: Need) -> Result<(), &'static str> {
         let Some(scope) = &self.scope else { return Ok(()) };
         if !scope.buckets.is_empty() && !scope.buckets.iter().any(|own| own == bucket) {
-            return Err(Refused::words(
-                StatusCode::FORBIDDEN,
-                "this token is not for this bucket",
-            ));
+            return Err("this token is not for this bucket");
         }
-        if writes && !scope.writable {
-            return Err(Refused::words(StatusCode::FORBIDDEN, "this token only reads"));
+        match need {
+            Need::Write | Need::WriteResults if !scope.writable => Err("this token only reads"),
+            Need::WriteResults if !scope.action_cache => Err("this token writes no results of actions"),
+            Need::Read | Need::Write | Need::WriteResults => Ok(()),
         }
-        Ok(())
+    }
+
+    /// [`Caller::check_need`] as an answer.
+    pub(super) fn check_scope(&self, bucket: &str, writes: bool) -> Answer<()> {
+        let need = if writes { Need::Write } else { Need::Read };
+        self.check_need(bucket, need)
+            .map_err(|words| Refused::words(StatusCode::FORBIDDEN, words))
     }
 }
 
 /// Who shows this `Authorization` value; `None`: nobody that is known.
-pub(super) fn identify(names: &Names, tokens: &[ServiceToken], given: &[u8]) -> S3Result<Option<Caller>> {
+pub(crate) fn identify(names: &Names, tokens: &[ServiceToken], given: &[u8]) -> cairn_index::Result<Option<Caller>> {
     let basic = basic(given);
     // All of them are looked at, whichever it is.
     let found = tokens.iter().fold(None, |found, token| {
@@ -78,13 +108,7 @@ pub(super) fn identify(names: &Names, tokens: &[ServiceToken], given: &[u8]) -> 
         if shown | as_password { Some(token) } else { found }
     });
     if let Some(token) = found {
-        return Ok(Some(Caller {
-            user: user(&token.tenant, &token.owner),
-            scope: Some(Scope {
-                buckets: token.buckets.clone(),
-                writable: token.writable,
-            }),
-        }));
+        return Ok(Some(Caller::of_token(token)));
     }
     let Some((id, secret)) = basic else { return Ok(None) };
     let Some(id) = std::str::from_utf8(&id).ok().and_then(|id| AccessKeyId::new(id).ok()) else {
@@ -136,6 +160,7 @@ mod tests {
             owner: Owner::new("anna").unwrap(),
             buckets: buckets.iter().map(|&bucket| bucket.to_owned()).collect(),
             writable,
+            action_cache: false,
         }
     }
 
@@ -170,6 +195,10 @@ mod tests {
         }
         let all = identify(&names, &tokens, b"Bearer other").unwrap().unwrap();
         assert!(all.check_scope("xyz", true).is_ok());
+        assert!(all.check_need("xyz", Need::WriteResults).is_err(), "a right of its own");
+        let mut token = token("results", &[], true);
+        token.action_cache = true;
+        assert!(Caller::of_token(&token).check_need("xyz", Need::WriteResults).is_ok());
     }
 
     #[test]

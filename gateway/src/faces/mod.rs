@@ -6,7 +6,7 @@
 //! decided by `authorize`, and each handler takes the permit; a chunk is answered to those who may read its domain, never for its
 //! name alone. Not here: roots of configured stores (`gateway/roots`), which win over a bucket of the same name; S3.
 
-mod caller;
+pub(crate) mod caller;
 mod chunks;
 mod indexes;
 

@@ -1,6 +1,6 @@
 //! The collector: takes away the chunks that nothing names, while writers go on.
 //!
-//! One collection: *mark* what the manifests, versions and uploads of a snapshot name; *condemn* every other record that is not pinned, was not put
+//! One collection: *mark* what the manifests, versions, uploads and blobs of a snapshot name; *condemn* every other record that is not pinned, was not put
 //! since the oldest lease began, and was not asked for lately; *re-mark* from a later snapshot and pardon what has been named
 //! since; wait the grace time; *sweep* what is still condemned, at its place and no other; *compact* packs that are mostly dead.
 //! `liveness/` says why no order of writers and collector loses a chunk.
@@ -15,7 +15,7 @@ mod tests;
 
 use std::cell::Cell;
 use std::collections::BTreeMap;
-use std::num::NonZeroU64;
+use std::num::{NonZeroU32, NonZeroU64};
 use std::sync::{Arc, Mutex, TryLockError};
 use std::time::{Duration, Instant};
 
@@ -91,6 +91,8 @@ pub struct CollectOptions {
     pub reserve: bool,
     /// Packs that have come to rest are compressed anew; `None`: they stay as they came.
     pub recompress: Option<Recompress>,
+    /// Days without use after which a blob goes; `None`: none goes.
+    pub blob_days: Option<NonZeroU32>,
     /// Only tell what would be condemned.
     pub dry_run: bool,
 }
@@ -123,6 +125,7 @@ impl Default for CollectOptions {
             snapshots: SnapshotPolicy::default(),
             reserve: true,
             recompress: None,
+            blob_days: None,
             dry_run: false,
         }
     }
@@ -565,7 +568,7 @@ impl<'a, E: Engine + 'static> Run<'a, E> {
         outcome?;
         marks.set_any(false);
         let now_ms = self.options.now.saturating_mul(1000);
-        self.with_room(|| sweep_names(kv.as_ref(), now_ms))?;
+        self.with_room(|| sweep_names(kv.as_ref(), now_ms, self.options.blob_days))?;
         self.report.manifests_swept += self.with_room(|| sweep_all_manifests(kv.as_ref(), self.options.now))? as u64;
         Ok(())
     }

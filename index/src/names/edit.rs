@@ -83,6 +83,11 @@ impl<'a> Edit<'a> {
         if let Some(fence) = new.fence.as_ref().filter(|_| !is_planted(Bug::UnfencedVersion)) {
             self.fence(fence);
         }
+        self.prove_unfenced(new);
+    }
+
+    /// [`Edit::prove`] of one among several of one fence, which is checked once for all.
+    pub(super) fn prove_unfenced(&mut self, new: &NewContent) {
         for (row, value) in &new.rows {
             self.batch.put(row, value.clone());
         }

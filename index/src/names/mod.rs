@@ -10,6 +10,8 @@
 //! rows and the event of a change are in the change's own commit. Not here: chunks, digests, the wire.
 
 mod access_keys;
+mod blob_key;
+mod blobs;
 mod bucket;
 mod buckets;
 mod content;
@@ -46,6 +48,8 @@ mod version;
 use std::sync::Arc;
 
 pub use access_keys::{AccessKey, AccessKeyId, AccessKeyPage, AccessSecret, FirstKey, KeyState};
+pub use blob_key::{BlobDigest, BlobFunction, BlobKey};
+pub use blobs::{Blob, Blobs, NewBlob};
 pub use bucket::{Bucket, BucketId, BucketRecord, BucketSettings, Durability, EtagKind, Switch, Versioning};
 pub use buckets::{BucketPage, Buckets, ListBuckets, NewBucket};
 pub use content::{ChunkerKind, Chunking, Content, INLINE_LEN_MAX, NewContent, ROW_CHUNKS_MAX};
@@ -72,7 +76,7 @@ pub use version::{
     Parts, ROW_PARTS_MAX, StorageClass, TAGS_MAX, VersionKind,
 };
 
-pub(crate) use roots::{Root, any_names, for_each_root};
+pub(crate) use roots::{Root, any_blobs, any_names, for_each_root};
 
 use crate::kv::Kv;
 use crate::{Result, Tenant};

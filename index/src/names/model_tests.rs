@@ -501,7 +501,7 @@ impl World {
             }
         }
         self.names.buckets(&self.tenant).delete(&self.bucket).unwrap();
-        sweep_names(self.names.kv().as_ref(), 0).unwrap();
+        sweep_names(self.names.kv().as_ref(), 0, None).unwrap();
         let tables = [
             crate::Table::Buckets,
             crate::Table::BucketsGone,

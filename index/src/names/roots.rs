@@ -1,7 +1,8 @@
-//! What names keep alive: the chunks of all versions and of all parts of uploads. The collector marks them beside manifests.
+//! What names keep alive: the chunks of all versions, of all parts of uploads and of all blobs. The collector marks them beside manifests.
 
 use cairn_formats::DomainId;
 
+use super::blobs::Blob;
 use super::content::Content;
 use super::rows;
 use super::uploads::Part;
@@ -45,6 +46,12 @@ pub(crate) fn for_each_root<E: From<Error>>(
                 visit(tenant, Root::Chunks(part.content.domain(), part.seam))?;
             }
             root(part.content).map_or(Ok(()), |root| visit(tenant, root))
+        })?;
+        view.for_each(Key::of(tenant, Table::BlobContents).range(), |_, row| {
+            let content = (row.version > since).then(|| Blob::decode(&row.value)).transpose()?;
+            content
+                .and_then(|blob| root(blob.content))
+                .map_or(Ok(()), |root| visit(tenant, root))
         })
     })
 }
@@ -76,7 +83,18 @@ impl Root {
     }
 }
 
-/// Whether any row names what only this release keeps alive.
+/// Whether there is any blob, which only this release keeps alive.
+pub(crate) fn any_blobs(view: &(impl View + ?Sized)) -> Result<bool> {
+    let mut any = false;
+    for_each_tenant(view, |tenant| {
+        let page = view.scan(&Key::of(tenant, Table::Blobs).range(), crate::Order::Forward, 1)?;
+        any |= !page.rows.is_empty();
+        Ok::<_, Error>(())
+    })?;
+    Ok(any)
+}
+
+/// Whether any row of names keeps chunks alive.
 pub(crate) fn any_names(view: &(impl View + ?Sized)) -> Result<bool> {
     let mut any = false;
     for_each_tenant(view, |tenant| {

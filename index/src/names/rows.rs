@@ -20,11 +20,14 @@
 //! | OutboxEnds | shard u8 | counter: the last position |
 //! | OutboxCursors | consumer (none: what has left), shard u8 | position u64 |
 //! | Usage | bucket u64 (0: all of the tenant), what u8 | counter |
+//! | Blobs | bucket u64, what is named and its name (`blob_key.rs`) | day of the last use u32 |
+//! | BlobContents | as Blobs | `blobs.rs` |
 
 use cairn_formats::{ChunkId, DomainId};
 use cairn_store::ChunkKey;
 
 use super::access_keys::AccessKeyId;
+use super::blob_key::BlobKey;
 use super::bucket::BucketId;
 use super::ids::{PartNumber, UploadId, VersionOrder};
 use super::name::{BucketName, ObjectKey};
@@ -184,6 +187,17 @@ pub(super) fn cursor(tenant: &Tenant, consumer: &str, shard: u8) -> Key {
     Key::of(tenant, Table::OutboxCursors)
         .bytes(consumer.as_bytes())
         .byte(shard)
+}
+
+/// The row of a blob in `Blobs` or `BlobContents`.
+pub(super) fn blob(tenant: &Tenant, table: Table, id: BucketId, blob: &BlobKey) -> Key {
+    blob.append_to(in_bucket(tenant, table, id))
+}
+
+/// The row in `BlobContents` of a blob whose row in `Blobs` has this key.
+pub(super) fn blob_content(tenant: &Tenant, key: &[u8]) -> Key {
+    let behind = Key::of(tenant, Table::Blobs).as_bytes().len();
+    Key::of(tenant, Table::BlobContents).rest_of(key.get(behind..).unwrap_or_default())
 }
 
 pub(super) fn access_key(id: &AccessKeyId) -> Key {

@@ -3,6 +3,9 @@
 //!
 //! A row says that there is something, from the commit on that ended the upload or the bucket, so a crash forgets nothing.
 
+use std::num::NonZeroU32;
+
+use super::blobs::{expire_blobs, remove_blobs_of};
 use super::bucket::BucketId;
 use super::content::Content;
 use super::edit::READ_GRACE_S;
@@ -17,16 +20,21 @@ use crate::{Error, Key, KeyReader, Result, Table, Tenant};
 /// Rows taken away in one commit.
 const SWEEP_ROWS: usize = 500;
 
-/// Takes away what ended uploads and buckets have left, of all tenants. Returns how many of them it was done with.
+/// Takes away what ended uploads and buckets have left, and blobs that nobody has used for long, of all tenants. Returns how many of
+/// them it was done with.
 ///
 /// - `now_ms`: milliseconds since 1970 UTC.
-pub fn sweep_names(kv: &(impl Kv + ?Sized), now_ms: u64) -> Result<usize> {
+/// - `blob_days`: days without use after which a blob goes; `None`: none goes.
+pub fn sweep_names(kv: &(impl Kv + ?Sized), now_ms: u64, blob_days: Option<NonZeroU32>) -> Result<usize> {
     let mut done = 0;
     for_each_tenant(kv, |tenant| {
         let gone = ids(kv, tenant, Table::BucketsGone, |reader| reader.u64())?;
         for id in gone {
-            sweep_bucket(kv, tenant, id)?;
+            sweep_bucket(kv, tenant, id, now_ms)?;
             done += 1;
+        }
+        if let Some(days) = blob_days {
+            done += expire_blobs(kv, tenant, now_ms, days.get())?;
         }
         let ended = ids(kv, tenant, Table::UploadsEnded, |reader| reader.fixed())?;
         for id in ended {
@@ -78,8 +86,9 @@ pub(super) fn sweep_upload(kv: &(impl Kv + ?Sized), tenant: &Tenant, id: &Upload
     }
 }
 
-/// Takes away what a bucket that is gone has left: it had no versions. Its uploads end, and are swept as such.
-fn sweep_bucket(kv: &(impl Kv + ?Sized), tenant: &Tenant, id: BucketId) -> Result<()> {
+/// Takes away what a bucket that is gone has left: it had no versions. Its blobs go, its uploads end, and are swept as such.
+fn sweep_bucket(kv: &(impl Kv + ?Sized), tenant: &Tenant, id: BucketId, now_ms: u64) -> Result<()> {
+    remove_blobs_of(kv, tenant, id, now_ms)?;
     let uploads = rows::in_bucket(tenant, Table::Uploads, id);
     for table in [Table::Uploads, Table::UploadsDone] {
         loop {

@@ -553,7 +553,7 @@ fn an_upload_is_sent_in_parts_and_completed_once() {
         assert!(matches!(ended, Err(crate::Error::NoUpload { .. })), "{ended:?}");
     }
     assert_eq!(uploads.parts(&upload, None, 9).unwrap(), []);
-    sweep_names(names.kv().as_ref(), 1_000_000 + DONE_KEPT_MS + 1).unwrap();
+    sweep_names(names.kv().as_ref(), 1_000_000 + DONE_KEPT_MS + 1, None).unwrap();
     assert_eq!(
         uploads.completed(&key("k"), upload.id).unwrap(),
         None,
@@ -600,7 +600,7 @@ fn uploads_are_listed_by_key_and_time_and_go_with_their_bucket() {
         .unwrap();
     assert_eq!((entries.len(), more), (4, More::No));
     names.buckets(&Tenant::default()).delete(bucket.name()).unwrap();
-    sweep_names(names.kv().as_ref(), 0).unwrap();
+    sweep_names(names.kv().as_ref(), 0, None).unwrap();
     for table in [
         crate::Table::Uploads,
         crate::Table::Parts,

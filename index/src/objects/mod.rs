@@ -10,6 +10,9 @@
 //! chunks for the collector; equal content costs rows only. Every call may block. Not here: the wire, who may do what, rows.
 
 mod archive;
+mod blobs;
+#[cfg(test)]
+mod blobs_tests;
 mod chunks;
 mod diff;
 mod digests;
@@ -24,6 +27,7 @@ mod read;
 #[cfg(test)]
 mod rest_tests;
 mod restore;
+mod slices;
 #[cfg(test)]
 mod tests;
 
@@ -42,6 +46,7 @@ use crate::names::{Bucket, ChecksumAlgorithm, Content, Durability, Etag, Names};
 use crate::{Error, Result, Tenant};
 
 pub use archive::ArchiveObject;
+pub use blobs::{BlobFrames, BlobHasher, BlobWriter};
 pub use diff::{ChunkSum, VersionsDiff};
 pub use digests::{Digested, DigestsWanted};
 pub use index_file::IndexPieces;

@@ -144,19 +144,25 @@ impl World {
         done.unwrap()
     }
 
-    fn collect(&self) -> crate::CollectReport {
+    pub(super) fn collect(&self) -> crate::CollectReport {
+        self.collect_blobs(None)
+    }
+
+    /// - `blob_days`: after which blobs go; long ago for all of them.
+    pub(super) fn collect_blobs(&self, blob_days: Option<std::num::NonZeroU32>) -> crate::CollectReport {
         let options = CollectOptions {
             roots: Roots::Rooted,
             // All leases have run out.
             now: u64::MAX >> 1,
             grace: Duration::ZERO,
             reserve: false,
+            blob_days,
             ..CollectOptions::default()
         };
         self.collector.collect(&options, &CollectControl::new()).unwrap()
     }
 
-    fn chunk_count(&self) -> usize {
+    pub(super) fn chunk_count(&self) -> usize {
         let mut count = 0;
         self.packs
             .for_each_in_order(&mut |_, _| {

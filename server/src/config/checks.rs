@@ -38,6 +38,7 @@ impl Config {
             }
         }
         self.s3.check()?;
+        self.grpc.check(self)?;
         self.tokens.iter().try_for_each(|(name, token)| token.check(name))?;
         if self
             .admin

@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use cairn_formats::PULL_IDS_MAX;
 
 use super::{
-    AdminApi, Collect, Config, DEFAULT_STORE, Digest, Limits, Listen, Log, LogRequests, S3, Scrub, Store, Sync,
+    AdminApi, Collect, Config, DEFAULT_STORE, Digest, Grpc, Limits, Listen, Log, LogRequests, S3, Scrub, Store, Sync,
 };
 
 impl Default for Config {
@@ -26,6 +26,7 @@ impl Default for Config {
             s3: S3::default(),
             tokens: BTreeMap::new(),
             admin: AdminApi::default(),
+            grpc: Grpc::default(),
             limits: Limits::default(),
             log: Log::default(),
         }
@@ -90,6 +91,7 @@ impl Default for Collect {
             dead_share: 0.03,
             recompress_level: 0,
             recompress_bytes_per_second: 4 << 20,
+            blob_days: 30,
             paused: false,
         }
     }

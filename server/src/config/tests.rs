@@ -102,6 +102,17 @@ fn bad_settings_are_named() {
     refused(&format!("{token}tenant = 'A'"), &["tokens.ci.tenant"]);
     refused(&format!("{token}buckets = ['A']"), &["tokens.ci.buckets"]);
     assert!(!format!("{:?}", load(token).unwrap()).contains("0123456789abcdef"));
+    refused("[grpc]\ndefault_bucket = 'A'", &["grpc.default_bucket"]);
+    refused("[grpc]\nanonymous = 'nobody'", &["grpc.anonymous", "tokens.nobody"]);
+    refused(
+        &format!("listen = {{ internal = '0.0.0.0:1', allow_plain_remote = true }}\n{token}[grpc]\nanonymous = 'ci'"),
+        &["grpc.anonymous", "allow_anonymous_writes"],
+    );
+    refused("[grpc]\ndigest_functions = ['sha512-256']", &["grpc.digest_functions"]);
+    refused("[grpc]\ndigest_functions = []", &["grpc.digest_functions"]);
+    refused("[grpc]\nbatch_bytes = 16777216", &["grpc.batch_bytes"]);
+    refused("[grpc]\ncalls = 0", &["grpc.calls"]);
+    refused("[grpc]\nwindow_bytes = 1", &["grpc.window_bytes"]);
     refused("data = ", &["data"]);
 }
 
@@ -120,6 +131,7 @@ fn the_page_of_settings_is_in_step() {
     let mut config = Config::default();
     config.stores.insert(DEFAULT_STORE.to_owned(), Store::default());
     config.tokens.insert("ci".to_owned(), BucketToken::default());
+    config.grpc.instances.insert("main".to_owned(), String::new());
     config.tls = Some(TlsFiles {
         certificate: PathBuf::new(),
         key: PathBuf::new(),
@@ -152,7 +164,7 @@ fn flatten(prefix: &str, value: &serde_json::Value, out: &mut BTreeMap<String, S
         return;
     };
     for (name, value) in members {
-        let name = if ["stores", "tokens"].contains(&prefix) {
+        let name = if ["stores", "tokens", "grpc.instances"].contains(&prefix) {
             "NAME"
         } else {
             name

@@ -27,6 +27,8 @@ pub(crate) struct BucketToken {
     pub(crate) buckets: Vec<String>,
     /// It writes too. Default `false`.
     pub(crate) writable: bool,
+    /// It writes results of actions at the gRPC door: what it says there others take for what their commands would make. Default `false`.
+    pub(crate) action_cache: bool,
 }
 
 impl Default for BucketToken {
@@ -37,6 +39,7 @@ impl Default for BucketToken {
             owner: FIRST_OWNER.to_owned(),
             buckets: Vec::new(),
             writable: false,
+            action_cache: false,
         }
     }
 }
@@ -68,6 +71,7 @@ impl BucketToken {
             owner: Owner::new(&self.owner).ok()?,
             buckets: self.buckets.clone(),
             writable: self.writable,
+            action_cache: self.action_cache,
         })
     }
 }

@@ -1,0 +1,352 @@
+"""The cache of the Remote Execution API as a client made of its .proto files sees it: every call, and random ones held to a model.
+
+A failure of a random test prints its seed: CAIRN_SEED=… runs it again.
+"""
+
+import concurrent.futures
+import hashlib
+import random
+import threading
+import unittest
+
+import grpc
+from grpc import StatusCode as Code
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
+
+import door
+from door import ACTIONS, BUCKET, BYTES, CAPABILITIES, CAS, FETCH, PUSH, SEED, SHOWN
+from door import Suite, asset, bytestream, digest, path, put, read, reapi, write
+from door import setUpModule  # noqa: F401
+
+
+class Served(Suite):
+    """Every call that reflection lists, once as it should be and once refused."""
+
+    def listed(self):
+        stub = reflection_pb2_grpc.ServerReflectionStub(door.CHANNEL)
+        ask = lambda **what: next(stub.ServerReflectionInfo(iter([reflection_pb2.ServerReflectionRequest(**what)])))
+        from google.protobuf import descriptor_pb2
+
+        calls = set()
+        for service in ask(list_services="").list_services_response.service:
+            files = ask(file_containing_symbol=service.name).file_descriptor_response.file_descriptor_proto
+            for encoded in files:
+                file = descriptor_pb2.FileDescriptorProto.FromString(encoded)
+                for one in file.service:
+                    if f"{file.package}.{one.name}" == service.name:
+                        calls |= {f"{one.name}/{method.name}" for method in one.method}
+        return calls
+
+    def test_every_call_that_is_listed_answers_and_refuses(self):
+        blob, other = random.Random(1).randbytes(3_000_000), b"other"
+        write(door.messages(door.upload_name(digest(blob)), blob))
+        [small] = put(other)
+        command = reapi.Command(arguments=["true"]).SerializeToString()
+        action = reapi.Action(command_digest=digest(command)).SerializeToString()
+        put(command, action)
+        root = reapi.Directory(files=[reapi.FileNode(name="f", digest=small)]).SerializeToString()
+        put(root)
+        absent = digest(b"absent")
+        name = f"{BUCKET}/blobs/{path(small)}"
+        health = health_pb2_grpc.HealthStub(door.CHANNEL)
+        reflect = reflection_pb2_grpc.ServerReflectionStub(door.CHANNEL)
+        all_of = lambda call: lambda request: list(call(request, metadata=SHOWN))
+        one = lambda call: lambda request: call(request, metadata=SHOWN)
+        many = lambda call: lambda requests: call(iter(requests), metadata=SHOWN)
+        instance = dict(instance_name=BUCKET)
+        result = reapi.ActionResult(exit_code=0)
+        R = reapi
+        update = lambda of: R.UpdateActionResultRequest(action_digest=of, action_result=result, **instance)
+        table = {
+            "Capabilities/GetCapabilities": (
+                one(CAPABILITIES.GetCapabilities),
+                R.GetCapabilitiesRequest(**instance),
+                (R.GetCapabilitiesRequest(instance_name="nothing"), Code.INVALID_ARGUMENT),
+            ),
+            "ContentAddressableStorage/FindMissingBlobs": (
+                one(CAS.FindMissingBlobs),
+                R.FindMissingBlobsRequest(blob_digests=[small], **instance),
+                (R.FindMissingBlobsRequest(blob_digests=[R.Digest(hash="xx")], **instance), Code.INVALID_ARGUMENT),
+            ),
+            "ContentAddressableStorage/BatchUpdateBlobs": (
+                one(CAS.BatchUpdateBlobs),
+                R.BatchUpdateBlobsRequest(**instance),
+                (R.BatchUpdateBlobsRequest(digest_function=99, **instance), Code.INVALID_ARGUMENT),
+            ),
+            "ContentAddressableStorage/BatchReadBlobs": (
+                one(CAS.BatchReadBlobs),
+                R.BatchReadBlobsRequest(digests=[small], **instance),
+                (R.BatchReadBlobsRequest(digests=[R.Digest(hash=small.hash, size_bytes=1 << 40)], **instance), Code.INVALID_ARGUMENT),
+            ),
+            "ContentAddressableStorage/GetTree": (
+                all_of(CAS.GetTree),
+                R.GetTreeRequest(root_digest=digest(root), **instance),
+                (R.GetTreeRequest(root_digest=absent, **instance), Code.NOT_FOUND),
+            ),
+            "ContentAddressableStorage/SplitBlob": (
+                one(CAS.SplitBlob),
+                R.SplitBlobRequest(blob_digest=digest(blob), **instance),
+                (R.SplitBlobRequest(blob_digest=absent, **instance), Code.NOT_FOUND),
+            ),
+            "ContentAddressableStorage/GetChunkMapping": (
+                all_of(CAS.GetChunkMapping),
+                R.GetChunkMappingRequest(blob_digest=digest(blob), **instance),
+                (R.GetChunkMappingRequest(blob_digest=absent, **instance), Code.NOT_FOUND),
+            ),
+            "ContentAddressableStorage/SpliceBlob": (
+                one(CAS.SpliceBlob),
+                R.SpliceBlobRequest(blob_digest=digest(other + other), chunk_digests=[small, small], **instance),
+                (R.SpliceBlobRequest(blob_digest=absent, chunk_digests=[small], **instance), Code.INVALID_ARGUMENT),
+            ),
+            "ContentAddressableStorage/RegisterChunkMapping": (
+                many(CAS.RegisterChunkMapping),
+                [
+                    R.RegisterChunkMappingRequest(blob_digest=digest(other * 3), chunk_digests=[small], **instance),
+                    R.RegisterChunkMappingRequest(chunk_digests=[small, small]),
+                ],
+                ([], Code.INVALID_ARGUMENT),
+            ),
+            "ByteStream/Read": (
+                all_of(BYTES.Read),
+                bytestream.ReadRequest(resource_name=name),
+                (bytestream.ReadRequest(resource_name=name, read_offset=9), Code.OUT_OF_RANGE),
+            ),
+            "ByteStream/Write": (
+                many(BYTES.Write),
+                list(door.messages(door.upload_name(small), other)),
+                (list(door.messages(door.upload_name(absent), other)), Code.INVALID_ARGUMENT),
+            ),
+            "ByteStream/QueryWriteStatus": (
+                one(BYTES.QueryWriteStatus),
+                bytestream.QueryWriteStatusRequest(resource_name=door.upload_name(small)),
+                (bytestream.QueryWriteStatusRequest(resource_name=door.upload_name(absent)), Code.NOT_FOUND),
+            ),
+            "ActionCache/UpdateActionResult": (
+                one(ACTIONS.UpdateActionResult),
+                update(digest(action)),
+                (update(absent), Code.FAILED_PRECONDITION),
+            ),
+            "ActionCache/GetActionResult": (
+                one(ACTIONS.GetActionResult),
+                R.GetActionResultRequest(action_digest=digest(action), **instance),
+                (R.GetActionResultRequest(action_digest=absent, **instance), Code.NOT_FOUND),
+            ),
+            "Push/PushBlob": (
+                one(PUSH.PushBlob),
+                asset.PushBlobRequest(uris=["urn:x"], blob_digest=small, **instance),
+                (asset.PushBlobRequest(uris=["urn:x"], blob_digest=absent, **instance), Code.FAILED_PRECONDITION),
+            ),
+            "Push/PushDirectory": (
+                one(PUSH.PushDirectory),
+                asset.PushDirectoryRequest(uris=["urn:x"], root_directory_digest=digest(root), **instance),
+                (asset.PushDirectoryRequest(root_directory_digest=digest(root), **instance), Code.INVALID_ARGUMENT),
+            ),
+            "Fetch/FetchBlob": (
+                one(FETCH.FetchBlob),
+                asset.FetchBlobRequest(uris=["urn:x"], **instance),
+                (asset.FetchBlobRequest(**instance), Code.INVALID_ARGUMENT),
+            ),
+            "Fetch/FetchDirectory": (
+                one(FETCH.FetchDirectory),
+                asset.FetchDirectoryRequest(uris=["urn:x"], **instance),
+                (asset.FetchDirectoryRequest(**instance), Code.INVALID_ARGUMENT),
+            ),
+            "Health/Check": (
+                one(health.Check),
+                health_pb2.HealthCheckRequest(),
+                (health_pb2.HealthCheckRequest(service="nothing"), Code.NOT_FOUND),
+            ),
+            "Health/Watch": (
+                lambda request: next(iter(health.Watch(request, timeout=30))),
+                health_pb2.HealthCheckRequest(),
+                None,
+            ),
+            "ServerReflection/ServerReflectionInfo": (
+                lambda requests: next(reflect.ServerReflectionInfo(iter(requests))),
+                [reflection_pb2.ServerReflectionRequest(list_services="")],
+                None,
+            ),
+        }
+        self.assertEqual(self.listed() | {"ServerReflection/ServerReflectionInfo"}, set(table))
+        for call, (ask, good, bad) in table.items():
+            with self.subTest(call):
+                ask(good)
+                if bad:
+                    self.refused(bad[1], ask, bad[0])
+
+    def test_nothing_of_data_is_told_to_who_shows_nothing(self):
+        for shown in [(), (("authorization", "Bearer wrong"),)]:
+            instance = dict(instance_name=BUCKET)
+            for call, request in [
+                (CAPABILITIES.GetCapabilities, reapi.GetCapabilitiesRequest(**instance)),
+                (CAS.FindMissingBlobs, reapi.FindMissingBlobsRequest(**instance)),
+                (CAS.BatchReadBlobs, reapi.BatchReadBlobsRequest(**instance)),
+                (CAS.GetTree, reapi.GetTreeRequest(**instance)),
+                (ACTIONS.GetActionResult, reapi.GetActionResultRequest(action_digest=digest(b"a"), **instance)),
+                (BYTES.Read, bytestream.ReadRequest(resource_name=f"{BUCKET}/blobs/{path(digest(b'a'))}")),
+            ]:
+                self.refused(Code.UNAUTHENTICATED, call, request, metadata=shown)
+
+
+class Random(Suite):
+    """Random blobs, names, cuts and places, held to what the protocol says."""
+
+    def setUp(self):
+        self.random = random.Random(f"{SEED} {self.id()}")
+        self.addCleanup(lambda: None)
+
+    def blob(self):
+        kind = self.random.random()
+        length = self.random.choice([0, 1, 4095, 4096, 4097, 65536, 200_000, 3_000_000])
+        length += self.random.randrange(20) if length else 0
+        if kind < 0.5:
+            return self.random.randbytes(length)
+        return (b"%d a line of text\n" % self.random.randrange(1 << 30)) * (length // 20)
+
+    def cuts(self, blob):
+        count = min(self.random.randrange(9), max(len(blob) - 1, 0))
+        return sorted(self.random.sample(range(1, len(blob)), count)) if count else []
+
+    def test_blobs_of_any_size_read_back_from_any_place(self):
+        for _ in range(25):
+            blob = self.blob()
+            of = digest(blob)
+            with self.subTest(seed=SEED, size=len(blob)):
+                if len(blob) < 1 << 20 and self.random.random() < 0.5:
+                    put(blob)
+                else:
+                    sent = write(door.messages(door.upload_name(of), blob, cuts=self.cuts(blob)))
+                    self.assertEqual(sent, len(blob))
+                self.assertEqual(door.missing(of), [])
+                for _ in range(4):
+                    at = self.random.randrange(len(blob) + 1)
+                    limit = self.random.choice([0, 1, 1000, 1 << 20, 1 << 40])
+                    expected = blob[at : at + limit] if limit else blob[at:]
+                    self.assertEqual(read(f"{BUCKET}/blobs/{path(of)}", at, limit), expected)
+                self.refused(Code.OUT_OF_RANGE, read, f"{BUCKET}/blobs/{path(of)}", len(blob) + 1)
+                self.refused(Code.OUT_OF_RANGE, read, f"{BUCKET}/blobs/{path(of)}", -1)
+
+    def test_streams_that_stop_anywhere_go_on_or_begin_anew(self):
+        for _ in range(15):
+            blob = self.blob() + self.random.randbytes(10)
+            of = digest(blob)
+            name = door.upload_name(of)
+            with self.subTest(seed=SEED, size=len(blob)):
+                sent = 0
+                while True:
+                    until = self.random.randrange(sent, len(blob) + 1)
+                    part = blob[sent:until]
+                    if until == len(blob) or self.random.random() < 0.3:
+                        self.assertEqual(write(door.messages(name, blob[sent:], sent, self.cuts(blob[sent:]))), len(blob))
+                        break
+                    cuts = self.cuts(part)
+                    self.assertEqual(write(door.messages(name, part, sent, cuts, finish=False)), until)
+                    status = BYTES.QueryWriteStatus(bytestream.QueryWriteStatusRequest(resource_name=name), metadata=SHOWN)
+                    self.assertEqual((status.committed_size, status.complete), (until, False))
+                    wrong = until + 1 + self.random.randrange(5)
+                    self.refused(Code.INVALID_ARGUMENT, write, door.messages(name, b"x", wrong))
+                    sent = until if self.random.random() < 0.8 else 0
+                self.assertEqual(read(f"{BUCKET}/blobs/{path(of)}"), blob)
+
+    def test_a_stream_that_is_cut_off_can_be_gone_on_with(self):
+        blob = self.random.randbytes(2_000_000)
+        of = digest(blob)
+        name = door.upload_name(of)
+        sent, hold = threading.Event(), threading.Event()
+
+        def half():
+            yield from door.messages(name, blob[:1_000_000], cuts=[300_000, 600_000], finish=False)
+            sent.set()
+            hold.wait()
+
+        call = BYTES.Write.future(half(), metadata=SHOWN)
+        sent.wait()
+        call.cancel()
+        hold.set()
+        status = bytestream.QueryWriteStatusRequest(resource_name=name)
+        for _ in range(10_000):
+            try:
+                # What was on its way may have come or not; the server says.
+                at = BYTES.QueryWriteStatus(status, metadata=SHOWN).committed_size
+                self.assertLessEqual(at, 1_000_000)
+                self.assertEqual(write(door.messages(name, blob[at:], at)), len(blob))
+                break
+            except grpc.RpcError as error:
+                # Not begun yet, or still held by the call that was cut off.
+                self.assertIn(error.code(), [Code.NOT_FOUND, Code.UNAVAILABLE, Code.INVALID_ARGUMENT])
+        self.assertEqual(read(f"{BUCKET}/blobs/{path(of)}"), blob)
+
+    def test_bytes_that_are_not_their_digests_are_never_kept(self):
+        for _ in range(15):
+            blob = self.random.randbytes(1 + self.random.randrange(300_000))
+            of = digest(blob)
+            at = self.random.randrange(len(blob))
+            wrong = [blob[:at] + bytes([blob[at] ^ 1]) + blob[at + 1 :], blob[:-1], blob + b"x"]
+            with self.subTest(seed=SEED, size=len(blob)):
+                for sent in wrong:
+                    if sent:
+                        self.refused(Code.INVALID_ARGUMENT, write, door.messages(door.upload_name(of), sent, cuts=self.cuts(sent)))
+                    request = reapi.BatchUpdateBlobsRequest.Request(digest=of, data=sent)
+                    request = reapi.BatchUpdateBlobsRequest(instance_name=BUCKET, requests=[request])
+                    status = CAS.BatchUpdateBlobs(request, metadata=SHOWN).responses[0].status
+                    self.assertEqual(status.code, Code.INVALID_ARGUMENT.value[0])
+                self.assertEqual(door.missing(of), [of])
+
+    def test_names_that_are_none_are_refused(self):
+        [of] = put(b"known")
+        parts = ["blobs", "uploads", "compressed-blobs", "zstd", "blake3", "sha256", of.hash, "5", "6", "", "main", "x" * 300, "-1"]
+        for _ in range(400):
+            name = "/".join(self.random.choice(parts) for _ in range(self.random.randrange(1, 8)))
+            with self.subTest(seed=SEED, name=name):
+                try:
+                    self.assertEqual(read(name), b"known")
+                    self.assertRegex(name, f"^main/(main/)*blobs/{of.hash}/5$")
+                except grpc.RpcError as error:
+                    self.assertIn(error.code(), [Code.INVALID_ARGUMENT, Code.NOT_FOUND])
+
+    def test_many_write_the_same_blob_at_once(self):
+        blob = self.random.randbytes(1_500_000)
+        of = digest(blob)
+        with concurrent.futures.ThreadPoolExecutor(16) as threads:
+            sent = [threads.submit(write, door.messages(door.upload_name(of), blob, cuts=[500_000])) for _ in range(16)]
+            self.assertEqual({one.result() for one in sent}, {len(blob)})
+        self.assertEqual(read(f"{BUCKET}/blobs/{path(of)}"), blob)
+
+    def test_ten_thousand_digests_are_asked_for_in_one_call(self):
+        blobs = [b"%d of many" % n for n in range(0, 10_000, 100)]
+        put(*blobs)
+        asked = [digest(b"%d of many" % n) for n in range(10_000)]
+        self.assertEqual(len(door.missing(*asked)), 9_900)
+
+
+class Limits(Suite):
+    def test_a_message_that_is_too_long_is_refused_and_one_that_is_not_is_taken(self):
+        blob = random.Random(2).randbytes(15 << 20)
+        put(blob)
+        large = reapi.BatchUpdateBlobsRequest.Request(digest=digest(b"x"), data=bytes(17 << 20))
+        request = reapi.BatchUpdateBlobsRequest(instance_name=BUCKET, requests=[large])
+        self.refused(Code.OUT_OF_RANGE, CAS.BatchUpdateBlobs, request, metadata=SHOWN)
+        self.assertEqual(door.missing(digest(blob)), [])
+
+    def test_a_call_ends_with_its_time(self):
+        hold = threading.Event()
+
+        def stalled():
+            hold.wait()
+            yield from ()
+
+        with self.assertRaises(grpc.RpcError) as caught:
+            BYTES.Write(stalled(), metadata=SHOWN, timeout=0.2)
+        hold.set()
+        self.assertEqual(caught.exception.code(), Code.DEADLINE_EXCEEDED)
+
+    def test_the_empty_blob_is_always_there(self):
+        empty = reapi.Digest(hash=hashlib.sha256(b"").hexdigest(), size_bytes=0)
+        self.assertEqual(door.missing(empty), [])
+        self.assertEqual(read(f"{BUCKET}/blobs/{path(empty)}"), b"")
+        self.assertEqual(read(f"{BUCKET}/compressed-blobs/zstd/{path(empty)}"), b"")
+
+
+if __name__ == "__main__":
+    unittest.main()

@@ -1,0 +1,316 @@
+//! Assets: which blob or directory an address and some qualifiers stand for, as somebody has said who may.
+//!
+//! What was pushed is answered as long as it has not expired and all that it names is there, which lives on with the answer. Nothing is fetched from
+//! elsewhere: an address that nobody has pushed is not found.
+
+use std::sync::Arc;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use bytes::{Buf as _, BufMut as _, Bytes, BytesMut};
+use cairn_identity::{Action, Permit};
+use cairn_index::BlobHasher;
+use cairn_index::names::{BlobDigest, BlobFunction, BlobKey};
+use cairn_proto::asset::fetch_server;
+use cairn_proto::asset::push_server;
+use cairn_proto::asset::{
+    FetchBlobRequest, FetchBlobResponse, FetchDirectoryRequest, FetchDirectoryResponse, PushBlobRequest,
+    PushBlobResponse, PushDirectoryRequest, PushDirectoryResponse, Qualifier,
+};
+use cairn_proto::execution::Digest;
+use prost::Message as _;
+use prost_types::Timestamp;
+use tonic::{Request, Response, Status};
+
+use super::error::{Answer, beside, missing};
+use super::names::{digest_of, function_of, function_value, message_of};
+use super::{Admitted, Ask, Core};
+
+/// Addresses and qualifiers of a call, at most, and bytes of each.
+const WORDS_MAX: usize = 64;
+const WORD_LEN_MAX: usize = 8 << 10;
+/// Blobs and directories that an asset may name besides, at most.
+const REFERENCES_MAX: usize = 10_000;
+
+#[derive(Clone, Debug)]
+pub(super) struct Assets(pub(super) Arc<Core>);
+
+/// What an asset is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Kind {
+    Blob,
+    Directory,
+}
+
+/// A call for an asset, of either kind.
+struct Wanted {
+    kind: Kind,
+    uris: Vec<String>,
+    qualifiers: Vec<Qualifier>,
+    function: i32,
+    oldest: Option<Timestamp>,
+}
+
+/// An asset that was found.
+struct Found {
+    uri: String,
+    qualifiers: Vec<Qualifier>,
+    expires_at: Option<Timestamp>,
+    digest: Digest,
+    function: BlobFunction,
+}
+
+#[tonic::async_trait]
+impl fetch_server::Fetch for Assets {
+    async fn fetch_blob(&self, request: Request<FetchBlobRequest>) -> Result<Response<FetchBlobResponse>, Status> {
+        let (metadata, _, request) = request.into_parts();
+        let ask = Ask::new(&metadata, &request.instance_name, Action::GetAsset)?;
+        let wanted = Wanted {
+            kind: Kind::Blob,
+            uris: request.uris,
+            qualifiers: request.qualifiers,
+            function: request.digest_function,
+            oldest: request.oldest_content_accepted,
+        };
+        let found = self.find(ask, wanted).await?;
+        Ok(Response::new(match found {
+            Ok(found) => FetchBlobResponse {
+                status: Some(beside(&Status::ok(""))),
+                uri: found.uri,
+                qualifiers: found.qualifiers,
+                expires_at: found.expires_at,
+                blob_digest: Some(found.digest),
+                digest_function: function_value(found.function) as i32,
+            },
+            Err(status) => FetchBlobResponse {
+                status: Some(beside(&status)),
+                ..Default::default()
+            },
+        }))
+    }
+
+    async fn fetch_directory(
+        &self,
+        request: Request<FetchDirectoryRequest>,
+    ) -> Result<Response<FetchDirectoryResponse>, Status> {
+        let (metadata, _, request) = request.into_parts();
+        let ask = Ask::new(&metadata, &request.instance_name, Action::GetAsset)?;
+        let wanted = Wanted {
+            kind: Kind::Directory,
+            uris: request.uris,
+            qualifiers: request.qualifiers,
+            function: request.digest_function,
+            oldest: request.oldest_content_accepted,
+        };
+        let found = self.find(ask, wanted).await?;
+        Ok(Response::new(match found {
+            Ok(found) => FetchDirectoryResponse {
+                status: Some(beside(&Status::ok(""))),
+                uri: found.uri,
+                qualifiers: found.qualifiers,
+                expires_at: found.expires_at,
+                root_directory_digest: Some(found.digest),
+                digest_function: function_value(found.function) as i32,
+            },
+            Err(status) => FetchDirectoryResponse {
+                status: Some(beside(&status)),
+                ..Default::default()
+            },
+        }))
+    }
+}
+
+#[tonic::async_trait]
+impl push_server::Push for Assets {
+    async fn push_blob(&self, request: Request<PushBlobRequest>) -> Result<Response<PushBlobResponse>, Status> {
+        let (metadata, _, request) = request.into_parts();
+        self.push(&metadata, Kind::Blob, request).await?;
+        Ok(Response::new(PushBlobResponse {}))
+    }
+
+    async fn push_directory(
+        &self,
+        request: Request<PushDirectoryRequest>,
+    ) -> Result<Response<PushDirectoryResponse>, Status> {
+        let (metadata, _, request) = request.into_parts();
+        let request = PushBlobRequest {
+            instance_name: request.instance_name,
+            uris: request.uris,
+            qualifiers: request.qualifiers,
+            expire_at: request.expire_at,
+            blob_digest: request.root_directory_digest,
+            references_blobs: request.references_blobs,
+            references_directories: request.references_directories,
+            digest_function: request.digest_function,
+        };
+        self.push(&metadata, Kind::Directory, request).await?;
+        Ok(Response::new(PushDirectoryResponse {}))
+    }
+}
+
+impl Assets {
+    async fn find(&self, ask: Ask, wanted: Wanted) -> Result<Result<Found, Status>, Status> {
+        let work = move |core: &Arc<Core>, admitted: Admitted| find(core, admitted.permit.clone(), &admitted, &wanted);
+        self.0.admitted(ask, work).await
+    }
+
+    async fn push(
+        &self,
+        metadata: &tonic::metadata::MetadataMap,
+        kind: Kind,
+        request: PushBlobRequest,
+    ) -> Result<(), Status> {
+        let ask = Ask::new(metadata, &request.instance_name, Action::PutAsset)?;
+        let work =
+            move |core: &Arc<Core>, admitted: Admitted| push(core, admitted.permit.clone(), &admitted, kind, request);
+        self.0.admitted(ask, work).await
+    }
+}
+
+fn find(core: &Core, _permit: Permit, admitted: &Admitted, wanted: &Wanted) -> Answer<Result<Found, Status>> {
+    let function = function_of(wanted.function, &core.options.functions)?;
+    check_words(&wanted.uris, &wanted.qualifiers)?;
+    let keys: Vec<BlobKey> = wanted
+        .uris
+        .iter()
+        .map(|uri| key(admitted, wanted.kind, uri, &wanted.qualifiers))
+        .collect();
+    let blobs = core.objects.names().blobs(&admitted.bucket);
+    for (uri, row) in wanted.uris.iter().zip(blobs.get_many(&keys)?) {
+        let Some(row) = row else { continue };
+        let mut bytes = core.objects.blob_bytes(admitted.bucket.tenant(), &row)?;
+        let Ok(pushed_ms) = bytes.try_get_u64() else { continue };
+        let Ok(record) = PushBlobRequest::decode(bytes) else {
+            continue;
+        };
+        let is_old = wanted.oldest.as_ref().is_some_and(|oldest| pushed_ms < ms_of(oldest));
+        let is_over = record.expire_at.as_ref().is_some_and(|at| ms_of(at) <= now_ms());
+        let digests = named(core, &record)?;
+        let Some(first) = digests.first() else { continue };
+        if is_old || is_over || function.is_some_and(|function| function != first.function()) {
+            continue;
+        }
+        let (expires_at, digest, function) = (record.expire_at, message_of(first), first.function());
+        if absent(core, admitted, &digests)?.is_empty() {
+            return Ok(Ok(Found {
+                uri: uri.clone(),
+                qualifiers: wanted.qualifiers.clone(),
+                expires_at,
+                digest,
+                function,
+            }));
+        }
+    }
+    Ok(Err(Status::not_found(
+        "nobody has pushed this asset, or what it named is gone",
+    )))
+}
+
+fn push(core: &Core, _permit: Permit, admitted: &Admitted, kind: Kind, mut request: PushBlobRequest) -> Answer<()> {
+    check_words(&request.uris, &request.qualifiers)?;
+    if request.references_blobs.len() + request.references_directories.len() > REFERENCES_MAX {
+        return Err(Status::invalid_argument(format!("more than {REFERENCES_MAX} references")).into());
+    }
+    let digests = named(core, &request)?;
+    let gone = absent(core, admitted, &digests)?;
+    if !gone.is_empty() {
+        let subjects = gone.iter().map(|digest| format!("blobs/{digest}"));
+        return Err(missing("what an asset names has to be sent before it", subjects).into());
+    }
+    // Of digests that say no function, what they were taken for.
+    if let Some(first) = digests.first() {
+        request.digest_function = function_value(first.function()) as i32;
+    }
+    let uris = std::mem::take(&mut request.uris);
+    let mut record = BytesMut::new();
+    record.put_u64(now_ms());
+    record.extend_from_slice(&request.encode_to_vec());
+    let record: Bytes = record.freeze();
+    let mut rows: Vec<(BlobKey, Bytes)> = uris
+        .iter()
+        .map(|uri| (key(admitted, kind, uri, &request.qualifiers), record.clone()))
+        .collect();
+    rows.sort_by(|a, b| a.0.cmp(&b.0));
+    rows.dedup_by(|a, b| a.0 == b.0);
+    core.objects.put_blobs(&admitted.bucket, &rows)?;
+    Ok(())
+}
+
+/// All that an asset names, itself first.
+fn named(core: &Core, record: &PushBlobRequest) -> Answer<Vec<BlobDigest>> {
+    let served = &core.options.functions;
+    let function = function_of(record.digest_function, served)?;
+    let first = digest_of(record.blob_digest.as_ref(), function, served)?;
+    let mut digests = vec![first];
+    for digest in record.references_blobs.iter().chain(&record.references_directories) {
+        digests.push(digest_of(Some(digest), Some(first.function()), served)?);
+    }
+    Ok(digests)
+}
+
+/// Those that are not there; the others live on.
+fn absent(core: &Core, admitted: &Admitted, digests: &[BlobDigest]) -> Answer<Vec<BlobDigest>> {
+    let kept: Vec<BlobDigest> = digests
+        .iter()
+        .copied()
+        .filter(|digest| !Core::is_empty(digest))
+        .collect();
+    let keys: Vec<BlobKey> = kept.iter().map(|&digest| BlobKey::Content(digest)).collect();
+    let present = core.objects.names().blobs(&admitted.bucket).present(&keys)?;
+    Ok(kept
+        .into_iter()
+        .zip(present)
+        .filter_map(|(digest, there)| (!there).then_some(digest))
+        .collect())
+}
+
+fn check_words(uris: &[String], qualifiers: &[Qualifier]) -> Answer<()> {
+    let is_short = |text: &String| text.len() <= WORD_LEN_MAX;
+    let is_fine = !uris.is_empty()
+        && uris.len() <= WORDS_MAX
+        && qualifiers.len() <= WORDS_MAX
+        && uris.iter().all(|uri| is_short(uri) && !uri.is_empty())
+        && qualifiers
+            .iter()
+            .all(|one| is_short(&one.name) && is_short(&one.value) && !one.name.is_empty());
+    if !is_fine {
+        let words = format!("1 to {WORDS_MAX} addresses and up to {WORDS_MAX} qualifiers of {WORD_LEN_MAX} bytes each");
+        return Err(Status::invalid_argument(words).into());
+    }
+    Ok(())
+}
+
+/// Under which name an asset is kept: the order of qualifiers says nothing.
+fn key(admitted: &Admitted, kind: Kind, uri: &str, qualifiers: &[Qualifier]) -> BlobKey {
+    let mut pairs: Vec<(&str, &str)> = qualifiers.iter().map(|one| (&*one.name, &*one.value)).collect();
+    pairs.sort_unstable();
+    let mut hasher = BlobHasher::new(BlobFunction::Sha256);
+    let mut text = |text: &str| {
+        hasher.update(&(text.len() as u64).to_be_bytes());
+        hasher.update(text.as_bytes());
+    };
+    text(match kind {
+        Kind::Blob => "blob",
+        Kind::Directory => "directory",
+    });
+    text(uri);
+    for (name, value) in pairs {
+        text(name);
+        text(value);
+    }
+    BlobKey::Asset {
+        instance: admitted.instance.clone(),
+        request: hasher.finish().try_into().expect("a SHA-256 has 32 bytes"),
+    }
+}
+
+fn now_ms() -> u64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
+}
+
+fn ms_of(at: &Timestamp) -> u64 {
+    let seconds = u64::try_from(at.seconds).unwrap_or(0);
+    seconds
+        .saturating_mul(1000)
+        .saturating_add(u64::try_from(at.nanos).unwrap_or(0) / 1_000_000)
+}
