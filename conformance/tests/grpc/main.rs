@@ -6,6 +6,8 @@
 // A helper that fails is a test that fails.
 #![allow(clippy::unwrap_used)]
 
+mod clients;
+
 use std::path::Path;
 
 use cairn_conformance::s3::Door;

@@ -786,6 +786,13 @@ async fn results_are_answered_as_long_as_all_they_name_is_there() {
         .into_inner();
     assert_eq!(found.stdout_raw, result.stdout_raw);
     assert_eq!(found.output_files[0].contents, output);
+    let document = Bytes::from_static(b"{\"this\": \"is no Action\"}");
+    world.put(std::slice::from_ref(&document)).await;
+    let other = UpdateActionResultRequest {
+        action_digest: Some(digest(&document)),
+        ..update("")
+    };
+    world.actions("all").update_action_result(other).await.unwrap();
     let elsewhere = world
         .actions("reads")
         .get_action_result(get("main/other"))
