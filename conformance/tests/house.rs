@@ -69,7 +69,7 @@ const NEVER_LINKED: &[(&str, &[&str])] = &[
         &["tokio", "hyper", "http", "axum", "rustix", "mio", "rustls"],
     ),
     ("cairn-gateway", &["axum"]),
-    ("cairn-proto", &["axum", "tokio", "hyper"]),
+    ("cairn-proto", &["axum", "hyper", "mio", "socket2"]),
     (
         "cairn",
         &[
