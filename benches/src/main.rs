@@ -5,6 +5,7 @@
 //! tool that is fast and wrong stops the run. The tables are printed and added to `benches/RESULTS.md`.
 
 mod blobs;
+mod cdn;
 mod data;
 mod far;
 mod ingest;
@@ -109,6 +110,8 @@ enum Part {
     Uploads,
     /// Objects over S3 beside MinIO; only when named
     S3,
+    /// Objects over HTTP for caches beside nginx; only when named
+    Cdn,
 }
 
 fn main() -> ExitCode {
@@ -167,6 +170,9 @@ fn run(arguments: &Arguments) -> Result<()> {
     // Only when asked for: it needs MinIO, whose build takes long.
     if arguments.only.contains(&Part::S3) {
         add(s3::run(scratch.path(), &arguments.s3, arguments.repeats)?);
+    }
+    if arguments.only.contains(&Part::Cdn) {
+        add(cdn::run(scratch.path(), arguments.repeats, arguments.size << 20)?);
     }
     // Only when asked for: it needs seventeen times the size.
     if arguments.only.contains(&Part::Uploads) {

@@ -32,7 +32,10 @@ const ARROWS: &[(&str, &[&str])] = &[
             "cairn-roots",
         ],
     ),
-    ("cairn", &["cairn-formats", "cairn-store", "cairn-roots"]),
+    (
+        "cairn",
+        &["cairn-formats", "cairn-store", "cairn-roots", "cairn-identity"],
+    ),
     (
         "cairnd",
         &[

@@ -3,10 +3,12 @@
 //! Not here: chunk and index roots (`gateway/roots`, which needs no index), who may do what (`gateway/identity`), disks.
 
 pub mod admin;
+pub mod cdn;
 mod codes;
 mod date;
 pub mod faces;
 pub mod grpc;
+pub mod outgoing;
 mod pool;
 pub mod s3;
 mod settings;

@@ -4,7 +4,10 @@
 //! which HeadBucket answers. What is wrong with a value is told in the words of its row. Not here: what settings do (`index`).
 
 use cairn_formats::{ChunkSizes, CutRule, Dialect};
-use cairn_index::names::{BucketRecord, Durability, EtagKind, INLINE_LEN_MAX, Names, NewBucket, Switch, Versioning};
+use cairn_index::names::{
+    BucketRecord, DELIVERY_LIST_MAX, DELIVERY_WORD_LEN_MAX, Durability, EtagKind, INLINE_LEN_MAX, Names, NewBucket,
+    Switch, Versioning,
+};
 use cairn_index::{Result as IndexResult, Tenant};
 use serde_json::{Map, Value, json};
 
@@ -243,7 +246,87 @@ const SETTINGS: &[Setting] = &[
         read: |draft, value| quota(value).map(|quota| draft.record.settings.quota_objects = quota),
         show: |record, _| json!(record.settings.quota_objects),
     },
+    Setting {
+        name: "public_read",
+        said: Said::Always,
+        read: |draft, value| {
+            let rule = "a list of up to 32 beginnings of keys, 1024 bytes each; \"\" is all";
+            draft.record.settings.delivery.public_read = words(value, rule, |_| true)?;
+            Ok(())
+        },
+        show: |record, _| json!(record.settings.delivery.public_read),
+    },
+    Setting {
+        name: "cors_origins",
+        said: Said::Always,
+        read: |draft, value| {
+            let rule = "a list of up to 32 origins as https://example.net, or *";
+            draft.record.settings.delivery.cors_origins = words(value, rule, is_origin)?;
+            Ok(())
+        },
+        show: |record, _| json!(record.settings.delivery.cors_origins),
+    },
+    Setting {
+        name: "cdn_max_age",
+        said: Said::Always,
+        read: |draft, value| {
+            let wrong = Wrong::Rule("seconds, 0 to 31536000, or null for the server's");
+            let seconds = quota(value).map_err(|_| wrong)?;
+            if seconds.is_some_and(|seconds| seconds > CDN_MAX_AGE_MOST) {
+                return Err(wrong);
+            }
+            draft.record.settings.delivery.max_age = seconds.and_then(|seconds| u32::try_from(seconds).ok());
+            Ok(())
+        },
+        show: |record, _| json!(record.settings.delivery.max_age),
+    },
+    Setting {
+        name: "cdn_zstd",
+        said: Said::Always,
+        read: |draft, value| switch(value).map(|on| draft.record.settings.delivery.zstd = on == Switch::On),
+        show: |record, _| json!(record.settings.delivery.zstd),
+    },
+    Setting {
+        name: "cdn_precompressed",
+        said: Said::Always,
+        read: |draft, value| switch(value).map(|on| draft.record.settings.delivery.precompressed = on == Switch::On),
+        show: |record, _| json!(record.settings.delivery.precompressed),
+    },
 ];
+
+/// A year: caches count no further.
+const CDN_MAX_AGE_MOST: u64 = 365 * 86_400;
+
+/// A list of texts; in a header, which has no lists, the text of one in JSON.
+fn words(value: &Value, rule: &'static str, is_one: fn(&str) -> bool) -> Result<Vec<String>, Wrong> {
+    let parsed: Value;
+    let list = match value {
+        Value::String(text) => {
+            parsed = serde_json::from_str(text).map_err(|_| Wrong::Rule(rule))?;
+            &parsed
+        }
+        value => value,
+    };
+    let list = list.as_array().filter(|list| list.len() <= DELIVERY_LIST_MAX);
+    let list = list.ok_or(Wrong::Rule(rule))?;
+    let word = |value: &Value| {
+        let word = value.as_str()?;
+        (word.len() <= DELIVERY_WORD_LEN_MAX && is_one(word)).then(|| word.to_owned())
+    };
+    list.iter().map(|value| word(value).ok_or(Wrong::Rule(rule))).collect()
+}
+
+/// As browsers write an origin: scheme, host in lower case, and a port if it is not the usual one. `*`: any.
+fn is_origin(text: &str) -> bool {
+    let host = text.strip_prefix("https://").or_else(|| text.strip_prefix("http://"));
+    let is_host = |host: &str| {
+        !host.is_empty()
+            && host
+                .bytes()
+                .all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || b"-.:[]".contains(&byte))
+    };
+    text == "*" || host.is_some_and(is_host)
+}
 
 fn word(value: &Value) -> Result<&str, Wrong> {
     value.as_str().ok_or(Wrong::Rule("a text"))
@@ -433,6 +516,8 @@ mod tests {
             "versioning": "enabled", "chunk_sizes": "1024:4096:16384", "dialect": "desync", "level": -3,
             "durability": "batch", "etag": "opaque", "domain": "own", "inline_len": 100, "browse": true,
             "search": false, "object_lock": true, "quota_bytes": 7, "quota_objects": 0,
+            "public_read": ["", "img/a b"], "cors_origins": ["https://a.example:8443", "*"], "cdn_max_age": 60,
+            "cdn_zstd": true, "cdn_precompressed": true,
         }));
         let mut first = draft();
         assert_eq!(first.take(&said, IsNew::Yes), []);
@@ -467,6 +552,12 @@ mod tests {
             ("inline_len", Value::Null),
             ("browse", json!("yes")),
             ("quota_bytes", json!(-1)),
+            ("public_read", json!("img/")),
+            ("public_read", json!([1])),
+            ("cors_origins", json!(["example.net"])),
+            ("cors_origins", json!(["https://a.example/path"])),
+            ("cdn_max_age", json!(31_536_001)),
+            ("cdn_zstd", json!("on")),
             ("owner", json!("bert")),
         ] {
             let wrong = draft().take(&members(json!({ name: value.clone() })), IsNew::Yes);

@@ -3,9 +3,11 @@
 //! Invariants: an unknown name is refused, a secret is never shown. `docs/settings.md` is the page for people; a test at
 //! the end of this file keeps it in step. Not here: acting on any of it.
 
+mod cdn;
 mod checks;
 mod defaults;
 mod grpc;
+mod outgoing;
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -17,7 +19,9 @@ use figment::Figment;
 use figment::providers::{Env, Format as _, Toml};
 use serde::{Deserialize, Serialize};
 
+pub(crate) use cdn::Cdn;
 pub(crate) use grpc::Grpc;
+pub(crate) use outgoing::Outgoing;
 pub(crate) use token::{BucketToken, FIRST_OWNER};
 
 /// The store that a server without any configuration has.
@@ -46,6 +50,10 @@ pub(crate) struct Config {
     pub(crate) s3: S3,
     /// Tokens of services by name, for buckets at `/store/{bucket}/` and `/index/{bucket}/`. Access keys open them anyway. Default: none.
     pub(crate) tokens: BTreeMap<String, BucketToken>,
+    /// The CDN's door.
+    pub(crate) cdn: Cdn,
+    /// Requests of the server's own.
+    pub(crate) outgoing: Outgoing,
     /// The admin API, on the internal listener.
     pub(crate) admin: AdminApi,
     /// The gRPC door, on the internal listener.
@@ -483,7 +491,8 @@ pub(crate) fn unknown_variables() -> Vec<String> {
 fn is_setting(key: &str) -> bool {
     let first = key.split("__").next().unwrap_or(key);
     [
-        "data", "listen", "tls", "stores", "collect", "scrub", "s3", "tokens", "admin", "grpc", "limits", "log",
+        "data", "listen", "tls", "stores", "collect", "scrub", "s3", "tokens", "cdn", "outgoing", "admin", "grpc",
+        "limits", "log",
     ]
     .iter()
     .any(|known| first.eq_ignore_ascii_case(known))

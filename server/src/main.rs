@@ -230,7 +230,10 @@ async fn run_server(config: Config, started: &Started<'_>) -> Result<(), String>
     let first_key = objects.as_ref().map_or(Ok(None), ObjectStore::first_key)?;
     let faces = objects.as_ref().map(|objects| objects.faces(&config, &workers));
     let grpc = objects.as_ref().and_then(|objects| objects.grpc(&config));
-    let app = Arc::new(App::new(roots, faces, grpc, metrics.clone()));
+    let cdn = objects.as_ref().filter(|_| config.cdn.enabled);
+    let cdn = cdn.map(|objects| objects.cdn(&config));
+    let mut _purger = objects.as_ref().map_or(Ok(None), |objects| objects.purger(&config))?;
+    let app = Arc::new(App::new(roots, faces, grpc, cdn, metrics.clone()));
     app.set_tokens(&config);
     let admin = AdminDoor::open(&config, objects.as_ref(), &app)?;
     let tls = match &config.tls {
@@ -293,6 +296,13 @@ async fn run_server(config: Config, started: &Started<'_>) -> Result<(), String>
                 Ok(new) => {
                     if let Some(objects) = &objects {
                         objects.configure(&new);
+                        if new.cdn.purge != config.cdn.purge || new.outgoing != config.outgoing {
+                            _purger = None;
+                            match objects.purger(&new) {
+                                Ok(purger) => _purger = purger,
+                                Err(error) => tracing::error!(error, "caches are no longer told of changes"),
+                            }
+                        }
                     }
                     config = new;
                     tracing::info!("the configuration was read again");
@@ -362,9 +372,12 @@ fn reload(
         || new.s3 != old.s3
         || new.admin != old.admin
         || new.grpc != old.grpc
+        || new.cdn.enabled != old.cdn.enabled
         || new.tls.is_some() != old.tls.is_some()
     {
-        tracing::warn!("data, listen, limits, s3, admin, grpc, and whether there is tls, change with a restart only");
+        tracing::warn!(
+            "data, listen, limits, s3, admin, grpc, and whether there are tls and cdn, change with a restart only"
+        );
     }
     // Folders follow the data folder that is locked.
     let new = Config {

@@ -26,8 +26,8 @@ const SECONDS: [f64; 14] = [
 pub(crate) const UPKEEP: Duration = Duration::from_secs(2);
 
 /// Statuses with a counter of their own; others share `other`.
-const STATUSES: [u16; 16] = [
-    200, 206, 304, 400, 401, 404, 405, 408, 409, 413, 415, 416, 431, 500, 503, 0,
+const STATUSES: [u16; 18] = [
+    200, 206, 304, 400, 401, 403, 404, 405, 408, 409, 412, 413, 415, 416, 431, 500, 503, 0,
 ];
 const METHODS: [&str; 4] = ["GET", "HEAD", "PUT", "other"];
 

@@ -10,6 +10,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use cairn_gateway::PoolOptions;
+use cairn_gateway::cdn::{Cdn, Purger};
 use cairn_gateway::faces::{Faces, FacesOptions};
 use cairn_gateway::grpc::Grpc;
 use cairn_gateway::s3::{BodyOptions, LogRequests, LogSwitch, S3, S3Options};
@@ -175,6 +176,28 @@ impl ObjectStore {
             pool: pool_of(&config.s3),
         };
         Faces::new(Arc::clone(&self.objects), options, workers.clone())
+    }
+
+    /// Their bytes for caches and browsers, for the public listener.
+    pub(crate) fn cdn(&self, config: &Config) -> Cdn {
+        Cdn::new(Arc::clone(&self.objects), pool_of(&config.s3))
+    }
+
+    /// Tells caches in front of changes, where settings name any. Called within the runtime.
+    ///
+    /// Errors, in words: the HTTP client does not start.
+    pub(crate) fn purger(&self, config: &Config) -> Result<Option<Purger>, String> {
+        let targets: Vec<_> = config
+            .cdn
+            .purge
+            .iter()
+            .map(|(name, purge)| purge.target(name))
+            .collect();
+        if targets.is_empty() || !config.cdn.enabled {
+            return Ok(None);
+        }
+        let outgoing = config.outgoing.sender()?;
+        Ok(Some(Purger::start(self.objects.names(), &outgoing, &targets)))
     }
 
     /// Takes new settings as far as they do not need a restart.

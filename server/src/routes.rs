@@ -13,6 +13,7 @@ use std::time::{Duration, Instant};
 use arc_swap::ArcSwap;
 use cairn_formats::{ChunkId, Level, PULL_HEADER, PULL_PATH};
 use cairn_gateway::admin::Admin;
+use cairn_gateway::cdn::{CDN_PATH, Cdn};
 use cairn_gateway::faces::{Face, Faces};
 use cairn_gateway::grpc::Grpc;
 use cairn_roots::{
@@ -40,6 +41,7 @@ const READY_MAX: Duration = Duration::from_secs(5);
 static STORE: EndpointMetrics = EndpointMetrics::new("/store/{name}/{chunk}");
 static PULL: EndpointMetrics = EndpointMetrics::new("/store/{name}/-/chunks");
 static INDEX: EndpointMetrics = EndpointMetrics::new("/index/{name}/{key}");
+static CDN: EndpointMetrics = EndpointMetrics::new("/cdn/{bucket}/{key}");
 static HEALTH: EndpointMetrics = EndpointMetrics::new("/health");
 static HEALTH_LIVE: EndpointMetrics = EndpointMetrics::new("/health/live");
 static HEALTH_READY: EndpointMetrics = EndpointMetrics::new("/health/ready");
@@ -82,6 +84,8 @@ pub(crate) struct App {
     /// Buckets as roots, under names that no configured store has.
     faces: Option<Faces>,
     grpc: Option<Grpc>,
+    /// Objects of buckets for caches and browsers.
+    cdn: Option<Cdn>,
     metrics: Metrics,
     leaving: AtomicBool,
 }
@@ -393,11 +397,18 @@ fn open_upstream(settings: &config::Store) -> Result<(Arc<dyn ChunkStore>, Verif
 }
 
 impl App {
-    pub(crate) fn new(roots: Roots, faces: Option<Faces>, grpc: Option<Grpc>, metrics: Metrics) -> Self {
+    pub(crate) fn new(
+        roots: Roots,
+        faces: Option<Faces>,
+        grpc: Option<Grpc>,
+        cdn: Option<Cdn>,
+        metrics: Metrics,
+    ) -> Self {
         Self {
             roots: ArcSwap::from_pointee(roots),
             faces,
             grpc,
+            cdn,
             metrics,
             leaving: AtomicBool::new(false),
         }
@@ -412,7 +423,7 @@ impl App {
         self.roots.store(Arc::new(roots));
     }
 
-    /// New requests for buckets show these tokens, or access keys.
+    /// New requests for buckets show these tokens, access keys, or links of these keys.
     pub(crate) fn set_tokens(&self, config: &Config) {
         let tokens = || {
             config
@@ -421,6 +432,9 @@ impl App {
                 .filter_map(config::BucketToken::service)
                 .collect()
         };
+        if let Some(cdn) = &self.cdn {
+            cdn.set(config.cdn.settings(config.tokens.values()));
+        }
         if let Some(faces) = &self.faces {
             faces.set_tokens(tokens());
         }
@@ -493,11 +507,17 @@ impl Handler for Public {
             (None, Some(faces)) => door.map(|(face, name, at)| (faces, face, name.to_owned(), at)),
             _ => None,
         };
-        let mut response = match (store, bucket) {
-            (Some((Face::Chunks, store, at)), _) => store.chunks.answer(request, at).await,
-            (Some((Face::Indexes, store, at)), _) => store.indexes.answer(request, at).await,
-            (None, Some((faces, face, name, at))) => faces.answer(request, face, &name, at).await,
-            (None, None) => match request.uri().path() {
+        let cdn = self
+            .0
+            .cdn
+            .as_ref()
+            .filter(|_| request.uri().path().starts_with(CDN_PATH));
+        let mut response = match (store, bucket, cdn) {
+            (_, _, Some(cdn)) => cdn.answer(request).await,
+            (Some((Face::Chunks, store, at)), ..) => store.chunks.answer(request, at).await,
+            (Some((Face::Indexes, store, at)), ..) => store.indexes.answer(request, at).await,
+            (None, Some((faces, face, name, at)), None) => faces.answer(request, face, &name, at).await,
+            (None, None, None) => match request.uri().path() {
                 path @ ("/health" | "/health/live" | "/health/ready") => self.0.health(path, &method).await,
                 path => {
                     let known = roots.names().collect::<Vec<_>>().join(", ");
@@ -581,6 +601,7 @@ fn endpoint_of(path: &str) -> &'static EndpointMetrics {
         _ if path.starts_with("/store/") && path.ends_with(PULL_PATH) => &PULL,
         _ if path.starts_with("/store/") => &STORE,
         _ if path.starts_with("/index/") => &INDEX,
+        _ if path.starts_with(CDN_PATH) => &CDN,
         _ if Admin::takes(path) => &ADMIN,
         _ => &OTHER,
     }

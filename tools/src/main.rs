@@ -68,6 +68,7 @@ fn run(cli: &Cli) -> failure::Outcome<()> {
         Verb::Object(arguments) => verbs::admin::object(&context, arguments),
         Verb::Key(arguments) => verbs::admin::key(&context, arguments),
         Verb::Tenant(arguments) => verbs::admin::tenant(&context, arguments),
+        Verb::Sign(arguments) => verbs::sign::sign(&context, arguments),
         Verb::Config(arguments) => verbs::about::config(&context, arguments),
         Verb::Completion(arguments) => verbs::about::completion(arguments),
         Verb::Manpage(arguments) => verbs::about::manpage(arguments),

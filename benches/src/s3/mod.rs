@@ -4,13 +4,13 @@
 //! apart. Bodies are not signed (`UNSIGNED-PAYLOAD`) on either side. All that is read is compared with what was sent.
 
 mod body;
-mod client;
+pub(crate) mod client;
 mod large;
 mod many;
 mod rebuild;
 mod report;
 mod servers;
-mod sign;
+pub(crate) mod sign;
 mod work;
 
 use std::path::Path;

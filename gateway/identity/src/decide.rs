@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use crate::Action;
+use crate::{Action, Link, LinkKeys};
 
 /// Somebody who has shown who they are.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -24,6 +24,8 @@ pub enum Principal {
     User(Arc<User>),
     /// Who runs the server, whose token was checked; of no tenant.
     Administrator(Arc<User>),
+    /// Whoever has this link, whose signature, time and address were checked.
+    Link(Arc<Link>),
 }
 
 /// What is asked for something.
@@ -42,6 +44,17 @@ pub enum Resource<'a> {
     },
     /// A key of a bucket, whether an object is there or not.
     Object {
+        /// Tenant of the bucket.
+        tenant: &'a str,
+        /// Owner of the bucket.
+        owner: &'a str,
+        /// The bucket.
+        bucket: &'a str,
+        /// The key, opaque.
+        key: &'a str,
+    },
+    /// As [`Resource::Object`], of a key that its bucket's settings show to everybody.
+    PublicObject {
         /// Tenant of the bucket.
         tenant: &'a str,
         /// Owner of the bucket.
@@ -91,8 +104,21 @@ pub enum Refusal {
 ///
 /// Returns the proof that handlers ask for. Errors: [`Refusal`].
 pub fn authorize(principal: &Principal, action: Action, resource: Resource<'_>) -> Result<Permit, Refusal> {
+    // What is for everybody is so for whoever shows something, too.
+    if let Resource::PublicObject { tenant, .. } = resource
+        && action == Action::GetObject
+    {
+        return Ok(Permit {
+            user: match principal {
+                Principal::User(user) | Principal::Administrator(user) => Arc::clone(user),
+                Principal::Anonymous | Principal::Link(_) => nobody(tenant),
+            },
+            action,
+        });
+    }
     let user = match (principal, action.is_administration()) {
         (Principal::Anonymous, _) => return Err(Refusal::Anonymous),
+        (Principal::Link(link), _) => return follow(link, action, resource),
         (Principal::Administrator(user), true) => {
             return Ok(Permit {
                 user: Arc::clone(user),
@@ -104,9 +130,9 @@ pub fn authorize(principal: &Principal, action: Action, resource: Resource<'_>) 
     };
     let owns = match resource {
         Resource::Service => true,
-        Resource::Bucket { tenant, owner, .. } | Resource::Object { tenant, owner, .. } => {
-            user.tenant == tenant && user.id == owner
-        }
+        Resource::Bucket { tenant, owner, .. }
+        | Resource::Object { tenant, owner, .. }
+        | Resource::PublicObject { tenant, owner, .. } => user.tenant == tenant && user.id == owner,
     };
     if !owns {
         return Err(Refusal::NotOwner);
@@ -114,6 +140,41 @@ pub fn authorize(principal: &Principal, action: Action, resource: Resource<'_>) 
     Ok(Permit {
         user: Arc::clone(user),
         action,
+    })
+}
+
+/// What a link opens: reading, of the keys that it names, and of a version where it names one.
+fn follow(link: &Link, action: Action, resource: Resource<'_>) -> Result<Permit, Refusal> {
+    let (Resource::Object {
+        tenant, bucket, key, ..
+    }
+    | Resource::PublicObject {
+        tenant, bucket, key, ..
+    }) = resource
+    else {
+        return Err(Refusal::NotTheirs);
+    };
+    let names_version = matches!(&link.keys, LinkKeys::One { version: Some(_), .. });
+    let is_for = match action {
+        Action::GetObject => !names_version,
+        Action::GetObjectVersion => names_version,
+        _ => false,
+    };
+    if !is_for || link.tenant != tenant || link.bucket != bucket || !link.keys.contains(key) {
+        return Err(Refusal::NotTheirs);
+    }
+    Ok(Permit {
+        user: nobody(tenant),
+        action,
+    })
+}
+
+/// Somebody without a name.
+fn nobody(tenant: &str) -> Arc<User> {
+    Arc::new(User {
+        tenant: tenant.to_owned(),
+        id: String::new(),
+        name: String::new(),
     })
 }
 
@@ -191,6 +252,60 @@ mod tests {
             for resource in [Resource::Service, BUCKET, OBJECT] {
                 let refused = authorize(&Principal::Anonymous, action, resource);
                 assert_eq!(refused.unwrap_err(), Refusal::Anonymous);
+            }
+        }
+    }
+
+    const PUBLIC: Resource<'static> = Resource::PublicObject {
+        tenant: "t",
+        owner: "anna",
+        bucket: "b",
+        key: "k",
+    };
+
+    #[test]
+    fn what_is_shown_to_everybody_is_read_by_everybody_and_nothing_else_is_done_to_it() {
+        let link = Principal::Link(Arc::new(Link {
+            tenant: "t".to_owned(),
+            bucket: "c".to_owned(),
+            keys: LinkKeys::Under(String::new()),
+        }));
+        for principal in [Principal::Anonymous, user("u", "bert"), link] {
+            for &action in Action::ALL {
+                let asked = authorize(&principal, action, PUBLIC);
+                assert_eq!(asked.is_ok(), action == Action::GetObject, "{}", action.name());
+            }
+        }
+        assert!(authorize(&user("t", "anna"), Action::DeleteObject, PUBLIC).is_ok());
+    }
+
+    #[test]
+    fn a_link_reads_the_keys_that_it_names_and_does_nothing_else() {
+        let link = |tenant: &str, bucket: &str, keys: LinkKeys| {
+            Principal::Link(Arc::new(Link {
+                tenant: tenant.to_owned(),
+                bucket: bucket.to_owned(),
+                keys,
+            }))
+        };
+        let one = |version: Option<&str>| LinkKeys::One {
+            key: "k".to_owned(),
+            version: version.map(str::to_owned),
+        };
+        for (principal, action) in [
+            (link("t", "b", one(None)), Some(Action::GetObject)),
+            (link("t", "b", one(Some("v"))), Some(Action::GetObjectVersion)),
+            (link("t", "b", LinkKeys::Under("k".to_owned())), Some(Action::GetObject)),
+            (link("t", "b", LinkKeys::Under("kk".to_owned())), None),
+            (link("u", "b", one(None)), None),
+            (link("t", "c", one(None)), None),
+        ] {
+            for &asked in Action::ALL {
+                for resource in [Resource::Service, BUCKET] {
+                    assert!(authorize(&principal, asked, resource).is_err());
+                }
+                let answer = authorize(&principal, asked, OBJECT);
+                assert_eq!(answer.is_ok(), action == Some(asked), "{principal:?} {}", asked.name());
             }
         }
     }

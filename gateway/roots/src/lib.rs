@@ -24,7 +24,7 @@ pub use chunk_root::{ChunkRoot, ChunkRootOptions};
 pub use index_root::{IndexKeeper, IndexNames, IndexRoot, IndexRootError, IndexRootOptions, KeepError, missing_words};
 pub use reads::VerifyReads;
 pub use reply::{Body, refuse, reply, text};
-pub use serve::{H2c, Handler, ServeOptions, Shutdown, ShutdownTrigger, Tls, serve, shutdown_channel};
+pub use serve::{H2c, Handler, Peer, ServeOptions, Shutdown, ShutdownTrigger, Tls, serve, shutdown_channel};
 pub use tls::{TlsError, server_tls};
 pub use upload::Upload;
 pub use workers::{BodyMemory, WorkerOptions, Workers};

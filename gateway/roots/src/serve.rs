@@ -5,6 +5,7 @@
 
 use std::convert::Infallible;
 use std::io;
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -37,6 +38,10 @@ pub trait Handler: Send + Sync + 'static {
     /// The answer to one request. Cannot fail: what went wrong is a status.
     fn handle(&self, request: Request<Incoming>) -> impl Future<Output = Response<Body>> + Send;
 }
+
+/// The address at the other end of a request's connection: among its extensions.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Peer(pub IpAddr);
 
 /// Bounds of a listener.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -183,6 +188,8 @@ async fn serve_stream<H: Handler>(
 ) {
     // Without it small answers wait for acknowledgements; failing is a connection that is gone already.
     let _ = stream.set_nodelay(true);
+    let peer = stream.peer_addr().ok().map(|address| Peer(address.ip().to_canonical()));
+    let handler = Arc::new(OfPeer { handler, peer });
     let Some(tls) = tls else {
         return match options.h2c {
             Some(h2c) => serve_either(stream, handler, options, h2c, shutdown).await,
@@ -239,6 +246,21 @@ async fn serve_either<H: Handler>(
         serve_http2(stream, handler, options, h2c, shutdown).await;
     } else {
         serve_http1(stream, handler, options, shutdown).await;
+    }
+}
+
+/// Tells the handler who is at the other end.
+struct OfPeer<H> {
+    handler: Arc<H>,
+    peer: Option<Peer>,
+}
+
+impl<H: Handler> Handler for OfPeer<H> {
+    async fn handle(&self, mut request: Request<Incoming>) -> Response<Body> {
+        if let Some(peer) = self.peer {
+            request.extensions_mut().insert(peer);
+        }
+        self.handler.handle(request).await
     }
 }
 

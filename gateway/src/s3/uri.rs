@@ -163,6 +163,13 @@ impl Query {
         self.get(name).filter(|value| !value.is_empty())
     }
 
+    /// Names and values; what has no value has an empty one.
+    pub(crate) fn pairs(&self) -> impl Iterator<Item = (&str, &str)> {
+        self.0
+            .iter()
+            .map(|(name, value)| (name.as_str(), value.as_deref().unwrap_or("")))
+    }
+
     /// Names, and whether they have a value that is not empty.
     pub(crate) fn names(&self) -> impl Iterator<Item = (&str, bool)> {
         self.0.iter().map(|(name, value)| {

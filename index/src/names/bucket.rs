@@ -4,6 +4,7 @@ use cairn_formats::{ChunkSizes, Dialect, DomainId};
 use cairn_store::SyncPolicy;
 
 use super::content::{INLINE_LEN_MAX, decode_sizes, encode_sizes};
+use super::delivery::Delivery;
 use super::fields::{Field, Fields, malformed, read};
 use super::name::{BucketName, Owner};
 use crate::kv::Version;
@@ -97,6 +98,8 @@ pub struct BucketSettings {
     pub quota_bytes: Option<u64>,
     /// Objects, at most.
     pub quota_objects: Option<u64>,
+    /// What the CDN door does with it.
+    pub delivery: Delivery,
 }
 
 impl Default for BucketSettings {
@@ -114,6 +117,7 @@ impl Default for BucketSettings {
             object_lock: Switch::Off,
             quota_bytes: None,
             quota_objects: None,
+            delivery: Delivery::default(),
         }
     }
 }
@@ -153,6 +157,7 @@ impl BucketSettings {
         }
         fields.optional_number(QUOTA_BYTES, self.quota_bytes);
         fields.optional_number(QUOTA_OBJECTS, self.quota_objects);
+        self.delivery.encode_into(fields);
     }
 
     /// Takes a field of it; `false`: it is another one.
@@ -172,7 +177,7 @@ impl BucketSettings {
             OBJECT_LOCK => self.object_lock = switch(field)?,
             QUOTA_BYTES => self.quota_bytes = Some(field.number()?),
             QUOTA_OBJECTS => self.quota_objects = Some(field.number()?),
-            _ => return Ok(false),
+            _ => return self.delivery.decode(field),
         }
         Ok(true)
     }
@@ -322,6 +327,7 @@ const SEARCH: u8 = 15;
 const OBJECT_LOCK: u8 = 16;
 const QUOTA_BYTES: u8 = 17;
 const QUOTA_OBJECTS: u8 = 18;
+// From 19 on: `delivery.rs`.
 
 #[cfg(test)]
 mod tests {
@@ -342,6 +348,13 @@ mod tests {
             object_lock: Switch::On,
             quota_bytes: Some(0),
             quota_objects: Some(u64::MAX),
+            delivery: Delivery {
+                public_read: vec![String::new(), "a/".to_owned()],
+                cors_origins: vec!["https://example.net".to_owned()],
+                max_age: Some(0),
+                zstd: true,
+                precompressed: true,
+            },
         };
         assert_eq!(settings.inline_len_max(), 1 << 10);
         for (settings, versioning, state) in [

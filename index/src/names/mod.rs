@@ -15,6 +15,7 @@ mod blobs;
 mod bucket;
 mod buckets;
 mod content;
+mod delivery;
 mod domains;
 #[cfg(test)]
 mod durable_tests;
@@ -53,6 +54,7 @@ pub use blobs::{Blob, Blobs, NewBlob};
 pub use bucket::{Bucket, BucketId, BucketRecord, BucketSettings, Durability, EtagKind, Switch, Versioning};
 pub use buckets::{BucketPage, Buckets, ListBuckets, NewBucket};
 pub use content::{ChunkerKind, Chunking, Content, INLINE_LEN_MAX, NewContent, ROW_CHUNKS_MAX};
+pub use delivery::{DELIVERY_LIST_MAX, DELIVERY_WORD_LEN_MAX, Delivery};
 pub use etag::{Checksum, ChecksumAlgorithm, ChecksumKind, ETAG_LEN_MAX, Etag};
 pub use event::{Cause, Event, EventId};
 pub use expiry::expire_uploads;

@@ -39,6 +39,8 @@ impl Config {
         }
         self.s3.check()?;
         self.grpc.check(self)?;
+        self.outgoing.check()?;
+        self.cdn.check(&self.outgoing)?;
         self.tokens.iter().try_for_each(|(name, token)| token.check(name))?;
         if self
             .admin

@@ -7,7 +7,8 @@ use std::path::PathBuf;
 use cairn_formats::PULL_IDS_MAX;
 
 use super::{
-    AdminApi, Collect, Config, DEFAULT_STORE, Digest, Grpc, Limits, Listen, Log, LogRequests, S3, Scrub, Store, Sync,
+    AdminApi, Cdn, Collect, Config, DEFAULT_STORE, Digest, Grpc, Limits, Listen, Log, LogRequests, Outgoing, S3, Scrub,
+    Store, Sync,
 };
 
 impl Default for Config {
@@ -25,6 +26,8 @@ impl Default for Config {
             scrub: Scrub::default(),
             s3: S3::default(),
             tokens: BTreeMap::new(),
+            cdn: Cdn::default(),
+            outgoing: Outgoing::default(),
             admin: AdminApi::default(),
             grpc: Grpc::default(),
             limits: Limits::default(),

@@ -113,6 +113,25 @@ fn bad_settings_are_named() {
     refused("[grpc]\nbatch_bytes = 16777216", &["grpc.batch_bytes"]);
     refused("[grpc]\ncalls = 0", &["grpc.calls"]);
     refused("[grpc]\nwindow_bytes = 1", &["grpc.window_bytes"]);
+    refused("[cdn]\nranges = 0", &["cdn.ranges"]);
+    refused("[cdn]\ntrusted_proxies = ['proxy']", &["cdn.trusted_proxies", "proxy"]);
+    refused("[cdn.keys.a]", &["cdn.keys.a.secret", "32"]);
+    refused("[cdn.keys.a]\nsecret = 'short'", &["cdn.keys.a", "32"]);
+    let secret = "secret = '0123456789abcdef0123456789abcdef'\n";
+    refused(&format!("[cdn.keys.'a b']\n{secret}"), &["cdn.keys.a b"]);
+    refused(
+        &format!("[cdn.keys.a]\n{secret}buckets = ['A']"),
+        &["cdn.keys.a.buckets"],
+    );
+    assert!(!format!("{:?}", load(&format!("[cdn.keys.a]\n{secret}")).unwrap()).contains("0123456789abcdef"));
+    refused("[outgoing]\nprivate = ['here']", &["outgoing.private", "here"]);
+    refused("[outgoing]\nseconds = 0", &["outgoing.seconds"]);
+    refused("[cdn.purge.a]", &["cdn.purge.a.url"]);
+    let purge = "[cdn.purge.a]\nurl = 'https://cdn.example.net'\n";
+    refused(purge, &["cdn.purge.a.url", "outgoing.hosts"]);
+    let named = format!("{purge}[outgoing]\nhosts = ['cdn.example.net']");
+    assert!(load(&named).is_ok());
+    refused(&named.replace("https", "http"), &["cdn.purge.a.url", "outgoing.plain"]);
     refused("data = ", &["data"]);
 }
 
@@ -132,6 +151,8 @@ fn the_page_of_settings_is_in_step() {
     config.stores.insert(DEFAULT_STORE.to_owned(), Store::default());
     config.tokens.insert("ci".to_owned(), BucketToken::default());
     config.grpc.instances.insert("main".to_owned(), String::new());
+    config.cdn.keys.insert("2026".to_owned(), cdn::CdnKey::default());
+    config.cdn.purge.insert("front".to_owned(), outgoing::Purge::default());
     config.tls = Some(TlsFiles {
         certificate: PathBuf::new(),
         key: PathBuf::new(),
@@ -164,7 +185,7 @@ fn flatten(prefix: &str, value: &serde_json::Value, out: &mut BTreeMap<String, S
         return;
     };
     for (name, value) in members {
-        let name = if ["stores", "tokens", "grpc.instances"].contains(&prefix) {
+        let name = if ["stores", "tokens", "cdn.keys", "cdn.purge", "grpc.instances"].contains(&prefix) {
             "NAME"
         } else {
             name

@@ -11,6 +11,7 @@ mod groups;
 mod mounts;
 mod remote;
 mod servers;
+mod sign;
 mod store;
 mod stores;
 mod trees;
@@ -33,6 +34,7 @@ pub(crate) use groups::{
 pub(crate) use mounts::{Mount, MountIndex, Mounting};
 pub(crate) use remote::{Pull, Push};
 pub(crate) use servers::{ChunkServer, IndexServer, Listening};
+pub(crate) use sign::Sign;
 pub(crate) use store::{
     StoreArgs, StoreCopy, StoreExport, StoreGc, StoreInit, StoreKind, StoreLs, StoreStat, StoreVerb, StoreVerify,
 };
@@ -141,6 +143,8 @@ pub(crate) enum Verb {
     Key(KeyArgs),
     /// List tenants of a running cairnd
     Tenant(TenantArgs),
+    /// Sign a link to objects at the CDN's door of a cairnd
+    Sign(Sign),
     /// Print the configuration in force, or write it
     Config(ConfigArgs),
     /// Print a completion script for a shell

@@ -14,6 +14,7 @@ mod output;
 pub(crate) mod prune;
 pub(crate) mod remote;
 pub(crate) mod serve;
+pub(crate) mod sign;
 pub(crate) mod store;
 pub(crate) mod tar;
 pub(crate) mod untar;
