@@ -29,6 +29,8 @@ const REQUESTS_MAX: usize = 8;
 /// Tries of an event, and the pause behind the first; it doubles.
 const TRIES: u32 = 5;
 const PAUSE: Duration = Duration::from_millis(200);
+/// Pause after the index could not be read.
+const TROUBLE_PAUSE: Duration = Duration::from_secs(5);
 /// A consumer that is new begins so many events of a shard back.
 const BACK_MAX: u64 = 1000;
 /// Tenants at a time.
@@ -139,6 +141,7 @@ impl Consumer {
                         error = cairn_store::error_chain(&error),
                         "events cannot be read"
                     );
+                    tokio::time::sleep(TROUBLE_PAUSE).await;
                     continue;
                 }
                 // It panicked and has said so, or the runtime ends.

@@ -10,6 +10,9 @@ use serde::{Deserialize, Serialize};
 
 use super::{ConfigError, Secret};
 
+/// Bytes of the name of a cache, which is that of its cursor among the events.
+const NAME_LEN_MAX: usize = 64;
+
 /// Requests that the server sends of its own accord: purges.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(deny_unknown_fields, default)]
@@ -111,6 +114,12 @@ impl Purge {
             name: format!("cdn.purge.{name}.{field}"),
             rule,
         };
+        if name.is_empty() || name.len() > NAME_LEN_MAX {
+            return Err(ConfigError::Value {
+                name: format!("cdn.purge.{name}"),
+                rule: format!("a name has 1 to {NAME_LEN_MAX} bytes"),
+            });
+        }
         outgoing
             .policy()
             .allows(&self.url)
