@@ -584,8 +584,8 @@ async fn uploads_that_wait_make_room_for_new_ones() {
     let world = World::with(|options| options.uploads = 2);
     let blobs: Vec<Bytes> = (50..53).map(|seed| noise(seed, 100_000)).collect();
     let name = |n: usize| format!("uploads/{n}/blobs/{}", path(&digest(&blobs[n])));
-    for n in 0..3 {
-        let mut half = messages(&name(n), &blobs[n][..50_000], 0, 10_000);
+    for (n, blob) in blobs.iter().enumerate() {
+        let mut half = messages(&name(n), &blob[..50_000], 0, 10_000);
         half.last_mut().unwrap().finish_write = false;
         assert_eq!(world.write(half).await.unwrap(), 50_000);
     }
@@ -593,8 +593,8 @@ async fn uploads_that_wait_make_room_for_new_ones() {
         .write(messages(&name(0), &blobs[0][50_000..], 50_000, 10_000))
         .await;
     assert_eq!(gone.unwrap_err().code(), Code::InvalidArgument);
-    for n in 1..3 {
-        let rest = messages(&name(n), &blobs[n][50_000..], 50_000, 10_000);
+    for (n, blob) in blobs.iter().enumerate().skip(1) {
+        let rest = messages(&name(n), &blob[50_000..], 50_000, 10_000);
         assert_eq!(world.write(rest).await.unwrap(), 100_000);
     }
 }
@@ -1008,7 +1008,7 @@ async fn assets_are_found_by_what_they_were_pushed_under() {
 async fn a_call_too_many_is_told_to_come_again() {
     let world = World::with(|options| options.calls = 1);
     let blob = noise(70, 5_000_000);
-    let own = world.put(&[blob.clone()]).await.remove(0);
+    let own = world.put(std::slice::from_ref(&blob)).await.remove(0);
     let request = ReadRequest {
         resource_name: format!("blobs/{}", path(&own)),
         ..Default::default()

@@ -176,7 +176,7 @@ impl Objects {
         for (_, bytes) in blobs {
             let before = plains.len();
             if bytes.len() > inline_max {
-                let (mut cutter, mut start) = (PartCutter::new(rule.clone()), 0);
+                let (mut cutter, mut start) = (PartCutter::new(rule), 0);
                 while let Some(len) = cutter.cut(&bytes[start..]) {
                     plains.push(bytes.slice(start..start + len));
                     start += len;
