@@ -21,6 +21,7 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("cairn-roots", &["cairn-formats", "cairn-store"]),
     ("cairn-identity", &[]),
     ("cairn-proto", &[]),
+    ("cairn-client", &["cairn-formats"]),
     (
         "cairn-gateway",
         &[
@@ -34,7 +35,13 @@ const ARROWS: &[(&str, &[&str])] = &[
     ),
     (
         "cairn",
-        &["cairn-formats", "cairn-store", "cairn-roots", "cairn-identity"],
+        &[
+            "cairn-formats",
+            "cairn-store",
+            "cairn-roots",
+            "cairn-identity",
+            "cairn-client",
+        ],
     ),
     (
         "cairnd",

@@ -1,9 +1,8 @@
 //! `bucket`, `object`, `key`, `tenant`: what the admin API of a running server does, and what it says of it.
 
-use reqwest::Method;
 use serde_json::{Map, Value, json};
 
-use crate::admin::{Caller, Parameters};
+use crate::admin::{Caller, Method, Parameters};
 use crate::cli::{BucketArgs, BucketVerb, KeyArgs, KeyVerb, ObjectArgs, ObjectVerb, Search, TenantArgs, TenantVerb};
 use crate::context::{Context, print};
 use crate::failure::{Failure, Outcome};
