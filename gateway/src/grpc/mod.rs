@@ -2,7 +2,7 @@
 //!
 //! Blobs lie as chunks beside those of objects (`cairn_index`), an instance is a bucket. The way of a call: a place among the calls,
 //! its deadline ([`Grpc::answer`]), tonic's codec, a service (`cas`, `byte_stream`, `action_cache`, `capabilities`), one job that finds out who asks, reads the
-//! bucket, asks `authorize` and does the work with the permit ([`Core::admitted`]). Invariants: nothing of a blob is told or taken without that;
+//! bucket, asks `authorize` and does the work with the permit (`Core::admitted`). Invariants: nothing of a blob is told or taken without that;
 //! every message, page, upload and wait has a bound of [`GrpcOptions`]; errors become codes in `error` alone. Not here: how blobs are
 //! kept, listeners.
 
