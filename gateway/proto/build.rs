@@ -14,15 +14,15 @@ const FILES: [&str; 4] = [
 fn main() -> Result<(), Box<dyn Error>> {
     let apis = Path::new("apis");
     println!("cargo::rerun-if-changed=apis");
-    let files = protox::compile(FILES.map(|file| apis.join(file)), [apis])?;
+    let mut files = protox::compile(FILES.map(|file| apis.join(file)), [apis])?;
     let descriptors = PathBuf::from(std::env::var("OUT_DIR")?).join("descriptors.bin");
     std::fs::write(descriptors, prost::Message::encode_to_vec(&files))?;
+    // Comments of others are no text of ours: they hold code blocks that rustdoc would compile.
+    files.file.iter_mut().for_each(|file| file.source_code_info = None);
     tonic_prost_build::configure()
         // Blobs are not copied out of the buffer that they came in.
         .bytes(".")
         .build_transport(false)
-        // Comments of others are no text of ours: they hold code blocks that rustdoc would compile.
-        .disable_comments(["."])
         .compile_fds(files)?;
     Ok(())
 }

@@ -4,7 +4,7 @@
 //! of it means (`gateway/src/grpc`).
 
 // Generated code is not ours to document, nor to lint.
-#![allow(missing_docs, unreachable_pub, rustdoc::all, clippy::all, clippy::unwrap_used)]
+#![allow(missing_docs, unreachable_pub, clippy::all, clippy::unwrap_used)]
 
 /// All files as a `FileDescriptorSet`, for reflection.
 pub const DESCRIPTORS: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/descriptors.bin"));
