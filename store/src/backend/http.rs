@@ -139,18 +139,27 @@ impl HttpStore {
     /// - `may_stop`: once the server says that it answers many in one request, what is left is left.
     fn get_each(&self, ids: &[ChunkId], chunks: &mut Chunks, may_stop: bool) {
         let open = open(chunks);
-        let mut left = open.len();
+        let all = open.len();
+        let mut left = all;
         let wanted: Arc<[ChunkId]> = open.iter().map(|&at| ids[at]).collect();
         self.run_many(
-            open.len(),
+            all,
             move |shared, index| {
                 let id = wanted[index];
-                async move { shared.find(id, None, "read a chunk", ask_get).await }
+                async move {
+                    // Looked at here too: whoever takes the answers may be slower than they come.
+                    if may_stop && shared.pulls(all).is_some() {
+                        return None;
+                    }
+                    Some(shared.find(id, None, "read a chunk", ask_get).await)
+                }
             },
             |index, found| {
-                let at = open[index];
-                chunks[at] = Some(self.shared.read(ids[at], found));
-                left -= 1;
+                if let Some(found) = found {
+                    let at = open[index];
+                    chunks[at] = Some(self.shared.read(ids[at], found));
+                    left -= 1;
+                }
                 !(may_stop && self.shared.pulls(left).is_some())
             },
         );
