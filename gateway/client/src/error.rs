@@ -2,8 +2,6 @@
 
 use std::fmt;
 
-use cairn_formats::PullError;
-
 /// Any error, as a source.
 type BoxError = Box<dyn std::error::Error + Send + Sync>;
 
@@ -53,15 +51,6 @@ pub enum ClientError {
         /// What of the request is wrong.
         fields: Vec<FieldError>,
     },
-    /// The answer broke off. What came before holds.
-    #[error("the answer of {server} was cut")]
-    Cut {
-        /// Its address.
-        server: String,
-    },
-    /// The answer is not one to what was asked.
-    #[error(transparent)]
-    Pull(#[from] PullError),
 }
 
 /// A field of a request that is wrong.

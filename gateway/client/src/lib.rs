@@ -1,15 +1,12 @@
-//! A client of `cairnd` for programs that work beside it: the admin API ([`Admin`]), and an index together with the chunks that its
-//! reader lacks ([`Indexes`]). Blocking, one request at a time.
+//! A client of `cairnd` for programs that work beside it: the admin API ([`Admin`]). Blocking, one request at a time.
 //!
 //! Not here: stores of chunks (`cairn-store`), which speak to any server; where addresses and tokens come from (the program's).
 
 mod admin;
 mod error;
-mod indexes;
 
 pub use admin::{Admin, Method, Parameters};
 pub use error::{ClientError, FieldError};
-pub use indexes::Indexes;
 
 use std::time::Duration;
 
