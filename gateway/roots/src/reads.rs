@@ -97,26 +97,17 @@ impl Reads {
         let stored = self.store.get_many(ids).into_iter();
         let mut chunks: Vec<Result<EncodedChunk, Failure>> =
             stored.map(|chunk| chunk.map_err(|error| Failure::of(&error))).collect();
-        let doubted: Vec<EncodedChunk> = chunks
+        let (places, doubted): (Vec<usize>, Vec<EncodedChunk>) = chunks
             .iter()
-            .flatten()
-            .filter(|chunk| !self.is_trusted(chunk.id, chunk.form))
-            .cloned()
-            .collect();
+            .enumerate()
+            .filter_map(|(at, chunk)| Some((at, chunk.as_ref().ok()?.clone())))
+            .filter(|(_, chunk)| !self.is_trusted(chunk.id, chunk.form))
+            .unzip();
         // Some at a time: small frames may hold much.
-        let proven = doubted.chunks(OPENED_TOGETHER);
-        let mut proven = proven
-            .flat_map(|some| self.open_many(some))
-            .map(|opened| opened.map(drop));
-        let mut doubted = doubted.iter().map(|chunk| chunk.id).peekable();
-        for chunk in &mut chunks {
-            let is_doubted = matches!((&*chunk, doubted.peek()), (Ok(chunk), Some(id)) if chunk.id == *id);
-            if !is_doubted {
-                continue;
-            }
-            doubted.next();
-            if let Some(Err(failure)) = proven.next() {
-                *chunk = Err(failure);
+        let opened = doubted.chunks(OPENED_TOGETHER).flat_map(|some| self.open_many(some));
+        for (at, opened) in places.into_iter().zip(opened) {
+            if let Err(failure) = opened {
+                chunks[at] = Err(failure);
             }
         }
         chunks

@@ -16,7 +16,6 @@ use cairn_proto::asset::{
     FetchBlobRequest, FetchBlobResponse, FetchDirectoryRequest, FetchDirectoryResponse, PushBlobRequest,
     PushBlobResponse, PushDirectoryRequest, PushDirectoryResponse, Qualifier,
 };
-use cairn_proto::execution::Digest;
 use prost::Message as _;
 use prost_types::Timestamp;
 use tonic::{Request, Response, Status};
@@ -41,51 +40,11 @@ enum Kind {
     Directory,
 }
 
-/// A call for an asset, of either kind.
-struct Wanted {
-    kind: Kind,
-    uris: Vec<String>,
-    qualifiers: Vec<Qualifier>,
-    function: i32,
-    oldest: Option<Timestamp>,
-}
-
-/// An asset that was found.
-struct Found {
-    uri: String,
-    qualifiers: Vec<Qualifier>,
-    expires_at: Option<Timestamp>,
-    digest: Digest,
-    function: BlobFunction,
-}
-
 #[tonic::async_trait]
 impl fetch_server::Fetch for Assets {
     async fn fetch_blob(&self, request: Request<FetchBlobRequest>) -> Result<Response<FetchBlobResponse>, Status> {
         let (metadata, _, request) = request.into_parts();
-        let ask = Ask::new(&metadata, &request.instance_name, Action::GetAsset)?;
-        let wanted = Wanted {
-            kind: Kind::Blob,
-            uris: request.uris,
-            qualifiers: request.qualifiers,
-            function: request.digest_function,
-            oldest: request.oldest_content_accepted,
-        };
-        let found = self.find(ask, wanted).await?;
-        Ok(Response::new(match found {
-            Ok(found) => FetchBlobResponse {
-                status: Some(beside(&Status::ok(""))),
-                uri: found.uri,
-                qualifiers: found.qualifiers,
-                expires_at: found.expires_at,
-                blob_digest: Some(found.digest),
-                digest_function: function_value(found.function) as i32,
-            },
-            Err(status) => FetchBlobResponse {
-                status: Some(beside(&status)),
-                ..Default::default()
-            },
-        }))
+        self.find(&metadata, Kind::Blob, request).await.map(Response::new)
     }
 
     async fn fetch_directory(
@@ -93,28 +52,22 @@ impl fetch_server::Fetch for Assets {
         request: Request<FetchDirectoryRequest>,
     ) -> Result<Response<FetchDirectoryResponse>, Status> {
         let (metadata, _, request) = request.into_parts();
-        let ask = Ask::new(&metadata, &request.instance_name, Action::GetAsset)?;
-        let wanted = Wanted {
-            kind: Kind::Directory,
+        let request = FetchBlobRequest {
+            instance_name: request.instance_name,
+            timeout: request.timeout,
+            oldest_content_accepted: request.oldest_content_accepted,
             uris: request.uris,
             qualifiers: request.qualifiers,
-            function: request.digest_function,
-            oldest: request.oldest_content_accepted,
+            digest_function: request.digest_function,
         };
-        let found = self.find(ask, wanted).await?;
-        Ok(Response::new(match found {
-            Ok(found) => FetchDirectoryResponse {
-                status: Some(beside(&Status::ok(""))),
-                uri: found.uri,
-                qualifiers: found.qualifiers,
-                expires_at: found.expires_at,
-                root_directory_digest: Some(found.digest),
-                digest_function: function_value(found.function) as i32,
-            },
-            Err(status) => FetchDirectoryResponse {
-                status: Some(beside(&status)),
-                ..Default::default()
-            },
+        let found = self.find(&metadata, Kind::Directory, request).await?;
+        Ok(Response::new(FetchDirectoryResponse {
+            status: found.status,
+            uri: found.uri,
+            qualifiers: found.qualifiers,
+            expires_at: found.expires_at,
+            root_directory_digest: found.blob_digest,
+            digest_function: found.digest_function,
         }))
     }
 }
@@ -148,8 +101,15 @@ impl push_server::Push for Assets {
 }
 
 impl Assets {
-    async fn find(&self, ask: Ask, wanted: Wanted) -> Result<Result<Found, Status>, Status> {
-        let work = move |core: &Arc<Core>, admitted: Admitted| find(core, admitted.permit.clone(), &admitted, &wanted);
+    async fn find(
+        &self,
+        metadata: &tonic::metadata::MetadataMap,
+        kind: Kind,
+        request: FetchBlobRequest,
+    ) -> Result<FetchBlobResponse, Status> {
+        let ask = Ask::new(metadata, &request.instance_name, Action::GetAsset)?;
+        let work =
+            move |core: &Arc<Core>, admitted: Admitted| find(core, admitted.permit.clone(), &admitted, kind, &request);
         self.0.admitted(ask, work).await
     }
 
@@ -166,13 +126,20 @@ impl Assets {
     }
 }
 
-fn find(core: &Core, _permit: Permit, admitted: &Admitted, wanted: &Wanted) -> Answer<Result<Found, Status>> {
-    let function = function_of(wanted.function, &core.options.functions)?;
+/// What is not found is told within the answer.
+fn find(
+    core: &Core,
+    _permit: Permit,
+    admitted: &Admitted,
+    kind: Kind,
+    wanted: &FetchBlobRequest,
+) -> Answer<FetchBlobResponse> {
+    let function = function_of(wanted.digest_function, &core.options.functions)?;
     check_words(&wanted.uris, &wanted.qualifiers)?;
     let keys: Vec<BlobKey> = wanted
         .uris
         .iter()
-        .map(|uri| key(admitted, wanted.kind, uri, &wanted.qualifiers))
+        .map(|uri| key(admitted, kind, uri, &wanted.qualifiers))
         .collect();
     let blobs = core.objects.names().blobs(&admitted.bucket);
     for (uri, row) in wanted.uris.iter().zip(blobs.get_many(&keys)?) {
@@ -182,7 +149,10 @@ fn find(core: &Core, _permit: Permit, admitted: &Admitted, wanted: &Wanted) -> A
         let Ok(record) = PushBlobRequest::decode(bytes) else {
             continue;
         };
-        let is_old = wanted.oldest.as_ref().is_some_and(|oldest| pushed_ms < ms_of(oldest));
+        let is_old = wanted
+            .oldest_content_accepted
+            .as_ref()
+            .is_some_and(|oldest| pushed_ms < ms_of(oldest));
         let is_over = record.expire_at.as_ref().is_some_and(|at| ms_of(at) <= now_ms());
         let digests = named(core, &record)?;
         let Some(first) = digests.first() else { continue };
@@ -191,18 +161,21 @@ fn find(core: &Core, _permit: Permit, admitted: &Admitted, wanted: &Wanted) -> A
         }
         let (expires_at, digest, function) = (record.expire_at, message_of(first), first.function());
         if absent(core, admitted, &digests)?.is_empty() {
-            return Ok(Ok(Found {
+            return Ok(FetchBlobResponse {
+                status: Some(beside(&Status::ok(""))),
                 uri: uri.clone(),
                 qualifiers: wanted.qualifiers.clone(),
                 expires_at,
-                digest,
-                function,
-            }));
+                blob_digest: Some(digest),
+                digest_function: function_value(function) as i32,
+            });
         }
     }
-    Ok(Err(Status::not_found(
-        "nobody has pushed this asset, or what it named is gone",
-    )))
+    let status = Status::not_found("nobody has pushed this asset, or what it named is gone");
+    Ok(FetchBlobResponse {
+        status: Some(beside(&status)),
+        ..Default::default()
+    })
 }
 
 fn push(core: &Core, _permit: Permit, admitted: &Admitted, kind: Kind, mut request: PushBlobRequest) -> Answer<()> {

@@ -40,7 +40,7 @@ const FREE_BUFFERS_MAX: usize = 32;
 /// Bytes that all readers together have in hand before their extents become shorter ...
 const LENT_MAX: usize = 64 << 20;
 
-/// ... down to this.
+/// ... this.
 const EXTENT_LEN_MIN: u64 = 64 << 10;
 
 /// How ranges are read.
@@ -131,13 +131,9 @@ impl RangeOptions {
 
     /// Many slow readers must not take the memory of all.
     fn extent_len_now(&self) -> u64 {
-        let lent = self.buffers.lent();
-        let share = LENT_MAX as u64 * EXTENT_LEN_MIN / lent.max(1) as u64;
-        match lent <= LENT_MAX / 2 {
+        match self.buffers.lent() <= LENT_MAX {
             true => self.extent_len,
-            false => share
-                .clamp(EXTENT_LEN_MIN, self.extent_len.max(EXTENT_LEN_MIN))
-                .min(self.extent_len),
+            false => self.extent_len.min(EXTENT_LEN_MIN),
         }
     }
 }

@@ -18,7 +18,7 @@ use bytes::Bytes;
 use cairn_formats::{ChunkId, ChunkIndex, EncodedChunk, FeatureFlags, NullChunk};
 use cairn_store::ChunkStore;
 
-use super::extract::lock;
+use super::batch::lock;
 use super::{Error, Result};
 
 /// Chunks asked of the store in one call.

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use cairn_formats::{CHUNK_LEN_MAX, ChunkForm, ChunkId, DigestAlgorithm, EncodedChunk, Level};
 use cairn_store::{ChunkStore, ChunkStoreExt as _};
 
-use super::extract::lock;
+use super::batch::lock;
 use super::{Error, Progress, Result};
 
 /// Chunks asked for together.

@@ -9,8 +9,8 @@ use bytes::Bytes;
 use cairn_formats::{ChunkId, ChunkIndex, DigestAlgorithm, EncodedChunk};
 use cairn_store::ChunkStore;
 
+use super::batch::{BATCH_LEN_MAX, Batch, lock};
 use super::buffer::BufferPool;
-use super::extract::{BATCH_LEN_MAX, Batch, lock};
 use super::{Error, Progress, Result};
 
 /// Chunks of a batch at most: bounds what one call asks of a store.

@@ -3,6 +3,7 @@
 //! Threads and bounded channels, no async; knows nothing of arguments, terminals or JSON. A caller hands in stores and options,
 //! watches a [`Progress`] and gets a report or an [`Error`].
 
+mod batch;
 mod blob;
 mod buffer;
 mod copy;

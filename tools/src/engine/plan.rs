@@ -8,8 +8,9 @@ use std::path::Path;
 
 use cairn_formats::{ChunkId, ChunkIndex, NullChunk};
 
+use super::batch::{Batch, read_full_at};
 use super::error::file;
-use super::extract::{Batch, ExtractReport, Seed, read_full_at};
+use super::extract::{ExtractReport, Seed};
 use super::fetch::batch_at;
 use super::position::PositionTable;
 use super::{Progress, Result};

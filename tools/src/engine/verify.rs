@@ -9,9 +9,9 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use cairn_formats::{CHUNK_LEN_MAX, ChunkError, ChunkId, ChunkIndex, DigestAlgorithm, EncodedChunk, StorableChunk};
 use cairn_store::{ChunkStore, Prune};
 
+use super::batch::{Batch, lock, read_full_at};
 use super::buffer::BufferPool;
 use super::error::file;
-use super::extract::{Batch, lock, read_full_at};
 use super::{Error, Progress, Result, fetch};
 
 /// A chunk of a blob that is not what its index says.

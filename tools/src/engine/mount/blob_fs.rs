@@ -15,7 +15,7 @@ use fuser::{
 
 use super::{BlobFile, configure};
 use crate::engine::Error;
-use crate::engine::extract::lock;
+use crate::engine::batch::lock;
 
 /// The folder.
 const ROOT: INodeNo = INodeNo(1);

@@ -26,8 +26,8 @@ use cairn_formats::{ChunkIndex, DigestAlgorithm};
 
 use super::bitmap::Bitmap;
 use super::{open_alone, replace_file};
+use crate::engine::batch::lock;
 use crate::engine::error::file;
-use crate::engine::extract::lock;
 use crate::engine::{Error, Result};
 
 const BLOCK_LEN: u64 = 4096;

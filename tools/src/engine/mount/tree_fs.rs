@@ -20,7 +20,7 @@ use fuser::{
 
 use super::{Report, configure};
 use crate::engine::Result;
-use crate::engine::extract::lock;
+use crate::engine::batch::lock;
 use crate::engine::tree::{ArchiveSource, Lookup, Shown};
 
 const ROOT: INodeNo = INodeNo(1);

@@ -8,7 +8,7 @@ use cairn_formats::{AclEntry, Content, FeatureFlags, Metadata, Node};
 use super::acl;
 use super::features::{to_chattr, to_fat};
 use super::system::{Owner, Owners};
-use crate::engine::extract::lock;
+use crate::engine::batch::lock;
 
 /// Shows the inodes of one archive. Any number of threads may ask.
 #[derive(Debug)]
