@@ -4,11 +4,15 @@ use std::error::Error;
 use std::path::{Path, PathBuf};
 
 /// The files with services, and what no service imports; the rest comes with them.
-const FILES: [&str; 4] = [
+const FILES: [&str; 8] = [
     "build/bazel/remote/execution/v2/remote_execution.proto",
     "build/bazel/remote/asset/v1/remote_asset.proto",
     "google/bytestream/bytestream.proto",
     "google/rpc/error_details.proto",
+    "cairn/v1/admin.proto",
+    "cairn/v1/chunk_store.proto",
+    "cairn/v1/events.proto",
+    "cairn/v1/objects.proto",
 ];
 
 fn main() -> Result<(), Box<dyn Error>> {

@@ -236,6 +236,9 @@ async fn run_server(config: Config, started: &Started<'_>) -> Result<(), String>
     let app = Arc::new(App::new(roots, faces, grpc, cdn, metrics.clone()));
     app.set_tokens(&config);
     let admin = AdminDoor::open(&config, objects.as_ref(), &app)?;
+    if let Some(admin) = &admin {
+        app.set_admin(&admin.door);
+    }
     let tls = match &config.tls {
         Some(files) => Some(Arc::new(Tls::new(read_tls(files)?))),
         None => None,

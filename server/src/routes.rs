@@ -443,6 +443,13 @@ impl App {
         }
     }
 
+    /// The admin API, which gRPC has services for.
+    pub(crate) fn set_admin(&self, admin: &Arc<Admin>) {
+        if let Some(grpc) = &self.grpc {
+            grpc.set_admin(Arc::clone(admin));
+        }
+    }
+
     /// From now on the server is not ready, so that load balancers look elsewhere.
     pub(crate) fn leave(&self) {
         self.leaving.store(true, Ordering::Relaxed);

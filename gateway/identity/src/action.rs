@@ -96,6 +96,8 @@ actions! {
     WriteBuckets = "buckets:write",
     /// Look for objects of a tenant by what is said of them.
     SearchObjects = "objects:search",
+    /// Be told what happens to objects and buckets of any tenant.
+    ReadEvents = "events:read",
     /// See versions of objects of any tenant, and how they differ.
     ReadVersions = "versions:read",
     /// Make an old version of an object of any tenant its newest.

@@ -30,6 +30,13 @@ pub mod build {
     }
 }
 
+/// Our own.
+pub mod cairn {
+    pub mod v1 {
+        tonic::include_proto!("cairn.v1");
+    }
+}
+
 /// Google's common ones.
 pub mod google {
     pub mod api {

@@ -7,7 +7,7 @@
 //! [`docs/admin.md`]: ../../../docs/admin.md
 
 mod backups;
-mod error;
+pub(crate) mod error;
 mod ops;
 mod query;
 mod request;

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use cairn_identity::{Permit, Principal, Resource, User, authorize};
+use cairn_identity::{Action, Permit, Principal, Resource, User, authorize};
 use cairn_index::Objects;
 use cairn_index::names::Names;
 use cairn_roots::{Body, Grant, Token};
@@ -136,6 +136,48 @@ impl Admin {
             Method::POST | Method::PATCH => read_document(body).await?,
             _ => Map::new(),
         };
+        self.do_route(route, places, query, body, trace_id).await
+    }
+
+    /// The decision on what is asked of the server as a whole, of whoever shows the token.
+    pub(crate) fn permit(&self, headers: &HeaderMap, action: Action) -> AdminResult<Permit> {
+        if !self.grant.admits(headers) {
+            return Err(Code::Unauthorized.into());
+        }
+        authorize(&self.caller, action, Resource::Service).map_err(|_| Code::Forbidden.into())
+    }
+
+    /// Does what a request asks that came another way, and answers with its document.
+    ///
+    /// - `path`: below the base of the paths.
+    pub(crate) async fn call(
+        &self,
+        headers: &HeaderMap,
+        method: &str,
+        path: &str,
+        query: Option<&str>,
+        body: Map<String, Value>,
+    ) -> AdminResult<Value> {
+        if !self.grant.admits(headers) {
+            return Err(Code::Unauthorized.into());
+        }
+        let (route, places) = Route::of(method, path)?;
+        let trace_id = trace_of(headers).unwrap_or_else(|| format!("{:032x}", fastrand::u128(..)));
+        let answer = self
+            .do_route(route, places, Query::parse(query)?, body, &trace_id)
+            .await?;
+        Ok(answer.body)
+    }
+
+    /// Decides, and does it in one job.
+    async fn do_route(
+        &self,
+        route: Route,
+        places: Vec<String>,
+        query: Query,
+        body: Map<String, Value>,
+        trace_id: &str,
+    ) -> AdminResult<Answer> {
         let (_, _, action) = route.row();
         let permit = authorize(&self.caller, action, Resource::Service).map_err(|_| Code::Forbidden)?;
         let ask = Ask {

@@ -32,7 +32,7 @@ const BATCH_LEN: (usize, usize) = (64 << 10, 1 << 20);
 /// ... and in those of all calls together.
 const BATCHES_LEN: usize = 64 << 20;
 /// Bytes that are stored in one job, unless a client sends longer messages.
-const STORED_LEN: usize = 512 << 10;
+pub(super) const STORED_LEN: usize = 512 << 10;
 /// May say again what is read or written, for who sends calls on.
 const NAME_HEADER: &str = "build.bazel.remote.execution.v2.resource-name";
 
@@ -80,7 +80,7 @@ impl byte_stream_server::ByteStream for ByteStream {
 
     async fn write(&self, request: Request<Streaming<WriteRequest>>) -> Result<Response<WriteResponse>, Status> {
         let (metadata, _, mut messages) = request.into_parts();
-        let Some(first) = self.next(&mut messages).await? else {
+        let Some(first) = self.0.next(&mut messages).await? else {
             return Err(Status::invalid_argument("a write without a message"));
         };
         check_header(&metadata, &first.resource_name)?;
@@ -163,7 +163,8 @@ fn open(
     })
 }
 
-fn batch_len(counted: &Counted) -> usize {
+/// Bytes that a call's next job reads.
+pub(super) fn batch_len(counted: &Counted) -> usize {
     (BATCHES_LEN / counted.count()).clamp(BATCH_LEN.0, BATCH_LEN.1)
 }
 
@@ -264,14 +265,6 @@ fn status(
 }
 
 impl ByteStream {
-    /// The next message of a client, which may not pause for too long.
-    async fn next(&self, messages: &mut Streaming<WriteRequest>) -> Result<Option<WriteRequest>, Status> {
-        match tokio::time::timeout(self.0.options.idle, messages.message()).await {
-            Ok(message) => message,
-            Err(_) => Err(Status::deadline_exceeded("nothing was sent for too long")),
-        }
-    }
-
     /// Takes the messages of an upload. Returns what is answered.
     async fn take(
         &self,
@@ -288,7 +281,7 @@ impl ByteStream {
             let mut is_finished = false;
             let next = match message.take() {
                 Some(first) => Some(first),
-                None => match self.next(messages).await {
+                None => match self.0.next(messages).await {
                     Ok(next) => next,
                     Err(status) => {
                         // What has come is kept for who goes on.

@@ -105,6 +105,24 @@ pub(super) fn missing(message: &str, subjects: impl IntoIterator<Item = String>)
     )
 }
 
+/// Fields of the request are wrong.
+///
+/// - `fields`: each with what is wrong with it.
+pub(super) fn wrong_fields(message: &str, fields: &[(String, String)]) -> Status {
+    if fields.is_empty() {
+        return Status::invalid_argument(message);
+    }
+    let violation = |(field, description): &(String, String)| rpc::bad_request::FieldViolation {
+        field: field.clone(),
+        description: description.clone(),
+        ..Default::default()
+    };
+    let wrong = rpc::BadRequest {
+        field_violations: fields.iter().map(violation).collect(),
+    };
+    with_detail(Code::InvalidArgument, message, "google.rpc.BadRequest", &wrong)
+}
+
 fn with_detail(code: Code, message: &str, name: &str, detail: &impl prost::Message) -> Status {
     let status = rpc::Status {
         code: code as i32,

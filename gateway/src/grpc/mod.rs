@@ -1,6 +1,6 @@
 //! The gRPC door, on the internal listener: the Remote Execution API's cache, as Bazel, moon, buildbox and others ask for it.
 //!
-//! Blobs lie as chunks beside those of objects (`cairn_index`), an instance is a bucket. The way of a call: a place among the calls,
+//! Beside it are services of our own (`v1`). Blobs lie as chunks beside those of objects (`cairn_index`), an instance is a bucket. The way of a call: a place among the calls,
 //! its deadline ([`Grpc::answer`]), tonic's codec, a service (`cas`, `byte_stream`, `action_cache`, `capabilities`), one job that finds out who asks, reads the
 //! bucket, asks `authorize` and does the work with the permit (`Core::admitted`). Invariants: nothing of a blob is told or taken without that;
 //! every message, page, upload and wait has a bound of [`GrpcOptions`]; errors become codes in `error` alone. Not here: how blobs are
@@ -19,10 +19,11 @@ mod serve;
 mod tests;
 mod tree;
 mod uploads;
+mod v1;
 mod zstd;
 
 use std::collections::BTreeMap;
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::{Arc, OnceLock, PoisonError, RwLock};
 use std::time::Duration;
 
 use cairn_identity::{Action, Permit, Principal, Resource, authorize};
@@ -30,8 +31,9 @@ use cairn_index::names::{BlobDigest, BlobFunction, Bucket, BucketName};
 use cairn_index::{BlobHasher, Objects, Tenant};
 use http::header::AUTHORIZATION;
 use tonic::metadata::MetadataMap;
-use tonic::{Code, Status};
+use tonic::{Code, Status, Streaming};
 
+use crate::admin::Admin;
 use crate::faces::ServiceToken;
 use crate::faces::caller::{self, Caller, Need};
 use crate::pool::{Pool, PoolOptions};
@@ -104,6 +106,8 @@ struct Core {
     pool: Pool,
     tokens: RwLock<Arc<[ServiceToken]>>,
     uploads: uploads::Uploads,
+    /// Where the admin API is served.
+    admin: OnceLock<Arc<Admin>>,
 }
 
 /// What a call asks for, before anything is looked up.
@@ -146,6 +150,7 @@ impl Core {
             pool: Pool::new("grpc", options.pool),
             tokens: RwLock::new(Arc::new([])),
             uploads: uploads::Uploads::new(options.uploads, options.upload_kept),
+            admin: OnceLock::new(),
             options,
         }
     }
@@ -178,6 +183,14 @@ impl Core {
             permit,
             instance: ask.instance.clone(),
         })
+    }
+
+    /// The next message of a client, which may not pause for too long.
+    async fn next<T>(&self, messages: &mut Streaming<T>) -> Result<Option<T>, Status> {
+        match tokio::time::timeout(self.options.idle, messages.message()).await {
+            Ok(message) => message,
+            Err(_) => Err(Status::deadline_exceeded("nothing was sent for too long")),
+        }
     }
 
     fn caller(&self, given: Option<&[u8]>) -> Answer<Caller> {

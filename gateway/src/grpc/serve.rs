@@ -17,6 +17,12 @@ use cairn_index::Objects;
 use cairn_proto::DESCRIPTORS;
 use cairn_proto::asset::fetch_server::FetchServer;
 use cairn_proto::asset::push_server::PushServer;
+use cairn_proto::cairn::v1::admin_server::AdminServer;
+use cairn_proto::cairn::v1::buckets_server::BucketsServer;
+use cairn_proto::cairn::v1::chunk_store_server::ChunkStoreServer;
+use cairn_proto::cairn::v1::events_server::EventsServer;
+use cairn_proto::cairn::v1::index_server::IndexServer;
+use cairn_proto::cairn::v1::objects_server::ObjectsServer;
 use cairn_proto::execution::action_cache_server::ActionCacheServer;
 use cairn_proto::execution::capabilities_server::CapabilitiesServer;
 use cairn_proto::execution::content_addressable_storage_server::ContentAddressableStorageServer;
@@ -34,6 +40,7 @@ use tonic::{Code, Status};
 
 use super::error::busy;
 use super::{Core, GrpcOptions};
+use crate::admin::Admin;
 use crate::faces::ServiceToken;
 
 type Answering = Pin<Box<dyn Future<Output = Response<Body>> + Send>>;
@@ -82,10 +89,22 @@ impl Grpc {
         serve!(ByteStreamServer, super::byte_stream::ByteStream(Arc::clone(&core)));
         serve!(ActionCacheServer, super::action_cache::ActionCache(Arc::clone(&core)));
         serve!(FetchServer, super::asset::Assets(Arc::clone(&core)));
-        serve!(PushServer, super::asset::Assets(core));
+        serve!(PushServer, super::asset::Assets(Arc::clone(&core)));
+        serve!(ChunkStoreServer, super::v1::ChunkStore(Arc::clone(&core)));
+        serve!(ObjectsServer, super::v1::Objects(Arc::clone(&core)));
+        serve!(BucketsServer, super::v1::AdminServices(Arc::clone(&core)));
+        serve!(IndexServer, super::v1::AdminServices(Arc::clone(&core)));
+        serve!(AdminServer, super::v1::AdminServices(Arc::clone(&core)));
+        serve!(EventsServer, super::v1::Events(core));
         door.add_health();
         door.add_reflection();
         door
+    }
+
+    /// The admin API, which some services are another face of. Without it they answer that it is not served.
+    pub fn set_admin(&self, admin: Arc<Admin>) {
+        // It is set once, when the server starts.
+        let _ = self.core.admin.set(admin);
     }
 
     /// From now on these tokens are taken, and no others.

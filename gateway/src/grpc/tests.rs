@@ -32,12 +32,27 @@ use tonic::{Code, Request, Status};
 
 use super::names::message_of;
 use super::*;
+use crate::admin::{AdminOptions, Backup, BackupError, Backups};
 
 /// A door with a bucket `main`, and the folder of it all.
-struct World {
+pub(super) struct World {
     _folder: TempDir,
     door: Arc<Grpc>,
     bucket: Bucket,
+}
+
+/// Nobody takes any.
+#[derive(Debug)]
+struct NoBackups;
+
+impl Backups for NoBackups {
+    fn create(&self, _: &str) -> Result<Backup, BackupError> {
+        Err(BackupError::Failed)
+    }
+
+    fn list(&self) -> Result<Vec<Backup>, BackupError> {
+        Ok(Vec::new())
+    }
 }
 
 fn owner() -> Owner {
@@ -56,7 +71,7 @@ fn token(secret: &str, writable: bool, action_cache: bool) -> ServiceToken {
 }
 
 impl World {
-    fn new() -> Self {
+    pub(super) fn new() -> Self {
         Self::with(|_| {})
     }
 
@@ -85,7 +100,15 @@ impl World {
             ..GrpcOptions::default()
         };
         change(&mut options);
+        let admin = AdminOptions {
+            token: Token::new("admin"),
+            region: "here".to_owned(),
+            pool: PoolOptions::default(),
+            backups: Arc::new(NoBackups),
+        };
+        let admin = Arc::new(Admin::new(Arc::clone(&objects), admin));
         let door = Grpc::new(objects, options);
+        door.set_admin(admin);
         door.set_tokens(vec![
             token("all", true, true),
             token("writes", true, false),
@@ -98,7 +121,7 @@ impl World {
         }
     }
 
-    fn channel(&self, shown: &'static str) -> InterceptedService<Local, Shows> {
+    pub(super) fn channel(&self, shown: &'static str) -> InterceptedService<Local, Shows> {
         InterceptedService::new(Local(Arc::clone(&self.door)), Shows(shown))
     }
 
@@ -165,7 +188,7 @@ impl World {
 }
 
 #[derive(Clone)]
-struct Shows(&'static str);
+pub(super) struct Shows(&'static str);
 
 impl Interceptor for Shows {
     fn call(&mut self, mut request: Request<()>) -> Result<Request<()>, Status> {
@@ -178,7 +201,7 @@ impl Interceptor for Shows {
 }
 
 #[derive(Clone)]
-struct Local(Arc<Grpc>);
+pub(super) struct Local(Arc<Grpc>);
 
 impl Service<http::Request<Body>> for Local {
     type Response = http::Response<Body>;

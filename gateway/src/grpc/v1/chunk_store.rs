@@ -1,0 +1,372 @@
+//! `cairn.v1.ChunkStore`: the chunks of a bucket's dedup domain, many in a call.
+//!
+//! What is sent was opened and hashed first; what comes is stored only if it is what its id says. Bounded: ids of a call, bytes read
+//! together, bytes stored together.
+
+use std::pin::Pin;
+use std::sync::Arc;
+
+use bytes::{Bytes, BytesMut};
+use cairn_formats::{CHUNK_LEN_MAX, ChunkForm, ChunkId, DigestAlgorithm, EncodedChunk, Level, StorableChunk};
+use cairn_identity::Action;
+use cairn_proto::cairn::v1 as proto;
+use cairn_proto::cairn::v1::chunk_store_server;
+use cairn_proto::cairn::v1::resolve_range_response::Extent;
+use futures_util::FutureExt as _;
+use futures_util::stream::{self, Stream};
+use tonic::{Request, Response, Status, Streaming};
+
+use super::objects::version_of;
+use super::{Asked, InBucket, in_bucket, of_index};
+use crate::faces::caller::Need;
+use crate::grpc::Core;
+use crate::grpc::byte_stream::batch_len;
+use crate::grpc::error::{Answer, Failed};
+
+/// Ids of a call at most.
+const IDS_MAX: usize = 65_536;
+/// Chunks that are asked for together; a job asks until it has the bytes that one call may have in memory.
+const READ_CHUNKS: usize = 8;
+/// Chunks stored in one job, and bytes after which no more are added to it.
+const STORED_CHUNKS: usize = 64;
+const STORED_LEN: usize = 2 << 20;
+/// Extents of a message, and of a call.
+const EXTENTS: usize = 4096;
+const EXTENTS_MAX: usize = 1 << 18;
+
+#[derive(Clone, Debug)]
+pub(in crate::grpc) struct ChunkStore(pub(in crate::grpc) Arc<Core>);
+
+type Messages<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
+
+#[tonic::async_trait]
+impl chunk_store_server::ChunkStore for ChunkStore {
+    async fn has_chunks(
+        &self,
+        request: Request<proto::HasChunksRequest>,
+    ) -> Result<Response<proto::HasChunksResponse>, Status> {
+        let asked = Asked::of_bucket(
+            request.metadata(),
+            &request.get_ref().bucket,
+            Action::GetChunk,
+            Need::Read,
+        );
+        let ids = ids_of(&request.get_ref().ids)?;
+        let present = in_bucket(&self.0, asked, move |core, admitted| {
+            let there = core.objects.chunk_store(&admitted.bucket).has_many(&ids);
+            Ok(bits_of(&there.map_err(of_store)?))
+        });
+        let present = present.await?;
+        Ok(Response::new(proto::HasChunksResponse { present }))
+    }
+
+    type PutChunksStream = Messages<proto::PutChunksResponse>;
+
+    async fn put_chunks(
+        &self,
+        request: Request<Streaming<proto::PutChunksRequest>>,
+    ) -> Result<Response<Self::PutChunksStream>, Status> {
+        let (metadata, _, mut messages) = request.into_parts();
+        let Some(first) = self.0.next(&mut messages).await? else {
+            return Err(Status::invalid_argument(
+                "a put without a message: the first names the bucket",
+            ));
+        };
+        let bucket = first.bucket.clone();
+        let asked = Asked::of_bucket(&metadata, &bucket, Action::PutChunk, Need::Write);
+        let store = in_bucket(&self.0, asked, |core, admitted| {
+            Ok(core.objects.chunk_store(&admitted.bucket))
+        });
+        let store = store.await?;
+        let core = Arc::clone(&self.0);
+        // The first may name the bucket and no more.
+        let first = Some(first).filter(|first| !first.id.is_empty() || !first.data.is_empty());
+        let state = (messages, first, 0_u64, false);
+        let acks = stream::try_unfold(state, move |(mut messages, mut first, stored, ended)| {
+            let (core, store, bucket) = (Arc::clone(&core), Arc::clone(&store), bucket.clone());
+            async move {
+                if ended {
+                    return Ok(None);
+                }
+                let (mut batch, mut len, mut ended) = (Vec::new(), 0, false);
+                while batch.len() < STORED_CHUNKS && len < STORED_LEN {
+                    let next = match first.take() {
+                        Some(first) => Some(first),
+                        None if batch.is_empty() => core.next(&mut messages).await?,
+                        // Whoever waits for an acknowledgement sends nothing more.
+                        None => match messages.message().now_or_never() {
+                            Some(next) => next?,
+                            None => break,
+                        },
+                    };
+                    let Some(message) = next else {
+                        ended = true;
+                        break;
+                    };
+                    if !(message.bucket.is_empty() || message.bucket == bucket) {
+                        return Err(Status::invalid_argument("the first message names the bucket of all"));
+                    }
+                    len += message.data.len();
+                    batch.push(chunk_of(message)?);
+                }
+                if batch.is_empty() {
+                    return Ok(None);
+                }
+                let count = batch.len() as u64;
+                let (digest, len_max) = (core.objects.options().digest, core.options.message_len_max);
+                let put = core.pool.run_patiently(move || {
+                    let chunks = prove(batch, digest, len_max)?;
+                    store.put_many(&chunks).and_then(|()| store.flush()).map_err(of_store)
+                });
+                put.await.map_err(Status::from)?;
+                let stored = stored + count;
+                let ack = proto::PutChunksResponse {
+                    stored,
+                    durability: proto::Durability::Sync as i32,
+                };
+                Ok(Some((ack, (messages, first, stored, ended))))
+            }
+        });
+        Ok(Response::new(Box::pin(acks)))
+    }
+
+    type GetChunksStream = Messages<proto::GetChunksResponse>;
+
+    async fn get_chunks(
+        &self,
+        request: Request<proto::GetChunksRequest>,
+    ) -> Result<Response<Self::GetChunksStream>, Status> {
+        let asked = Asked::of_bucket(
+            request.metadata(),
+            &request.get_ref().bucket,
+            Action::GetChunk,
+            Need::Read,
+        );
+        let plain = request.get_ref().plain;
+        let ids = ids_of(&request.get_ref().ids)?;
+        let store = in_bucket(&self.0, asked, |core, admitted| {
+            Ok(core.objects.chunk_store(&admitted.bucket))
+        });
+        let store = store.await?;
+        let core = Arc::clone(&self.0);
+        let counted = Arc::new(core.pool.answer());
+        let state = (ids.into_iter(), Vec::new().into_iter());
+        let chunks = stream::try_unfold(state, move |(mut ids, mut ready)| {
+            let (core, store, counted) = (Arc::clone(&core), Arc::clone(&store), Arc::clone(&counted));
+            async move {
+                loop {
+                    if let Some(message) = ready.next() {
+                        return Ok(Some((message, (ids, ready))));
+                    }
+                    if ids.len() == 0 {
+                        return Ok(None);
+                    }
+                    let (store, digest, len) = (Arc::clone(&store), core.objects.options().digest, batch_len(&counted));
+                    let read = core.pool.run_patiently(move || {
+                        let messages = read(&*store, &mut ids, digest, plain, len)?;
+                        Ok::<_, Failed>((ids, messages))
+                    });
+                    let (rest, messages) = read.await.map_err(Status::from)?;
+                    (ids, ready) = (rest, messages.into_iter());
+                }
+            }
+        });
+        Ok(Response::new(Box::pin(chunks)))
+    }
+
+    type ResolveRangeStream = Messages<proto::ResolveRangeResponse>;
+
+    async fn resolve_range(
+        &self,
+        request: Request<proto::ResolveRangeRequest>,
+    ) -> Result<Response<Self::ResolveRangeStream>, Status> {
+        let (metadata, _, request) = request.into_parts();
+        let action = match request.version_id.is_empty() {
+            true => Action::GetObject,
+            false => Action::GetObjectVersion,
+        };
+        let asked = Asked::of_object(&metadata, &request.bucket, &request.key, action, Need::Read);
+        let extents = in_bucket(&self.0, asked, move |core, admitted| resolve(core, &admitted, &request)).await?;
+        let messages: Vec<_> = extents
+            .chunks(EXTENTS)
+            .map(|extents| {
+                Ok(proto::ResolveRangeResponse {
+                    extents: extents.to_vec(),
+                })
+            })
+            .collect();
+        Ok(Response::new(Box::pin(stream::iter(messages))))
+    }
+}
+
+fn resolve(core: &Core, admitted: &InBucket, request: &proto::ResolveRangeRequest) -> Answer<Vec<Extent>> {
+    let version = version_of(core, &admitted.bucket, &request.key, &request.version_id)?;
+    let record = version
+        .object()
+        .ok_or_else(|| Status::not_found("there is no such object"))?;
+    let end = match request.length {
+        0 => record.size,
+        length => record.size.min(request.offset.saturating_add(length)),
+    };
+    if request.offset > record.size {
+        return Err(Status::out_of_range(format!("the object has {} bytes", record.size)).into());
+    }
+    let (mut extents, mut offset, mut too_many) = (Vec::new(), 0_u64, false);
+    let objects = &core.objects;
+    let visited = objects.for_each_chunk(admitted.bucket.tenant(), &record.content, |page| {
+        for chunk in page {
+            let (start, next) = (offset, offset + u64::from(chunk.len));
+            offset = next;
+            if next > request.offset && start < end {
+                if extents.len() == EXTENTS_MAX {
+                    too_many = true;
+                    return Ok(());
+                }
+                extents.push(Extent {
+                    id: Bytes::copy_from_slice(chunk.id.as_bytes()),
+                    offset: start,
+                    length: chunk.len,
+                });
+            }
+        }
+        Ok(())
+    });
+    visited.map_err(of_index)?;
+    if too_many {
+        let words = format!("the range has more than {EXTENTS_MAX} chunks: ask for a shorter one");
+        return Err(Status::out_of_range(words).into());
+    }
+    Ok(extents)
+}
+
+/// The messages of the next chunks: no more are asked for once these have so many bytes.
+fn read(
+    store: &dyn cairn_store::ChunkStore,
+    ids: &mut impl Iterator<Item = ChunkId>,
+    digest: DigestAlgorithm,
+    plain: bool,
+    len_max: usize,
+) -> Answer<Vec<proto::GetChunksResponse>> {
+    let (mut messages, mut len) = (Vec::new(), 0);
+    while len < len_max {
+        let wanted: Vec<ChunkId> = ids.by_ref().take(READ_CHUNKS).collect();
+        if wanted.is_empty() {
+            break;
+        }
+        for (id, stored) in wanted.iter().zip(store.get_many(&wanted)) {
+            let message = message_of(store, *id, stored, digest, plain)?;
+            // So many that are missing are an answer, too.
+            len += message.data.len() + id.as_bytes().len();
+            messages.push(message);
+        }
+    }
+    Ok(messages)
+}
+
+fn message_of(
+    store: &dyn cairn_store::ChunkStore,
+    id: ChunkId,
+    stored: cairn_store::Result<EncodedChunk>,
+    digest: DigestAlgorithm,
+    plain: bool,
+) -> Answer<proto::GetChunksResponse> {
+    let mut message = proto::GetChunksResponse {
+        id: Bytes::copy_from_slice(id.as_bytes()),
+        ..Default::default()
+    };
+    let stored = match stored {
+        Err(cairn_store::Error::Missing { .. }) => {
+            message.missing = true;
+            return Ok(message);
+        }
+        stored => stored.map_err(of_store)?,
+    };
+    let corrupt = |source| cairn_store::Error::Corrupt {
+        store: store.name().clone(),
+        source,
+    };
+    let chunk = stored
+        .open(digest, CHUNK_LEN_MAX)
+        .map_err(|error| of_store(corrupt(error)))?;
+    let (encoding, data) = match plain || stored.form == ChunkForm::Plain {
+        true => (proto::ChunkEncoding::Plain, chunk.into_plain()),
+        false => (proto::ChunkEncoding::Zstd, stored.bytes),
+    };
+    message.encoding = encoding as i32;
+    message.data = data;
+    Ok(message)
+}
+
+/// Chunks that are what their ids say, each in one frame. Errors: `INVALID_ARGUMENT`, which names the one that is not.
+///
+/// - `len_max`: plain bytes of each, at most.
+fn prove(chunks: Vec<EncodedChunk>, digest: DigestAlgorithm, len_max: usize) -> Answer<Vec<StorableChunk>> {
+    let wrong = |error: cairn_formats::ChunkError| Failed(Status::invalid_argument(error.to_string()));
+    let proven = chunks.into_iter().map(|chunk| match chunk.form {
+        ChunkForm::Compressed => chunk.verify(digest, len_max),
+        ChunkForm::Plain => {
+            let chunk = chunk.open(digest, len_max)?;
+            Ok(chunk.encode(ChunkForm::Compressed, Level::new(1)))
+        }
+    });
+    proven.map(|chunk| chunk.map_err(wrong)).collect()
+}
+
+fn chunk_of(message: proto::PutChunksRequest) -> Result<EncodedChunk, Status> {
+    let form = match proto::ChunkEncoding::try_from(message.encoding) {
+        Ok(proto::ChunkEncoding::Zstd) => ChunkForm::Compressed,
+        Ok(proto::ChunkEncoding::Plain) => ChunkForm::Plain,
+        Err(_) => return Err(Status::invalid_argument("an encoding that is not known")),
+    };
+    let id: [u8; 32] = message.id[..]
+        .try_into()
+        .map_err(|_| Status::invalid_argument("an id is 32 bytes"))?;
+    Ok(EncodedChunk {
+        id: ChunkId::from_bytes(id),
+        form,
+        bytes: message.data,
+    })
+}
+
+fn ids_of(packed: &[u8]) -> Result<Vec<ChunkId>, Status> {
+    let (ids, rest) = packed.as_chunks::<32>();
+    if !rest.is_empty() || ids.len() > IDS_MAX {
+        return Err(Status::invalid_argument(format!(
+            "ids are 32 bytes each, {IDS_MAX} at most"
+        )));
+    }
+    Ok(ids.iter().map(|id| ChunkId::from_bytes(*id)).collect())
+}
+
+fn bits_of(there: &[bool]) -> Bytes {
+    let mut bits = BytesMut::zeroed(there.len().div_ceil(8));
+    for (at, _) in there.iter().enumerate().filter(|(_, there)| **there) {
+        bits[at / 8] |= 1 << (at % 8);
+    }
+    bits.freeze()
+}
+
+/// The store's errors, as all errors of the index.
+fn of_store(error: cairn_store::Error) -> Failed {
+    cairn_index::Error::from(error).into()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn presence_is_a_bit_each_and_the_rest_of_the_last_byte_is_0() {
+        assert!(bits_of(&[]).is_empty());
+        assert_eq!(bits_of(&[true, false, true])[..], [0b101]);
+        let many: Vec<bool> = (0..10).map(|at| at >= 8).collect();
+        assert_eq!(bits_of(&many)[..], [0, 0b11]);
+    }
+
+    #[test]
+    fn packed_ids_are_whole_and_bounded() {
+        assert_eq!(ids_of(&[7; 64]).unwrap().len(), 2);
+        assert!(ids_of(&[7; 63]).is_err());
+        assert!(ids_of(&vec![0; 32 * (IDS_MAX + 1)]).is_err());
+    }
+}
