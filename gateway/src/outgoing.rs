@@ -130,6 +130,33 @@ impl Outgoing {
 
     /// Sends a request, and reads the answer whole.
     pub async fn send(&self, request: OutgoingRequest) -> Result<OutgoingAnswer, OutgoingError> {
+        let mut answer = self.open(request, None).await?;
+        let most = self.policy.body_len_max;
+        let mut body = BytesMut::new();
+        while let Some(piece) = answer.chunk().await? {
+            if body.len() + piece.len() > most {
+                return Err(OutgoingError::TooLong {
+                    url: answer.shown,
+                    most,
+                });
+            }
+            body.extend_from_slice(&piece);
+        }
+        Ok(OutgoingAnswer {
+            status: answer.status(),
+            headers: std::mem::take(answer.answer.headers_mut()),
+            body: body.freeze(),
+        })
+    }
+
+    /// Sends a request; the answer's body is read as it comes, and has no bound here.
+    ///
+    /// - `patience`: in place of the policy's.
+    pub async fn open(
+        &self,
+        request: OutgoingRequest,
+        patience: Option<Duration>,
+    ) -> Result<OpenAnswer, OutgoingError> {
         let url = self.policy.check(&request.url)?;
         let shown = shown(&url);
         let client = if url.scheme() == "https" {
@@ -137,28 +164,54 @@ impl Outgoing {
         } else {
             &self.plain
         };
-        let failed = |source: reqwest::Error| OutgoingError::Failed {
-            url: shown.clone(),
-            source: source.without_url(),
-        };
         let sent = client
             .request(request.method, url)
             .headers(request.headers)
-            .body(request.body);
-        let mut answer = sent.send().await.map_err(failed)?;
-        let most = self.policy.body_len_max;
-        let mut body = BytesMut::new();
-        while let Some(piece) = answer.chunk().await.map_err(failed)? {
-            if body.len() + piece.len() > most {
-                return Err(OutgoingError::TooLong { url: shown, most });
-            }
-            body.extend_from_slice(&piece);
+            .body(request.body)
+            .timeout(patience.unwrap_or(self.policy.patience));
+        match sent.send().await {
+            Ok(answer) => Ok(OpenAnswer { answer, shown }),
+            Err(source) => Err(failed(shown, source)),
         }
-        Ok(OutgoingAnswer {
-            status: answer.status(),
-            headers: std::mem::take(answer.headers_mut()),
-            body: body.freeze(),
-        })
+    }
+}
+
+fn failed(url: String, source: reqwest::Error) -> OutgoingError {
+    OutgoingError::Failed {
+        url,
+        source: source.without_url(),
+    }
+}
+
+/// An answer whose body is still to come.
+#[derive(Debug)]
+pub struct OpenAnswer {
+    answer: reqwest::Response,
+    shown: String,
+}
+
+impl OpenAnswer {
+    /// Its status.
+    pub fn status(&self) -> StatusCode {
+        self.answer.status()
+    }
+
+    /// Its headers.
+    pub fn headers(&self) -> &HeaderMap {
+        self.answer.headers()
+    }
+
+    /// Bytes of the body, where the answer says it.
+    pub fn content_len(&self) -> Option<u64> {
+        self.answer.content_length()
+    }
+
+    /// The next bytes of the body; `None` at its end.
+    ///
+    /// Errors: [`OutgoingError::Failed`], where it ends early, too.
+    pub async fn chunk(&mut self) -> Result<Option<Bytes>, OutgoingError> {
+        let piece = self.answer.chunk().await;
+        piece.map_err(|source| failed(self.shown.clone(), source))
     }
 }
 

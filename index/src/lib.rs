@@ -46,8 +46,9 @@ pub use liveness::{
 };
 pub use memory::MemoryEngine;
 pub use objects::{
-    ArchiveObject, BlobFrames, BlobHasher, BlobWriter, Body, ChunkSum, Completed, Compression, Digested, DigestsWanted,
-    IndexPieces, IngestCounts, ListedPart, ObjectOptions, ObjectReader, ObjectWriter, Objects, VersionsDiff,
+    AnyBlobWriter, ArchiveObject, BlobFrames, BlobHasher, BlobWriter, Body, ChunkSum, Completed, Compression, Digested,
+    DigestsWanted, IndexPieces, IngestCounts, ListedPart, ObjectOptions, ObjectReader, ObjectWriter, Objects,
+    VersionsDiff,
 };
 pub use record::CommitRecord;
 pub use rocks::{BlockReads, PlacesMemory, RocksEngine, RocksLog, RocksOptions};

@@ -229,7 +229,7 @@ async fn run_server(config: Config, started: &Started<'_>) -> Result<(), String>
     };
     let first_key = objects.as_ref().map_or(Ok(None), ObjectStore::first_key)?;
     let faces = objects.as_ref().map(|objects| objects.faces(&config, &workers));
-    let grpc = objects.as_ref().and_then(|objects| objects.grpc(&config));
+    let grpc = objects.as_ref().map_or(Ok(None), |objects| objects.grpc(&config))?;
     let cdn = objects.as_ref().filter(|_| config.cdn.enabled);
     let cdn = cdn.map(|objects| objects.cdn(&config));
     let mut _purger = objects.as_ref().map_or(Ok(None), |objects| objects.purger(&config))?;
@@ -299,6 +299,9 @@ async fn run_server(config: Config, started: &Started<'_>) -> Result<(), String>
                 Ok(new) => {
                     if let Some(objects) = &objects {
                         objects.configure(&new);
+                        if new.outgoing != config.outgoing {
+                            app.set_outgoing(&new);
+                        }
                         if new.cdn.purge != config.cdn.purge || new.outgoing != config.outgoing {
                             _purger = None;
                             match objects.purger(&new) {

@@ -159,12 +159,18 @@ impl ObjectStore {
     }
 
     /// Blobs beside them, for the internal listener, where the settings want that.
-    pub(crate) fn grpc(&self, config: &Config) -> Option<Grpc> {
+    ///
+    /// Errors, in words: the HTTP client of what is fetched does not start.
+    pub(crate) fn grpc(&self, config: &Config) -> Result<Option<Grpc>, String> {
+        if !config.grpc.enabled {
+            return Ok(None);
+        }
         let options = config.grpc.options(config, pool_of(&config.s3));
-        config
-            .grpc
-            .enabled
-            .then(|| Grpc::new(Arc::clone(&self.objects), options))
+        let door = Grpc::new(Arc::clone(&self.objects), options);
+        if !config.grpc.fetch_hosts.is_empty() {
+            door.set_outgoing(config.outgoing.sender()?);
+        }
+        Ok(Some(door))
     }
 
     /// Their chunks and indexes, for the public listener.

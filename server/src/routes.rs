@@ -423,6 +423,15 @@ impl App {
         self.roots.store(Arc::new(roots));
     }
 
+    /// From now on assets are fetched as these settings have it; the old ones stay where their client does not start.
+    pub(crate) fn set_outgoing(&self, config: &Config) {
+        let Some(grpc) = &self.grpc else { return };
+        match config.outgoing.sender() {
+            Ok(outgoing) => grpc.set_outgoing(outgoing),
+            Err(error) => tracing::error!(error, "assets are fetched as before"),
+        }
+    }
+
     /// New requests for buckets show these tokens, access keys, or links of these keys.
     pub(crate) fn set_tokens(&self, config: &Config) {
         let tokens = || {

@@ -80,8 +80,10 @@ actions! {
     GetActionResult = "cas:GetActionResult",
     /// Say what came of an action: others take it for what they would have made themselves.
     PutActionResult = "cas:PutActionResult",
-    /// Ask what is known of an asset, or have it fetched.
+    /// Ask what is known of an asset.
     GetAsset = "cas:GetAsset",
+    /// Have an asset fetched from elsewhere, and kept.
+    FetchAsset = "cas:FetchAsset",
     /// Say what an asset is.
     PutAsset = "cas:PutAsset",
     /// See tenants and what they hold.

@@ -1,7 +1,7 @@
 //! Assets: which blob or directory an address and some qualifiers stand for, as somebody has said who may.
 //!
-//! What was pushed is answered as long as it has not expired and all that it names is there, which lives on with the answer. Nothing is fetched from
-//! elsewhere: an address that nobody has pushed is not found.
+//! What was pushed is answered as long as it has not expired and all that it names is there, which lives on with the answer. A blob that nobody
+//! has pushed is fetched (`fetch`) where settings have it; a directory is not.
 
 use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -18,11 +18,11 @@ use cairn_proto::asset::{
 };
 use prost::Message as _;
 use prost_types::Timestamp;
-use tonic::{Request, Response, Status};
+use tonic::{Code, Request, Response, Status};
 
 use super::error::{Answer, beside, missing};
 use super::names::{digest_of, function_of, function_value, message_of};
-use super::{Admitted, Ask, Core};
+use super::{Admitted, Ask, Core, fetch};
 
 /// Addresses and qualifiers of a call, at most, and bytes of each.
 const WORDS_MAX: usize = 64;
@@ -35,16 +35,37 @@ pub(super) struct Assets(pub(super) Arc<Core>);
 
 /// What an asset is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Kind {
+pub(super) enum Kind {
+    /// A blob by its address.
     Blob,
+    /// A directory by its address.
     Directory,
+    /// A blob by its checksum, once it was compared with it.
+    Checksum,
 }
 
 #[tonic::async_trait]
 impl fetch_server::Fetch for Assets {
     async fn fetch_blob(&self, request: Request<FetchBlobRequest>) -> Result<Response<FetchBlobResponse>, Status> {
         let (metadata, _, request) = request.into_parts();
-        self.find(&metadata, Kind::Blob, request).await.map(Response::new)
+        let (request, known) = self.find(&metadata, Kind::Blob, request).await?;
+        if let Some(known) = known {
+            return Ok(Response::new(known));
+        }
+        if !self.0.fetches.is_open() || !request.uris.iter().any(|uri| fetch::is_web(uri)) {
+            return Ok(Response::new(unknown(
+                "nobody has pushed this asset, or what it named is gone",
+            )));
+        }
+        let ask = Ask::new(&metadata, &request.instance_name, Action::FetchAsset)?;
+        let work = move |core: &Arc<Core>, admitted: Admitted| Ok(may_fetch(core, admitted.permit.clone(), admitted));
+        match self.0.admitted(ask, work).await {
+            Ok(admitted) => fetch::fetch(&self.0, admitted, request).await.map(Response::new),
+            Err(status) if status.code() == Code::PermissionDenied => Ok(Response::new(unknown(
+                "nobody has pushed this asset, and only who may write can have it fetched",
+            ))),
+            Err(status) => Err(status),
+        }
     }
 
     async fn fetch_directory(
@@ -60,7 +81,8 @@ impl fetch_server::Fetch for Assets {
             qualifiers: request.qualifiers,
             digest_function: request.digest_function,
         };
-        let found = self.find(&metadata, Kind::Directory, request).await?;
+        let (_, found) = self.find(&metadata, Kind::Directory, request).await?;
+        let found = found.unwrap_or_else(|| unknown("nobody has pushed this directory, or what it named is gone"));
         Ok(Response::new(FetchDirectoryResponse {
             status: found.status,
             uri: found.uri,
@@ -106,10 +128,12 @@ impl Assets {
         metadata: &tonic::metadata::MetadataMap,
         kind: Kind,
         request: FetchBlobRequest,
-    ) -> Result<FetchBlobResponse, Status> {
+    ) -> Result<(FetchBlobRequest, Option<FetchBlobResponse>), Status> {
         let ask = Ask::new(metadata, &request.instance_name, Action::GetAsset)?;
-        let work =
-            move |core: &Arc<Core>, admitted: Admitted| find(core, admitted.permit.clone(), &admitted, kind, &request);
+        let work = move |core: &Arc<Core>, admitted: Admitted| {
+            let known = find(core, admitted.permit.clone(), &admitted, kind, &request)?;
+            Ok((request, known))
+        };
         self.0.admitted(ask, work).await
     }
 
@@ -126,56 +150,90 @@ impl Assets {
     }
 }
 
-/// What is not found is told within the answer.
+fn may_fetch(_core: &Core, _permit: Permit, admitted: Admitted) -> Admitted {
+    admitted
+}
+
 fn find(
     core: &Core,
     _permit: Permit,
     admitted: &Admitted,
     kind: Kind,
     wanted: &FetchBlobRequest,
-) -> Answer<FetchBlobResponse> {
-    let function = function_of(wanted.digest_function, &core.options.functions)?;
+) -> Answer<Option<FetchBlobResponse>> {
     check_words(&wanted.uris, &wanted.qualifiers)?;
-    let keys: Vec<BlobKey> = wanted
+    recall(core, admitted, kind, wanted)
+}
+
+/// What is known of an asset, and all there.
+pub(super) fn recall(
+    core: &Core,
+    admitted: &Admitted,
+    kind: Kind,
+    wanted: &FetchBlobRequest,
+) -> Answer<Option<FetchBlobResponse>> {
+    let function = function_of(wanted.digest_function, &core.options.functions)?;
+    let instance = &admitted.instance;
+    let by_address = wanted
         .uris
         .iter()
-        .map(|uri| key(admitted, kind, uri, &wanted.qualifiers))
-        .collect();
+        .map(|uri| (uri, Some(asset_key(instance, kind, uri, &wanted.qualifiers))));
+    let by_checksum = wanted.uris.first().filter(|_| kind == Kind::Blob);
+    let by_checksum = by_checksum.map(|uri| (uri, fetch::checksum_key(instance, &wanted.qualifiers)));
+    let (uris, keys): (Vec<_>, Vec<_>) = by_address
+        .chain(by_checksum)
+        .filter_map(|(uri, key)| Some((uri, key?)))
+        .unzip();
     let blobs = core.objects.names().blobs(&admitted.bucket);
-    for (uri, row) in wanted.uris.iter().zip(blobs.get_many(&keys)?) {
+    for (at, (uri, row)) in uris.into_iter().zip(blobs.get_many(&keys)?).enumerate() {
         let Some(row) = row else { continue };
         let mut bytes = core.objects.blob_bytes(admitted.bucket.tenant(), &row)?;
-        let Ok(pushed_ms) = bytes.try_get_u64() else { continue };
+        let Ok(said_ms) = bytes.try_get_u64() else { continue };
         let Ok(record) = PushBlobRequest::decode(bytes) else {
             continue;
         };
-        let is_old = wanted
-            .oldest_content_accepted
-            .as_ref()
-            .is_some_and(|oldest| pushed_ms < ms_of(oldest));
+        // What has this checksum had it at any time.
+        let is_old = at < wanted.uris.len()
+            && wanted
+                .oldest_content_accepted
+                .as_ref()
+                .is_some_and(|oldest| said_ms < ms_of(oldest));
         let is_over = record.expire_at.as_ref().is_some_and(|at| ms_of(at) <= now_ms());
         let digests = named(core, &record)?;
         let Some(first) = digests.first() else { continue };
         if is_old || is_over || function.is_some_and(|function| function != first.function()) {
             continue;
         }
-        let (expires_at, digest, function) = (record.expire_at, message_of(first), first.function());
         if absent(core, admitted, &digests)?.is_empty() {
-            return Ok(FetchBlobResponse {
-                status: Some(beside(&Status::ok(""))),
-                uri: uri.clone(),
-                qualifiers: wanted.qualifiers.clone(),
-                expires_at,
-                blob_digest: Some(digest),
-                digest_function: function_value(function) as i32,
-            });
+            return Ok(Some(found(uri, &wanted.qualifiers, record.expire_at, first)));
         }
     }
-    let status = Status::not_found("nobody has pushed this asset, or what it named is gone");
-    Ok(FetchBlobResponse {
-        status: Some(beside(&status)),
+    Ok(None)
+}
+
+/// The answer of what is there.
+pub(super) fn found(
+    uri: &str,
+    qualifiers: &[Qualifier],
+    expires_at: Option<Timestamp>,
+    digest: &BlobDigest,
+) -> FetchBlobResponse {
+    FetchBlobResponse {
+        status: Some(beside(&Status::ok(""))),
+        uri: uri.to_owned(),
+        qualifiers: qualifiers.to_vec(),
+        expires_at,
+        blob_digest: Some(message_of(digest)),
+        digest_function: function_value(digest.function()) as i32,
+    }
+}
+
+/// The answer of what is not there: within it.
+fn unknown(words: &str) -> FetchBlobResponse {
+    FetchBlobResponse {
+        status: Some(beside(&Status::not_found(words))),
         ..Default::default()
-    })
+    }
 }
 
 fn push(core: &Core, _permit: Permit, admitted: &Admitted, kind: Kind, mut request: PushBlobRequest) -> Answer<()> {
@@ -194,18 +252,28 @@ fn push(core: &Core, _permit: Permit, admitted: &Admitted, kind: Kind, mut reque
         request.digest_function = function_value(first.function()) as i32;
     }
     let uris = std::mem::take(&mut request.uris);
-    let mut record = BytesMut::new();
-    record.put_u64(now_ms());
-    record.extend_from_slice(&request.encode_to_vec());
-    let record: Bytes = record.freeze();
+    let record = record_of(&request, now_ms());
     let mut rows: Vec<(BlobKey, Bytes)> = uris
         .iter()
-        .map(|uri| (key(admitted, kind, uri, &request.qualifiers), record.clone()))
+        .map(|uri| {
+            (
+                asset_key(&admitted.instance, kind, uri, &request.qualifiers),
+                record.clone(),
+            )
+        })
         .collect();
     rows.sort_by(|a, b| a.0.cmp(&b.0));
     rows.dedup_by(|a, b| a.0 == b.0);
     core.objects.put_blobs(&admitted.bucket, &rows)?;
     Ok(())
+}
+
+/// What is kept of an asset, and since when.
+pub(super) fn record_of(said: &PushBlobRequest, said_ms: u64) -> Bytes {
+    let mut record = BytesMut::new();
+    record.put_u64(said_ms);
+    record.extend_from_slice(&said.encode_to_vec());
+    record.freeze()
 }
 
 /// All that an asset names, itself first.
@@ -253,7 +321,7 @@ fn check_words(uris: &[String], qualifiers: &[Qualifier]) -> Answer<()> {
 }
 
 /// Under which name an asset is kept: the order of qualifiers says nothing.
-fn key(admitted: &Admitted, kind: Kind, uri: &str, qualifiers: &[Qualifier]) -> BlobKey {
+pub(super) fn asset_key(instance: &str, kind: Kind, uri: &str, qualifiers: &[Qualifier]) -> BlobKey {
     let mut pairs: Vec<(&str, &str)> = qualifiers.iter().map(|one| (&*one.name, &*one.value)).collect();
     pairs.sort_unstable();
     let mut hasher = BlobHasher::new(BlobFunction::Sha256);
@@ -264,6 +332,7 @@ fn key(admitted: &Admitted, kind: Kind, uri: &str, qualifiers: &[Qualifier]) -> 
     text(match kind {
         Kind::Blob => "blob",
         Kind::Directory => "directory",
+        Kind::Checksum => "checksum",
     });
     text(uri);
     for (name, value) in pairs {
@@ -271,12 +340,12 @@ fn key(admitted: &Admitted, kind: Kind, uri: &str, qualifiers: &[Qualifier]) -> 
         text(value);
     }
     BlobKey::Asset {
-        instance: admitted.instance.clone(),
+        instance: instance.to_owned(),
         request: hasher.finish().try_into().expect("a SHA-256 has 32 bytes"),
     }
 }
 
-fn now_ms() -> u64 {
+pub(super) fn now_ms() -> u64 {
     let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
 }

@@ -13,6 +13,7 @@ mod capabilities;
 mod cas;
 mod chunking;
 mod error;
+mod fetch;
 mod names;
 mod serve;
 #[cfg(test)]
@@ -39,6 +40,7 @@ use crate::faces::caller::{self, Caller, Need};
 use crate::pool::{Pool, PoolOptions};
 use error::{Answer, Failed};
 
+pub use fetch::FetchOptions;
 pub use serve::Grpc;
 
 /// What the door is told.
@@ -72,6 +74,8 @@ pub struct GrpcOptions {
     pub page: usize,
     /// Whether a result is taken only if its action and command are there.
     pub require_action: bool,
+    /// What is fetched that nobody has pushed.
+    pub fetch: FetchOptions,
     /// Its work.
     pub pool: PoolOptions,
 }
@@ -93,6 +97,7 @@ impl Default for GrpcOptions {
             tree_directories: 100_000,
             page: 1000,
             require_action: true,
+            fetch: FetchOptions::default(),
             pool: PoolOptions::default(),
         }
     }
@@ -108,6 +113,7 @@ struct Core {
     uploads: uploads::Uploads,
     /// Where the admin API is served.
     admin: OnceLock<Arc<Admin>>,
+    fetches: fetch::Fetches,
 }
 
 /// What a call asks for, before anything is looked up.
@@ -151,6 +157,7 @@ impl Core {
             tokens: RwLock::new(Arc::new([])),
             uploads: uploads::Uploads::new(options.uploads, options.upload_kept),
             admin: OnceLock::new(),
+            fetches: fetch::Fetches::new(options.fetch.clone()),
             options,
         }
     }
@@ -246,7 +253,7 @@ impl Core {
 /// What of a token's rights an action takes.
 fn need_of(action: Action) -> Need {
     match action {
-        Action::PutBlob | Action::PutAsset => Need::Write,
+        Action::PutBlob | Action::PutAsset | Action::FetchAsset => Need::Write,
         Action::PutActionResult => Need::WriteResults,
         _ => Need::Read,
     }

@@ -42,6 +42,7 @@ use super::error::busy;
 use super::{Core, GrpcOptions};
 use crate::admin::Admin;
 use crate::faces::ServiceToken;
+use crate::outgoing::Outgoing;
 
 type Answering = Pin<Box<dyn Future<Output = Response<Body>> + Send>>;
 type Route = Box<dyn Fn(Request<Body>) -> Answering + Send + Sync>;
@@ -115,6 +116,11 @@ impl Grpc {
             .write()
             .unwrap_or_else(std::sync::PoisonError::into_inner);
         *kept = tokens.into();
+    }
+
+    /// From now on what is fetched is asked for so.
+    pub fn set_outgoing(&self, outgoing: Outgoing) {
+        self.core.fetches.set_outgoing(outgoing);
     }
 
     fn add<S>(&mut self, service: S)

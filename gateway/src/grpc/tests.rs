@@ -1,5 +1,6 @@
 //! The door over real packs and rows, asked through the generated clients and tonic's codec, without a network.
 
+mod assets;
 mod blobs;
 mod results;
 

@@ -81,18 +81,19 @@ impl BlobHasher {
     pub fn digest(function: BlobFunction, bytes: &[u8]) -> BlobDigest {
         let mut hasher = Self::new(function);
         hasher.update(bytes);
-        let digest = BlobDigest::new(function, &hasher.finish(), bytes.len() as u64);
-        digest.expect("a function's digests have its length")
+        hasher.named(function, bytes.len() as u64)
+    }
+
+    fn named(self, function: BlobFunction, len: u64) -> BlobDigest {
+        BlobDigest::new(function, &self.finish(), len).expect("a function's digests have its length")
     }
 }
 
-/// Takes the bytes of one blob. Dropped before its end, it leaves nothing that can be seen.
+/// Takes the bytes of one blob whose digest is known. Dropped before its end, it leaves nothing that can be seen.
 #[derive(Debug)]
 pub struct BlobWriter {
-    writer: ObjectWriter,
-    hasher: BlobHasher,
+    writer: AnyBlobWriter,
     digest: BlobDigest,
-    len: u64,
 }
 
 impl BlobWriter {
@@ -100,17 +101,15 @@ impl BlobWriter {
     ///
     /// Errors: [`Error::WrongDigest`] as soon as there are more than the digest says; those of the store and the index.
     pub fn push(&mut self, bytes: &[u8]) -> Result<()> {
-        self.len += bytes.len() as u64;
-        if self.len > self.digest.size() {
+        if self.writer.len + bytes.len() as u64 > self.digest.size() {
             return Err(self.wrong());
         }
-        self.hasher.update(bytes);
         self.writer.push(bytes)
     }
 
     /// Bytes that came.
     pub fn byte_len(&self) -> u64 {
-        self.len
+        self.writer.len
     }
 
     /// What it will be.
@@ -127,14 +126,46 @@ impl BlobWriter {
     /// The bytes have all come: they become the blob, durable when this returns, as its bucket is.
     ///
     /// Errors: [`Error::WrongDigest`]; those of the store and the index.
-    pub fn finish(self) -> Result<IngestCounts> {
-        let wrong = self.wrong();
-        if self.len != self.digest.size() || self.hasher.finish() != self.digest.hash() {
-            return Err(wrong);
+    pub fn finish(self) -> Result<()> {
+        if self.writer.digest() != self.digest {
+            return Err(self.wrong());
         }
+        self.writer.finish().map(|_| ())
+    }
+}
+
+/// Takes the bytes of one blob, whatever they are. Dropped before its end, it leaves nothing that can be seen.
+#[derive(Debug)]
+pub struct AnyBlobWriter {
+    writer: ObjectWriter,
+    hasher: BlobHasher,
+    function: BlobFunction,
+    len: u64,
+}
+
+impl AnyBlobWriter {
+    /// Takes the next bytes.
+    ///
+    /// Errors: those of the store and the index.
+    pub fn push(&mut self, bytes: &[u8]) -> Result<()> {
+        self.len += bytes.len() as u64;
+        self.hasher.update(bytes);
+        self.writer.push(bytes)
+    }
+
+    /// The name of what has come.
+    pub fn digest(&self) -> BlobDigest {
+        self.hasher.clone().named(self.function, self.len)
+    }
+
+    /// The bytes have all come: they become the blob of this name, durable when this returns, as its bucket is.
+    ///
+    /// Errors: those of the store and the index.
+    pub fn finish(self) -> Result<BlobDigest> {
+        let digest = self.digest();
         let body = self.writer.finish()?;
         let mut blob = NewBlob::whole(body.content.clone());
-        let key = BlobKey::Content(self.digest);
+        let key = BlobKey::Content(digest);
         loop {
             let names = body.open.objects.names();
             match names.blobs(&body.open.bucket).put_many(&[(key.clone(), blob.clone())]) {
@@ -142,7 +173,7 @@ impl BlobWriter {
                     let fence = body.open.settle_content(blob.content.content(), &body.chunks)?;
                     blob.content = blob.content.with_fence(fence);
                 }
-                written => return written.map(|()| *body.counts()),
+                written => return written.map(|()| digest),
             }
         }
     }
@@ -154,9 +185,19 @@ impl Objects {
     /// Errors: [`Error::Busy`]; those of the index.
     pub fn blob_writer(self: &Arc<Self>, bucket: &Bucket, digest: BlobDigest) -> Result<BlobWriter> {
         Ok(BlobWriter {
-            writer: self.writer(bucket, &DigestsWanted::default())?,
-            hasher: BlobHasher::new(digest.function()),
+            writer: self.any_blob_writer(bucket, digest.function())?,
             digest,
+        })
+    }
+
+    /// Begins to write a blob whose digest of a function nobody knows yet.
+    ///
+    /// Errors: [`Error::Busy`]; those of the index.
+    pub fn any_blob_writer(self: &Arc<Self>, bucket: &Bucket, function: BlobFunction) -> Result<AnyBlobWriter> {
+        Ok(AnyBlobWriter {
+            writer: self.writer(bucket, &DigestsWanted::default())?,
+            hasher: BlobHasher::new(function),
+            function,
             len: 0,
         })
     }

@@ -46,7 +46,7 @@ use crate::names::{Bucket, ChecksumAlgorithm, Content, Durability, Etag, Names};
 use crate::{Error, Result, Tenant};
 
 pub use archive::ArchiveObject;
-pub use blobs::{BlobFrames, BlobHasher, BlobWriter};
+pub use blobs::{AnyBlobWriter, BlobFrames, BlobHasher, BlobWriter};
 pub use diff::{ChunkSum, VersionsDiff};
 pub use digests::{Digested, DigestsWanted};
 pub use index_file::IndexPieces;

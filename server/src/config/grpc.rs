@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use cairn_gateway::PoolOptions;
-use cairn_gateway::grpc::GrpcOptions;
+use cairn_gateway::grpc::{FetchOptions, GrpcOptions};
 use cairn_index::names::{BlobFunction, BucketName};
 use cairn_roots::H2c;
 use serde::{Deserialize, Serialize};
@@ -56,11 +56,20 @@ pub(crate) struct Grpc {
     pub(crate) tree_page: usize,
     /// Take the result of an action only once the action and its command are there. Default `true`.
     pub(crate) require_action: bool,
+    /// Hosts of `outgoing.hosts` that assets are fetched from which nobody has pushed. Default: none, so that nothing is.
+    pub(crate) fetch_hosts: Vec<String>,
+    /// Bytes of an asset that is fetched. Default `1073741824`.
+    pub(crate) fetch_bytes: u64,
+    /// Fetches at once; further ones wait. Default `8`.
+    pub(crate) fetches: usize,
+    /// Seconds for a fetch, its waiting included; a caller may say less. Default `600`.
+    pub(crate) fetch_seconds: u64,
 }
 
 impl Default for Grpc {
     fn default() -> Self {
         let functions = BlobFunction::ALL.iter().map(|&function| name_of(function).to_owned());
+        let fetch = FetchOptions::default();
         Self {
             enabled: true,
             default_bucket: None,
@@ -80,6 +89,10 @@ impl Default for Grpc {
             tree_directories: 100_000,
             tree_page: 1000,
             require_action: true,
+            fetch_hosts: fetch.hosts,
+            fetch_bytes: fetch.len_max,
+            fetches: fetch.at_once,
+            fetch_seconds: fetch.patience.as_secs(),
         }
     }
 }
@@ -157,12 +170,22 @@ impl Grpc {
             ("uploads", self.uploads),
             ("tree_directories", self.tree_directories),
             ("tree_page", self.tree_page),
+            ("fetches", self.fetches),
         ];
         if let Some((field, _)) = counts.into_iter().find(|(_, count)| *count == 0) {
             return wrong(field, "at least 1".to_owned());
         }
-        if self.idle_seconds == 0 {
-            return wrong("idle_seconds", "at least 1".to_owned());
+        for (field, seconds) in [
+            ("idle_seconds", self.idle_seconds),
+            ("fetch_seconds", self.fetch_seconds),
+        ] {
+            if seconds == 0 {
+                return wrong(field, "at least 1".to_owned());
+            }
+        }
+        let goes_out = |host: &&String| config.outgoing.hosts.iter().any(|own| own.eq_ignore_ascii_case(host));
+        if let Some(host) = self.fetch_hosts.iter().find(|host| !goes_out(host)) {
+            return wrong("fetch_hosts", format!("{host} is not in outgoing.hosts"));
         }
         Ok(())
     }
@@ -189,6 +212,12 @@ impl Grpc {
             tree_directories: self.tree_directories,
             page: self.tree_page,
             require_action: self.require_action,
+            fetch: FetchOptions {
+                hosts: self.fetch_hosts.clone(),
+                len_max: self.fetch_bytes,
+                at_once: self.fetches,
+                patience: Duration::from_secs(self.fetch_seconds),
+            },
             pool,
         }
     }

@@ -13,7 +13,7 @@ use super::{ConfigError, Secret};
 /// Bytes of the name of a cache, which is that of its cursor among the events.
 const NAME_LEN_MAX: usize = 64;
 
-/// Requests that the server sends of its own accord: purges.
+/// Requests that the server sends of its own accord: purges, and fetches of assets.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(deny_unknown_fields, default)]
 pub(crate) struct Outgoing {

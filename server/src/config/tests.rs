@@ -113,6 +113,12 @@ fn bad_settings_are_named() {
     refused("[grpc]\nbatch_bytes = 16777216", &["grpc.batch_bytes"]);
     refused("[grpc]\ncalls = 0", &["grpc.calls"]);
     refused("[grpc]\nwindow_bytes = 1", &["grpc.window_bytes"]);
+    refused("[grpc]\nfetches = 0", &["grpc.fetches"]);
+    refused("[grpc]\nfetch_seconds = 0", &["grpc.fetch_seconds"]);
+    refused(
+        "[grpc]\nfetch_hosts = ['a.example.net']",
+        &["grpc.fetch_hosts", "outgoing.hosts"],
+    );
     refused("[cdn]\nranges = 0", &["cdn.ranges"]);
     refused("[cdn]\ntrusted_proxies = ['proxy']", &["cdn.trusted_proxies", "proxy"]);
     refused("[cdn.keys.a]", &["cdn.keys.a.secret", "32"]);

@@ -1,4 +1,4 @@
-//! What names blobs: trees, results of actions, chunks, assets; and the bounds of calls.
+//! What names blobs: trees, results of actions, chunks; and the bounds of calls.
 
 use super::*;
 
@@ -313,98 +313,6 @@ async fn a_blob_is_put_together_of_chunks() {
         .await
         .unwrap();
     assert_eq!(read, turned);
-}
-
-/// Goal: what was pushed under an address and qualifiers is found by these, while all that it names is there and it has not expired.
-#[tokio::test(flavor = "multi_thread")]
-async fn assets_are_found_by_what_they_were_pushed_under() {
-    use cairn_proto::asset::fetch_client::FetchClient;
-    use cairn_proto::asset::push_client::PushClient;
-    use cairn_proto::asset::*;
-    let world = World::new();
-    let (mut fetch, mut push) = (
-        FetchClient::new(world.channel("reads")),
-        PushClient::new(world.channel("all")),
-    );
-    let qualifier = |name: &str, value: &str| Qualifier {
-        name: name.to_owned(),
-        value: value.to_owned(),
-    };
-    let (blob, named) = (noise(90, 5000), noise(91, 50));
-    let pushed = |expire_at| PushBlobRequest {
-        uris: vec!["https://example.net/a".to_owned(), "urn:a".to_owned()],
-        qualifiers: vec![qualifier("x", "1"), qualifier("y", "2")],
-        blob_digest: Some(digest(&blob)),
-        references_blobs: vec![digest(&named)],
-        expire_at,
-        ..Default::default()
-    };
-    let wanted = |uri: &str, qualifiers: Vec<Qualifier>| FetchBlobRequest {
-        uris: vec!["urn:nothing".to_owned(), uri.to_owned()],
-        qualifiers,
-        ..Default::default()
-    };
-    let both = || vec![qualifier("y", "2"), qualifier("x", "1")];
-    let early = push.push_blob(pushed(None)).await.unwrap_err();
-    assert_eq!(early.code(), Code::FailedPrecondition);
-    world.put(&[blob.clone(), named.clone()]).await;
-    push.push_blob(pushed(None)).await.unwrap();
-    let found = fetch.fetch_blob(wanted("urn:a", both())).await.unwrap().into_inner();
-    assert_eq!(found.blob_digest, Some(digest(&blob)));
-    assert_eq!((&*found.uri, found.digest_function), ("urn:a", 1));
-    let code =
-        |answer: Result<tonic::Response<FetchBlobResponse>, Status>| answer.unwrap().into_inner().status.unwrap().code;
-    let not_found = Code::NotFound as i32;
-    assert_eq!(code(fetch.fetch_blob(wanted("urn:a", Vec::new())).await), not_found);
-    assert_eq!(code(fetch.fetch_blob(wanted("urn:b", both())).await), not_found);
-    let newer = FetchBlobRequest {
-        oldest_content_accepted: Some(prost_types::Timestamp {
-            seconds: i64::MAX / 2000,
-            nanos: 0,
-        }),
-        ..wanted("urn:a", both())
-    };
-    assert_eq!(code(fetch.fetch_blob(newer).await), not_found);
-    let of_directories = FetchDirectoryRequest {
-        uris: vec!["urn:a".to_owned()],
-        qualifiers: both(),
-        ..Default::default()
-    };
-    let none = fetch
-        .fetch_directory(of_directories.clone())
-        .await
-        .unwrap()
-        .into_inner();
-    assert_eq!(none.status.unwrap().code, not_found);
-    let directory = PushDirectoryRequest {
-        uris: vec!["urn:a".to_owned()],
-        qualifiers: both(),
-        root_directory_digest: Some(digest(&blob)),
-        ..Default::default()
-    };
-    push.push_directory(directory).await.unwrap();
-    let found = fetch.fetch_directory(of_directories).await.unwrap().into_inner();
-    assert_eq!(found.root_directory_digest, Some(digest(&blob)));
-    let past = prost_types::Timestamp { seconds: 1, nanos: 0 };
-    push.push_blob(pushed(Some(past))).await.unwrap();
-    assert_eq!(code(fetch.fetch_blob(wanted("urn:a", both())).await), not_found);
-    push.push_blob(pushed(None)).await.unwrap();
-    let key = cairn_index::names::BlobKey::Content(BlobHasher::digest(BlobFunction::Sha256, &named));
-    world.door.objects().names().blobs(&world.bucket).delete(&key).unwrap();
-    assert_eq!(
-        code(fetch.fetch_blob(wanted("urn:a", both())).await),
-        not_found,
-        "what it names is gone"
-    );
-    let mut reads = PushClient::new(world.channel("reads"));
-    assert_eq!(
-        reads.push_blob(pushed(None)).await.unwrap_err().code(),
-        Code::PermissionDenied
-    );
-    assert_eq!(
-        push.push_blob(PushBlobRequest::default()).await.unwrap_err().code(),
-        Code::InvalidArgument
-    );
 }
 
 #[tokio::test(flavor = "multi_thread")]
