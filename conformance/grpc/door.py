@@ -1,75 +1,51 @@
-"""What the suites share: stubs made of the vendored .proto files, channels, blobs and their names."""
+"""What the suites share: stubs made of the .proto files, channels, blobs and their names."""
 
 import hashlib
 import importlib
+import json
 import os
+import pathlib
 import random
 import sys
 import tempfile
 import unittest
 import urllib.request
 import uuid
-import json
 
 import grpc
-from grpc_tools import protoc
+
+# The stubs are made as docs/examples/python has it.
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[2] / "docs" / "examples" / "python"))
+from generate import APIS, generate  # noqa: E402
 
 ADDRESS = os.environ["CAIRN_GRPC"]
 TOKEN = os.environ["CAIRN_GRPC_TOKEN"]
-APIS = os.environ["CAIRN_APIS"]
+ADMIN_TOKEN = os.environ["CAIRN_ADMIN_TOKEN"]
 BUCKET = "main"
 
-# Of others' files: what is served, and what that imports. Google's own come with the packages.
-FILES = [
-    "build/bazel/remote/asset/v1/remote_asset.proto",
-    "build/bazel/remote/execution/v2/remote_execution.proto",
-    "build/bazel/semver/semver.proto",
-    "google/bytestream/bytestream.proto",
-    "google/api/annotations.proto",
-    "google/api/client.proto",
-    "google/api/field_behavior.proto",
-    "google/api/http.proto",
-    "google/api/launch_stage.proto",
-    "google/longrunning/operations.proto",
-    "google/rpc/error_details.proto",
-    "google/rpc/status.proto",
-]
 _stubs = tempfile.TemporaryDirectory()
-_failed = protoc.main(
-    [
-        "protoc",
-        f"-I{APIS}",
-        f"-I{os.path.join(os.path.dirname(protoc.__file__), '_proto')}",
-        f"--python_out={_stubs.name}",
-        f"--grpc_python_out={_stubs.name}",
-        *[os.path.join(APIS, file) for file in FILES],
-    ]
-)
-assert _failed == 0, "the .proto files do not compile"
+generate(_stubs.name)
 sys.path.insert(0, _stubs.name)
-# `google.protobuf` is a package already: the rest of `google` lies beside it.
-import google  # noqa: E402
 
-google.__path__ = list(google.__path__) + [os.path.join(_stubs.name, "google")]
 
-reapi = importlib.import_module("build.bazel.remote.execution.v2.remote_execution_pb2")
-reapi_grpc = importlib.import_module("build.bazel.remote.execution.v2.remote_execution_pb2_grpc")
-asset = importlib.import_module("build.bazel.remote.asset.v1.remote_asset_pb2")
-asset_grpc = importlib.import_module("build.bazel.remote.asset.v1.remote_asset_pb2_grpc")
-bytestream = importlib.import_module("google.bytestream.bytestream_pb2")
-bytestream_grpc = importlib.import_module("google.bytestream.bytestream_pb2_grpc")
-rpc_status = importlib.import_module("google.rpc.status_pb2")
-error_details = importlib.import_module("google.rpc.error_details_pb2")
+def made(file):
+    """The modules of a .proto file: its messages, its services."""
+    name = file.removesuffix(".proto").replace("/", ".")
+    return importlib.import_module(f"{name}_pb2"), importlib.import_module(f"{name}_pb2_grpc")
+
+
+FILES = sorted(str(file.relative_to(APIS)) for file in pathlib.Path(APIS).rglob("*.proto"))
+reapi, reapi_grpc = made("build/bazel/remote/execution/v2/remote_execution.proto")
+asset, asset_grpc = made("build/bazel/remote/asset/v1/remote_asset.proto")
+bytestream, bytestream_grpc = made("google/bytestream/bytestream.proto")
+rpc_status, _ = made("google/rpc/status.proto")
+error_details, _ = made("google/rpc/error_details.proto")
 
 SHOWN = (("authorization", f"Bearer {TOKEN}"),)
 SEED = int(os.environ.get("CAIRN_SEED", "0")) or random.randrange(1 << 32)
 CHANNEL = grpc.insecure_channel(ADDRESS, options=[("grpc.max_receive_message_length", 32 << 20), ("grpc.max_send_message_length", 32 << 20)])
 CAS = reapi_grpc.ContentAddressableStorageStub(CHANNEL)
-ACTIONS = reapi_grpc.ActionCacheStub(CHANNEL)
-CAPABILITIES = reapi_grpc.CapabilitiesStub(CHANNEL)
 BYTES = bytestream_grpc.ByteStreamStub(CHANNEL)
-FETCH = asset_grpc.FetchStub(CHANNEL)
-PUSH = asset_grpc.PushStub(CHANNEL)
 EMPTY = hashlib.sha256(b"").hexdigest()
 
 
@@ -129,15 +105,19 @@ class Suite(unittest.TestCase):
         return caught.exception
 
 
-def setUpModule():
-    """Makes the bucket, through the admin API."""
+def make_bucket(name, **more):
+    """Makes a bucket through the admin API, if there is none of the name."""
     request = urllib.request.Request(
         os.environ["CAIRN_ADMIN_API"] + "/api/v1/admin/buckets",
-        data=json.dumps({"name": BUCKET, "owner": "admin"}).encode(),
-        headers={"Authorization": f"Bearer {os.environ['CAIRN_ADMIN_TOKEN']}", "Content-Type": "application/json"},
+        data=json.dumps({"name": name, "owner": "admin", **more}).encode(),
+        headers={"Authorization": f"Bearer {ADMIN_TOKEN}", "Content-Type": "application/json"},
     )
     try:
         urllib.request.urlopen(request)
     except urllib.error.HTTPError as error:
         if error.code != 409:
             raise
+
+
+def setUpModule():
+    make_bucket(BUCKET)

@@ -243,7 +243,6 @@ fn of_a_second_version_only_the_changed_chunks_go_over_the_wire() {
         .args(["-B", "-W", "ignore", "-m", "unittest", "-v", "test_chunking"])
         .env("CAIRN_GRPC", world.address())
         .env("CAIRN_GRPC_TOKEN", TOKEN)
-        .env("CAIRN_APIS", root.join("../gateway/proto/apis"))
         .env("CAIRN_TEST_FOLDER", world.folder.path())
         .current_dir(root.join("grpc"));
     let words = ok(&mut command).stderr;
