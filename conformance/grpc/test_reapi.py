@@ -18,6 +18,13 @@ from door import Suite, bytestream, digest, path, put, read, reapi, write
 from door import setUpModule  # noqa: F401
 
 
+def frame(plain):
+    """A frame of zstd whose blocks are raw (RFC 8878, 3.1.1)."""
+    blocks = [plain[at : at + 100_000] for at in range(0, len(plain), 100_000)] or [b""]
+    header = lambda n, block: (len(block) << 3 | (n == len(blocks) - 1)).to_bytes(3, "little")
+    return b"\x28\xb5\x2f\xfd\xa0" + len(plain).to_bytes(4, "little") + b"".join(header(n, block) + block for n, block in enumerate(blocks))
+
+
 class Random(Suite):
     """Random blobs, names, cuts and places, held to what the protocol says."""
 
@@ -105,6 +112,59 @@ class Random(Suite):
                 # Not begun yet, or still held by the call that was cut off.
                 self.assertIn(error.code(), [Code.NOT_FOUND, Code.UNAVAILABLE, Code.INVALID_ARGUMENT])
         self.assertEqual(read(f"{BUCKET}/blobs/{path(of)}"), blob)
+
+    def frames(self, plain):
+        """zstd, as anybody may write it: of raw blocks, in frames of any length, some of them empty."""
+        places = sorted(self.random.choices(range(len(plain) + 1), k=self.random.randrange(1, 4)))
+        return b"".join(frame(plain[at:end]) for at, end in zip([0, *places], [*places, len(plain)]))
+
+    def test_compressed_streams_that_stop_anywhere_go_on_with_a_new_frame(self):
+        for _ in range(12):
+            blob = self.blob() + self.random.randbytes(10)
+            of = digest(blob)
+            name = door.upload_name(of, "compressed-blobs/zstd")
+            status = bytestream.QueryWriteStatusRequest(resource_name=name)
+            with self.subTest(seed=SEED, size=len(blob)):
+                sent = 0
+                while self.random.random() < 0.7:
+                    encoded = self.frames(blob[sent:])
+                    # In the middle of a frame, of a block, of a header.
+                    encoded = encoded[: self.random.randrange(len(encoded))]
+                    at = write(door.messages(name, encoded, sent, self.cuts(encoded), finish=False))
+                    answer = BYTES.QueryWriteStatus(status, metadata=SHOWN)
+                    self.assertEqual((answer.committed_size, answer.complete), (at, False))
+                    self.assertLessEqual(sent, at)
+                    self.assertLessEqual(at - sent, len(encoded))
+                    self.refused(Code.INVALID_ARGUMENT, write, door.messages(name, frame(b"x"), at + 1))
+                    sent = at
+                encoded = self.frames(blob[sent:])
+                self.assertEqual(write(door.messages(name, encoded, sent, self.cuts(encoded))), sent + len(encoded))
+                self.assertEqual(read(f"{BUCKET}/blobs/{path(of)}"), blob)
+                self.assertEqual(write(door.messages(name, frame(blob[:1]))), -1, "it is there already")
+
+    def test_a_blob_is_found_by_the_function_that_it_was_sent_under_and_no_other(self):
+        functions = ("sha256", "sha1", "md5", "sha384", "sha512")
+        for _ in range(20):
+            blob = self.random.randbytes(1 + self.random.randrange(5000))
+            of = {name: reapi.Digest(hash=hashlib.new(name, blob).hexdigest(), size_bytes=len(blob)) for name in functions}
+            chosen = self.random.choice(functions)
+            with self.subTest(seed=SEED, function=chosen):
+                write(door.messages(f"{BUCKET}/uploads/{self.random.random()}/blobs/{path(of[chosen])}", blob))
+                for name, one in of.items():
+                    if name == chosen:
+                        self.assertEqual((door.missing(one), read(f"{BUCKET}/blobs/{path(one)}")), ([], blob))
+                    else:
+                        self.assertEqual(door.missing(one), [one])
+                        self.refused(Code.NOT_FOUND, read, f"{BUCKET}/blobs/{path(one)}")
+                # What is said has to be what it is: another length, another function, digits that are not lower-case.
+                wrong = reapi.Digest(hash=of[chosen].hash, size_bytes=len(blob) + 1)
+                self.assertEqual(door.missing(wrong), [wrong])
+                for bad in (of[chosen].hash.upper(), of[chosen].hash[1:], of[chosen].hash + "0", "g" * 64, ""):
+                    if bad != of[chosen].hash:
+                        self.refused(Code.INVALID_ARGUMENT, door.missing, reapi.Digest(hash=bad, size_bytes=len(blob)))
+                other = reapi.DigestFunction.SHA512 if chosen != "sha512" else reapi.DigestFunction.SHA256
+                request = reapi.FindMissingBlobsRequest(instance_name=BUCKET, blob_digests=[of[chosen]], digest_function=other)
+                self.refused(Code.INVALID_ARGUMENT, CAS.FindMissingBlobs, request, metadata=SHOWN)
 
     def test_bytes_that_are_not_their_digests_are_never_kept(self):
         for _ in range(15):

@@ -80,7 +80,7 @@ fn every_call_that_is_listed_answers_and_refuses() {
 
 #[test]
 fn random_calls_of_the_cache_are_as_the_protocol_says() {
-    suite("test_reapi", 10, &[]);
+    suite("test_reapi", 12, &[]);
 }
 
 #[test]
