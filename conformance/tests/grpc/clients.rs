@@ -1,8 +1,12 @@
 //! Clients of the Remote Execution API that we did not write: what they put they find again, elsewhere and compressed.
 
 use std::fs;
+use std::io::{BufRead as _, BufReader, Write as _};
+use std::net::TcpListener;
 use std::path::Path;
 use std::process::Command;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use cairn_conformance::s3::Door;
 use cairn_conformance::support::{ok, run};
@@ -147,31 +151,95 @@ fn bazel_workspace(place: &Path) {
     fs::write(place.join("in"), noise(1, 100_000)).unwrap();
 }
 
-/// Goal: what one build has made, another with nothing of its own takes from here, all of it.
+/// Runs a build of a workspace in a clean output base, and returns what it says.
+fn bazel(world: &World, program: &str, work: &str, root: &str, more: &[String]) -> String {
+    let place = world.folder.path();
+    let mut command = Command::new(program);
+    command
+        .env("HOME", place)
+        .current_dir(place.join(work))
+        .arg(format!("--output_user_root={}", place.join(root).display()))
+        .arg("--batch")
+        .args(["build", "//...", "--symlink_prefix=/", "--color=no", "--curses=no"])
+        .arg(format!("--remote_cache=grpc://{}", world.address()))
+        .arg("--remote_instance_name=main")
+        .args(more);
+    let output = ok(&mut command);
+    // Bazel leaves folders that cannot be written to.
+    ok(Command::new("chmod").args(["-R", "u+w"]).arg(place.join(root)));
+    String::from_utf8_lossy(&output.stderr).into_owned()
+}
+
+/// Goal: what one build has made, another with nothing of its own takes from here, all of it. With Bazel 2 (npm) and 4 (Debian).
 #[test]
 fn the_second_build_of_bazel_takes_everything_from_here() {
-    let world = World::start();
-    let place = world.folder.path();
-    bazel_workspace(&place.join("work"));
-    let build = |root: &str| {
-        let mut command = Command::new("cairn-bazel");
-        command
-            .env("HOME", place)
-            .current_dir(place.join("work"))
-            .arg(format!("--output_user_root={}", place.join(root).display()))
-            .arg("--batch")
-            .args(["build", "//...", "--symlink_prefix=/", "--color=no", "--curses=no"])
-            .arg(format!("--remote_cache=grpc://{}", world.address()))
-            .arg("--remote_instance_name=main");
-        let output = ok(&mut command);
-        String::from_utf8_lossy(&output.stderr).into_owned()
-    };
-    let first = build("first");
-    assert!(!first.contains("remote cache hit"), "{first}");
-    let second = build("second");
-    assert!(second.contains("8 remote cache hit"), "{second}");
-    // Bazel leaves folders that cannot be written to.
-    ok(Command::new("chmod").args(["-R", "u+w"]).arg(place));
+    for program in ["cairn-bazel", "/usr/bin/bazel"] {
+        let world = World::start();
+        bazel_workspace(&world.folder.path().join("work"));
+        let first = bazel(&world, program, "work", "first", &[]);
+        assert!(!first.contains("remote cache hit"), "{program}: {first}");
+        let second = bazel(&world, program, "work", "second", &[]);
+        assert!(second.contains("8 remote cache hit"), "{program}: {second}");
+    }
+}
+
+/// Answers every request with the same bytes. Returns the address, and how many requests there were.
+fn origin(bytes: Vec<u8>) -> (String, Arc<AtomicUsize>) {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap().to_string();
+    let requests = Arc::new(AtomicUsize::new(0));
+    let counted = Arc::clone(&requests);
+    std::thread::spawn(move || {
+        for stream in listener.incoming() {
+            let mut stream = stream.unwrap();
+            let mut head = BufReader::new(stream.try_clone().unwrap()).lines();
+            // Who leaves without a word has asked for nothing.
+            let asked = head.by_ref().map_while(Result::ok).take_while(|line| !line.is_empty());
+            if asked.count() == 0 {
+                continue;
+            }
+            counted.fetch_add(1, Ordering::SeqCst);
+            let len = bytes.len();
+            let head = format!("HTTP/1.1 200 OK\r\nContent-Length: {len}\r\nConnection: close\r\n\r\n");
+            let _ = stream.write_all(&[head.as_bytes(), &bytes].concat());
+        }
+    });
+    (address, requests)
+}
+
+/// Goal: what a build downloads comes from elsewhere once; every later build has it from here.
+#[test]
+fn bazel_downloads_through_the_server_once() {
+    let archive = noise(7, 300_000);
+    let (origin, requests) = origin(archive.clone());
+    let world = World::with(&[
+        ("CAIRN_GRPC__ANONYMOUS", "ci"),
+        ("CAIRN_GRPC__FETCH_HOSTS", r#"["127.0.0.1"]"#),
+        ("CAIRN_OUTGOING__HOSTS", r#"["127.0.0.1"]"#),
+        ("CAIRN_OUTGOING__PRIVATE", r#"["127.0.0.1"]"#),
+        ("CAIRN_OUTGOING__PLAIN", "true"),
+    ]);
+    let work = world.folder.path().join("work");
+    fs::create_dir_all(&work).unwrap();
+    fs::write(world.folder.path().join("archive"), &archive).unwrap();
+    let sum = sha256_of(&world.folder.path().join("archive"));
+    let repository = format!(
+        "load('@bazel_tools//tools/build_defs/repo:http.bzl', 'http_file')\n\
+         http_file(name = 'archive', urls = ['http://{origin}/archive'], sha256 = '{sum}')\n"
+    );
+    fs::write(work.join("WORKSPACE"), repository).unwrap();
+    let rule = "genrule(name = 'g', srcs = ['@archive//file'], outs = ['o'], cmd = 'cp $< $@')\n";
+    fs::write(work.join("BUILD"), rule).unwrap();
+    // 2.1 does not download so yet.
+    for root in ["first", "second"] {
+        let more = [
+            format!("--experimental_remote_downloader=grpc://{}", world.address()),
+            // Else it would keep what it has downloaded for itself.
+            "--repository_cache=".to_owned(),
+        ];
+        bazel(&world, "/usr/bin/bazel", "work", root, &more);
+        assert_eq!(requests.load(Ordering::SeqCst), 1, "{root}");
+    }
 }
 
 /// Goal: moon's results come back from here, compressed on their way.
