@@ -13,6 +13,7 @@ import calls
 import door
 import rows_cairn
 import rows_reapi
+import rows_sessions
 from calls import NOBODY, STRANGER, WRONG, reflection
 from door import Suite
 
@@ -24,7 +25,7 @@ def setUpModule():
     door.make_bucket(door.BUCKET)
     door.make_bucket("other")
     door.make_bucket("elsewhere", tenant="second")
-    Calls.rows = rows_reapi.rows() | rows_cairn.rows()
+    Calls.rows = rows_reapi.rows() | rows_cairn.rows() | rows_sessions.rows()
 
 
 def ask(**what):

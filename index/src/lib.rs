@@ -33,7 +33,8 @@ pub use kv::{
 
 pub use backup::{BACKUP_INDEX, BACKUP_PACKS, BackupReport, backup};
 pub use collector::{
-    Amount, CollectControl, CollectOptions, CollectReport, CollectTimes, Collector, Recompress, Roots, squeeze,
+    Amount, CollectControl, CollectOptions, CollectReport, CollectStage, CollectTimes, Collector, Recompress, Roots,
+    squeeze,
 };
 pub use database::{CommitLog, Database, Engine, Frozen, GROUP_LEN};
 pub use error::{BoxError, Error, Result};
@@ -46,9 +47,9 @@ pub use liveness::{
 };
 pub use memory::MemoryEngine;
 pub use objects::{
-    AnyBlobWriter, ArchiveObject, BlobFrames, BlobHasher, BlobWriter, Body, ChunkSum, Completed, Compression, Digested,
-    DigestsWanted, IndexPieces, IngestCounts, ListedPart, ObjectOptions, ObjectReader, ObjectWriter, Objects,
-    VersionsDiff,
+    AnyBlobWriter, ArchiveObject, BlobFrames, BlobHasher, BlobWriter, Body, ChunkLease, ChunkSum, Completed,
+    Compression, Digested, DigestsWanted, IndexPieces, IngestCounts, ListedPart, ObjectOptions, ObjectReader,
+    ObjectWriter, Objects, VersionsDiff,
 };
 pub use record::CommitRecord;
 pub use rocks::{BlockReads, PlacesMemory, RocksEngine, RocksLog, RocksOptions};

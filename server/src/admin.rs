@@ -58,6 +58,7 @@ impl AdminDoor {
                 patience: std::time::Duration::from_secs(config.s3.wait_seconds),
             },
             backups: Arc::new(Backups::new(config, objects.backup_part(), app)),
+            upkeep: Arc::new(objects.upkeep()),
         };
         Ok(Some(Self {
             door: Arc::new(Admin::new(Arc::clone(objects.objects()), options)),

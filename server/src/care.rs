@@ -3,19 +3,21 @@
 //! A thread collects when it is time: index files and manifests are made to agree (`keeper.rs`), then the collector runs, at the
 //! rate and with the pauses of the settings, which are read anew with each signal. Another notes where the log was when, so that
 //! what was stored within the lease time stays. Nothing is collected within one lease time of the start: what was asked for
-//! before is not remembered. Both end with this. Not here: what may go (`index`).
+//! before is not remembered. Who asks for a collection gets one at once; within that time it deletes no chunk. Both end with this. Not here: what may go (`index`).
 
 use std::collections::{BTreeMap, VecDeque};
 use std::num::{NonZeroU32, NonZeroU64};
 use std::path::Path;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use cairn_formats::Level;
+use cairn_gateway::admin::{UpkeepError, UpkeepRun, UpkeepState};
 use cairn_index::{
-    CollectControl, CollectOptions, CollectReport, Collector, Database, Recompress, RocksEngine, Roots, open_schema,
+    CollectControl, CollectOptions, CollectReport, CollectStage, Collector, Database, Recompress, RocksEngine, Roots,
+    open_schema,
 };
 use cairn_store::{ChunkStore, LogPosition, PackEngine};
 
@@ -52,14 +54,31 @@ struct Shared {
     state: Mutex<State>,
 }
 
+#[derive(Clone, Debug)]
+struct Running {
+    control: Arc<CollectControl>,
+    /// Seconds since 1970 UTC.
+    begun_at: u64,
+}
+
+/// Has a store collected when somebody asks for it. It does not keep the store open.
+#[derive(Clone, Debug)]
+pub(crate) struct Collections(Weak<Shared>);
+
 #[derive(Debug)]
 struct State {
     settings: Collect,
     keepers: BTreeMap<String, Arc<Keeper>>,
     /// The collection that runs.
-    running: Option<Arc<CollectControl>>,
+    running: Option<Running>,
     /// Another is to begin as soon as that has ended.
     again: bool,
+    /// Somebody has asked for one, at this time.
+    asked_at: Option<u64>,
+    /// The last that has ended.
+    last: Option<UpkeepRun>,
+    /// Wakes the thread that collects, until the end.
+    wake: Option<Sender<()>>,
     /// Where the log was, and when, the oldest first.
     notes: VecDeque<(Instant, LogPosition)>,
     stopped: bool,
@@ -88,6 +107,9 @@ impl Care {
             keepers: BTreeMap::new(),
             running: None,
             again: false,
+            asked_at: None,
+            last: None,
+            wake: None,
             notes: VecDeque::from([(Instant::now(), packs.position())]),
             stopped: false,
         };
@@ -108,8 +130,14 @@ impl Care {
             open_schema(&*care.shared.rows, packs.name().to_string().as_str()).map_err(|error| chain(&error))?;
             care.spawn("note", Shared::note)?;
             care.spawn("collect", Shared::collect)?;
+            care.shared.state().wake = care.stop.last().cloned();
         }
         Ok(care)
+    }
+
+    /// For those who ask for collections.
+    pub(crate) fn collections(&self) -> Collections {
+        Collections(Arc::downgrade(&self.shared))
     }
 
     /// The rows, whose one lane of commits this is.
@@ -167,14 +195,14 @@ impl Care {
             paused: settings.paused,
             ..state.settings.clone()
         } == *settings;
-        if let Some(running) = state.running.clone() {
+        if let Some(Running { control, .. }) = state.running.clone() {
             match settings.paused {
-                true => running.pause(),
-                false => running.resume(),
+                true => control.pause(),
+                false => control.resume(),
             }
             if !is_only_paused {
                 state.again = true;
-                running.stop();
+                control.stop();
             }
         }
         state.settings = settings.clone();
@@ -191,8 +219,9 @@ impl Drop for Care {
         {
             let mut state = self.shared.state();
             state.stopped = true;
+            state.wake = None;
             if let Some(running) = &state.running {
-                running.stop();
+                running.control.stop();
             }
         }
         self.stop.clear();
@@ -230,17 +259,22 @@ impl Shared {
             .map_or(LogPosition::default(), |(_, position)| *position)
     }
 
-    /// Collects whenever it is time.
+    /// Collects whenever it is time, and when somebody asks for it.
     fn collect(&self, stopped: &Receiver<()>) {
-        let mut last = Instant::now();
+        let started = Instant::now();
+        let mut last = started;
         // Not at once: what clients were told before the start is not remembered.
         let mut wait_max = self.lease;
         let mut is_first = true;
         loop {
-            let settings = self.state().settings.clone();
+            let (settings, is_asked) = {
+                let state = self.state();
+                (state.settings.clone(), state.asked_at.is_some())
+            };
             let interval = Duration::from_secs(settings.interval_seconds);
             let wait = if is_first { wait_max } else { interval.min(wait_max) };
             let left = match settings.paused || interval.is_zero() {
+                _ if is_asked => Duration::ZERO,
                 true => LOOK_EVERY,
                 false => wait.saturating_sub(last.elapsed()),
             };
@@ -250,14 +284,24 @@ impl Shared {
                     _ => continue,
                 }
             }
-            let done = self.collect_once(&settings);
-            (last, is_first) = (Instant::now(), false);
+            // All that was there at the start may have been promised then.
+            let is_early = started.elapsed() < self.lease;
+            let new_from = match is_early {
+                true => LogPosition::default(),
+                false => self.new_from(),
+            };
+            let done = self.collect_once(&settings, new_from);
             let again = std::mem::take(&mut self.state().again);
-            wait_max = if again { Duration::ZERO } else { Duration::MAX };
+            if !is_early {
+                (last, is_first) = (Instant::now(), false);
+                wait_max = if again { Duration::ZERO } else { Duration::MAX };
+            }
             match done {
                 Ok(report) => self.tell(&report),
                 Err(error) => {
-                    wait_max = AGAIN_AFTER;
+                    if !is_early {
+                        wait_max = AGAIN_AFTER;
+                    }
                     metrics::counter!("gc_runs_total", "store" => self.name.clone(), "result" => "failed").increment(1);
                     tracing::error!(store = self.name, error, "a collection failed, and will be tried again");
                 }
@@ -269,17 +313,22 @@ impl Shared {
         }
     }
 
-    fn collect_once(&self, settings: &Collect) -> Result<CollectReport, String> {
+    fn collect_once(&self, settings: &Collect, new_from: LogPosition) -> Result<CollectReport, String> {
         let control = Arc::new(CollectControl::new());
-        let keepers: Vec<Arc<Keeper>> = {
+        let (keepers, begun_at) = {
             let mut state = self.state();
             if state.stopped {
                 control.stop();
             } else if state.settings.paused {
                 control.pause();
             }
-            state.running = Some(Arc::clone(&control));
-            state.keepers.values().cloned().collect()
+            let begun_at = state.asked_at.take().unwrap_or_else(unix_seconds);
+            state.running = Some(Running {
+                control: Arc::clone(&control),
+                begun_at,
+            });
+            let keepers: Vec<Arc<Keeper>> = state.keepers.values().cloned().collect();
+            (keepers, begun_at)
         };
         let running = metrics::gauge!("gc_running", "store" => self.name.clone());
         running.set(1.0);
@@ -287,13 +336,16 @@ impl Shared {
             .iter()
             .try_for_each(|keeper| keeper.reconcile().map(drop))
             .and_then(|()| {
-                let options = options(settings, self.new_from());
+                let options = options(settings, new_from);
                 self.collector
                     .collect(&options, &control)
                     .map_err(|error| chain(&error))
             });
         running.set(0.0);
-        self.state().running = None;
+        let mut state = self.state();
+        state.running = None;
+        state.last = Some(shown(begun_at, collected.as_ref().ok()));
+        drop(state);
         collected
     }
 
@@ -346,6 +398,77 @@ impl Shared {
             recompress_ms = report.took.recompress.as_millis() as u64,
             "a collection ended"
         );
+    }
+}
+
+impl Collections {
+    /// Has a collection begin.
+    pub(crate) fn start(&self) -> Result<(), UpkeepError> {
+        let shared = self.0.upgrade().ok_or(UpkeepError::Leaving)?;
+        let mut state = shared.state();
+        if state.running.is_some() || state.asked_at.is_some() {
+            return Err(UpkeepError::Running);
+        }
+        if state.settings.paused {
+            return Err(UpkeepError::Paused);
+        }
+        let wake = state.wake.clone().ok_or(UpkeepError::Leaving)?;
+        wake.send(()).map_err(|_| UpkeepError::Leaving)?;
+        state.asked_at = Some(unix_seconds());
+        Ok(())
+    }
+
+    /// What runs, and what the last one did.
+    pub(crate) fn state(&self) -> UpkeepState {
+        let Some(shared) = self.0.upgrade() else {
+            return UpkeepState::default();
+        };
+        let state = shared.state();
+        let waits = state.asked_at.map(|begun_at| (begun_at, CollectStage::Waiting));
+        let runs = state.running.as_ref().map(|run| (run.begun_at, run.control.stage()));
+        UpkeepState {
+            running: runs.or(waits).map(|(begun_at, stage)| UpkeepRun {
+                begun_at,
+                ended_at: None,
+                state: stage.word(),
+                counts: BTreeMap::new(),
+            }),
+            last: state.last.clone(),
+        }
+    }
+}
+
+/// A collection that has ended.
+///
+/// - `report`: `None`: it failed.
+fn shown(begun_at: u64, report: Option<&CollectReport>) -> UpkeepRun {
+    let mut counts = BTreeMap::new();
+    if let Some(report) = report {
+        let condemned = report.condemned_total();
+        counts.extend([
+            ("manifests", report.manifests),
+            ("named_chunks", report.named.chunks),
+            ("named_bytes", report.named.bytes),
+            ("recent_chunks", report.recent.chunks),
+            ("recent_bytes", report.recent.bytes),
+            ("condemned_chunks", condemned.chunks),
+            ("condemned_bytes", condemned.bytes),
+            ("deleted_chunks", report.swept.chunks),
+            ("deleted_bytes", report.swept.bytes),
+            ("packs_removed", report.compacted.packs_removed as u64),
+            ("pack_bytes_removed", report.compacted.bytes_removed),
+            ("bytes_moved", report.compacted.bytes_moved),
+        ]);
+    }
+    UpkeepRun {
+        begun_at,
+        ended_at: Some(unix_seconds()),
+        state: match report {
+            None => "failed",
+            Some(report) if report.stopped => "stopped",
+            Some(_) => "done",
+        },
+        counts,
     }
 }
 

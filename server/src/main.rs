@@ -24,6 +24,7 @@ mod routes;
 mod scrub;
 mod store_gc;
 mod store_verbs;
+mod upkeep;
 mod uploads;
 
 use std::net::SocketAddr;

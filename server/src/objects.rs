@@ -28,6 +28,7 @@ use crate::folders::log_opened;
 use crate::places::Packs;
 use crate::routes::chain;
 use crate::scrub::Scrubber;
+use crate::upkeep::Upkeep;
 use crate::uploads::Expirer;
 use rest::Rest;
 
@@ -126,6 +127,14 @@ impl ObjectStore {
     /// What a backup needs of them.
     pub(crate) fn backup_part(&self) -> Part {
         self.care.part(&self.folder)
+    }
+
+    /// For those who ask for collections and scrubs.
+    pub(crate) fn upkeep(&self) -> Upkeep {
+        Upkeep {
+            collections: self.care.collections(),
+            scrubs: self.scrubber.scrubs(),
+        }
     }
 
     /// Makes a key if there is none.

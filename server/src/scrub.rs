@@ -2,16 +2,18 @@
 //!
 //! A thread for each folder of packs: what was not verified within the interval is, at the rate of the settings, the longest
 //! unread first; a stop at any moment is gone on from. Damaged chunks are taken out, and fetched from the other places of a
-//! mirror where there are some; else the next upload heals them. Not here: what is checked (`store`).
+//! mirror where there are some; else the next upload heals them. Who asks for a scrub gets one of all packs at once. Not here: what is checked (`store`).
 
+use std::collections::BTreeMap;
 use std::num::NonZeroU64;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
+use cairn_gateway::admin::{UpkeepError, UpkeepRun, UpkeepState};
 use cairn_store::{ChunkStore, PackEngine, RateLimit, ScrubFile, ScrubOptions, ScrubReport};
 
 use crate::config::Scrub;
@@ -42,19 +44,38 @@ struct Shared {
     state: Mutex<State>,
     /// A pass is to end: the settings have changed, or the server leaves.
     interrupted: AtomicBool,
+    /// Bytes that the pass which runs has read.
+    read: AtomicU64,
 }
+
+/// Has packs scrubbed when somebody asks for it. It does not keep them open.
+#[derive(Clone, Debug)]
+pub(crate) struct Scrubs(Weak<Shared>);
 
 #[derive(Debug)]
 struct State {
     settings: Scrub,
     sources: Vec<Arc<dyn ChunkStore>>,
+    /// Somebody has asked, at this time, for all to be read.
+    asked_at: Option<u64>,
+    /// Since when a pass runs.
+    running: Option<u64>,
+    /// The last that has ended.
+    last: Option<UpkeepRun>,
+    /// Wakes the thread, until the end.
+    wake: Option<Sender<()>>,
 }
 
 impl Scrubber {
     pub(crate) fn start(name: &str, folder: &Path, packs: &Arc<PackEngine>, settings: &Scrub) -> Result<Self, String> {
+        let (stop, stopped) = channel();
         let state = State {
             settings: settings.clone(),
             sources: Vec::new(),
+            asked_at: None,
+            running: None,
+            last: None,
+            wake: Some(stop.clone()),
         };
         let shared = Arc::new(Shared {
             name: name.to_owned(),
@@ -62,8 +83,8 @@ impl Scrubber {
             packs: Arc::clone(packs),
             state: Mutex::new(state),
             interrupted: AtomicBool::new(false),
+            read: AtomicU64::new(0),
         });
-        let (stop, stopped) = channel();
         let thread_shared = Arc::clone(&shared);
         let thread = std::thread::Builder::new()
             .name("scrub".to_owned())
@@ -74,6 +95,11 @@ impl Scrubber {
             stop: Some(stop),
             thread: Some(thread),
         })
+    }
+
+    /// For those who ask for scrubs.
+    pub(crate) fn scrubs(&self) -> Scrubs {
+        Scrubs(Arc::downgrade(&self.shared))
     }
 
     /// Damaged chunks are fetched from these from now on.
@@ -100,6 +126,7 @@ impl Scrubber {
 impl Drop for Scrubber {
     fn drop(&mut self) {
         self.shared.interrupted.store(true, Ordering::Relaxed);
+        self.shared.state().wake = None;
         self.stop = None;
         if let Some(thread) = self.thread.take() {
             // One that panicked has said so.
@@ -124,14 +151,21 @@ impl Shared {
             wait = LOOK_EVERY;
             // Before the settings are read: what changes after that is seen.
             self.interrupted.store(false, Ordering::Relaxed);
-            let (settings, sources) = {
+            let (settings, sources, asked_at) = {
                 let state = self.state();
-                (state.settings.clone(), state.sources.clone())
+                (state.settings.clone(), state.sources.clone(), state.asked_at)
             };
-            if settings.paused || settings.interval_seconds == 0 {
+            if settings.paused || (settings.interval_seconds == 0 && asked_at.is_none()) {
                 continue;
             }
-            match self.pass(&settings, &sources) {
+            // Who asks wants all to be read that was not read since.
+            let verified_before =
+                asked_at.unwrap_or_else(|| unix_seconds().saturating_sub(settings.interval_seconds) + 1);
+            self.read.store(0, Ordering::Relaxed);
+            let begun_at = *self.state().running.insert(asked_at.unwrap_or_else(unix_seconds));
+            let done = self.pass(&settings, &sources, verified_before);
+            self.note(begun_at, asked_at, &done);
+            match done {
                 Ok(report) if report.stopped => wait = Duration::ZERO,
                 Ok(report) => self.tell(&report),
                 Err(error) => {
@@ -142,15 +176,43 @@ impl Shared {
         }
     }
 
-    fn pass(&self, settings: &Scrub, sources: &[Arc<dyn ChunkStore>]) -> Result<ScrubReport, String> {
+    /// Remembers what a pass did, for whoever wants to know. One that was stopped goes on if it was asked for.
+    fn note(&self, begun_at: u64, asked_at: Option<u64>, done: &Result<ScrubReport, String>) {
+        let mut state = self.state();
+        state.running = None;
+        let is_stopped = done.as_ref().is_ok_and(|report| report.stopped);
+        if asked_at.is_some() && !is_stopped {
+            state.asked_at = None;
+        }
+        let is_idle = done.as_ref().is_ok_and(|report| report.packs == 0) && asked_at.is_none();
+        if is_stopped || is_idle {
+            return;
+        }
+        state.last = Some(UpkeepRun {
+            begun_at,
+            ended_at: Some(unix_seconds()),
+            state: if done.is_ok() { "done" } else { "failed" },
+            counts: done.as_ref().map(counts).unwrap_or_default(),
+        });
+    }
+
+    fn pass(
+        &self,
+        settings: &Scrub,
+        sources: &[Arc<dyn ChunkStore>],
+        verified_before: u64,
+    ) -> Result<ScrubReport, String> {
         let options = ScrubOptions {
             rate: NonZeroU64::new(settings.bytes_per_second).map(|rate| Arc::new(RateLimit::new(rate))),
-            verified_before: unix_seconds().saturating_sub(settings.interval_seconds) + 1,
+            verified_before,
             ..ScrubOptions::default()
         };
         let running = metrics::gauge!("store_scrub_running", "store" => self.name.clone());
         running.set(1.0);
-        let mut go_on = |_| !self.interrupted.load(Ordering::Relaxed);
+        let mut go_on = |bytes| {
+            self.read.fetch_add(bytes, Ordering::Relaxed);
+            !self.interrupted.load(Ordering::Relaxed)
+        };
         let done = self
             .packs
             .scrub(&options, sources, &ScrubFile::in_folder(&self.folder), &mut go_on);
@@ -196,4 +258,54 @@ impl Shared {
             );
         }
     }
+}
+
+impl Scrubs {
+    /// Has all packs read.
+    pub(crate) fn start(&self) -> Result<(), UpkeepError> {
+        let shared = self.0.upgrade().ok_or(UpkeepError::Leaving)?;
+        let mut state = shared.state();
+        if state.running.is_some() || state.asked_at.is_some() {
+            return Err(UpkeepError::Running);
+        }
+        if state.settings.paused {
+            return Err(UpkeepError::Paused);
+        }
+        let wake = state.wake.clone().ok_or(UpkeepError::Leaving)?;
+        wake.send(()).map_err(|_| UpkeepError::Leaving)?;
+        state.asked_at = Some(unix_seconds());
+        Ok(())
+    }
+
+    /// What runs, and what the last one found.
+    pub(crate) fn state(&self) -> UpkeepState {
+        let Some(shared) = self.0.upgrade() else {
+            return UpkeepState::default();
+        };
+        let state = shared.state();
+        let run = |begun_at, word, read| UpkeepRun {
+            begun_at,
+            ended_at: None,
+            state: word,
+            counts: BTreeMap::from([("bytes", read)]),
+        };
+        let runs = state
+            .running
+            .map(|begun_at| run(begun_at, "read", shared.read.load(Ordering::Relaxed)));
+        UpkeepState {
+            running: runs.or(state.asked_at.map(|begun_at| run(begun_at, "waiting", 0))),
+            last: state.last.clone(),
+        }
+    }
+}
+
+fn counts(report: &ScrubReport) -> BTreeMap<&'static str, u64> {
+    BTreeMap::from([
+        ("packs", report.packs as u64),
+        ("bytes", report.bytes),
+        ("chunks", report.chunks),
+        ("damaged", report.damaged),
+        ("healed", report.healed),
+        ("unused_damaged", report.unused),
+    ])
 }

@@ -12,6 +12,7 @@ mod bounds;
 mod kills;
 mod library;
 mod tools;
+mod upkeep;
 
 use std::path::{Path, PathBuf};
 use std::process::Command;

@@ -72,6 +72,8 @@ actions! {
     GetChunk = "s3:GetObjectChunk",
     /// Put chunks into a bucket's dedup domain.
     PutChunk = "s3:PutObjectChunk",
+    /// Be told what happens to objects of a bucket.
+    WatchBucket = "s3:ListenBucketNotification",
     /// Read blobs of a bucket by digest, and ask whether they are there.
     GetBlob = "cas:GetBlob",
     /// Put blobs into a bucket.
@@ -108,6 +110,10 @@ actions! {
     ReadBackups = "backups:read",
     /// Take a backup of all that the server keeps.
     WriteBackups = "backups:write",
+    /// See what collections and scrubs do and did.
+    ReadUpkeep = "upkeep:read",
+    /// Have chunks collected, or packs read for damage, now.
+    RunUpkeep = "upkeep:run",
 }
 
 impl Action {

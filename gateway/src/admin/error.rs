@@ -34,6 +34,8 @@ error_codes! {
     NoObject 404 "no_such_object" "there is no object of this key";
     NoVersion 404 "no_such_version" "the key has no version of this id";
     BackupExists 409 "backup_exists" "there is a backup of this name already";
+    UpkeepRunning 409 "upkeep_running" "one runs already";
+    UpkeepPaused 409 "upkeep_paused" "the settings say that none is to begin (collect.paused, scrub.paused)";
     DeleteMarker 409 "delete_marker" "the version is a delete marker, which has no bytes";
     ChunksMissing 409 "chunks_missing" "the version has lost chunks: run a scrub, and put it again";
     PreconditionFailed 412 "precondition_failed" "the object that the key has now is not the one that if_match names";

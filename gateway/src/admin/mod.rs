@@ -14,6 +14,8 @@ mod request;
 mod route;
 mod service;
 mod shapes;
+mod upkeep;
 
 pub use backups::{Backup, BackupError, Backups};
 pub use service::{Admin, AdminOptions};
+pub use upkeep::{Upkeep, UpkeepError, UpkeepRun, UpkeepState, UpkeepTask};

@@ -45,6 +45,8 @@ routes! {
     RestoreVersion "POST" "admin/buckets/{}/restore" RestoreVersions;
     ListBackups "GET" "admin/backups" ReadBackups;
     CreateBackup "POST" "admin/backups" WriteBackups;
+    GetUpkeep "GET" "admin/upkeep/{}" ReadUpkeep;
+    StartUpkeep "POST" "admin/upkeep/{}" RunUpkeep;
     SearchObjects "GET" "objects/search" SearchObjects;
 }
 
@@ -154,6 +156,7 @@ mod tests {
                 let path = match pattern {
                     pattern if pattern.starts_with("admin/buckets/") => pattern.replace("{}", "{bucket}"),
                     pattern if pattern.starts_with("admin/keys/") => pattern.replace("{}", "{id}"),
+                    pattern if pattern.starts_with("admin/upkeep/") => pattern.replace("{}", "{task}"),
                     pattern => pattern.replace("{}", "{tenant}"),
                 };
                 format!("{method} /api/v1/{path}")

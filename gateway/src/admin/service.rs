@@ -22,6 +22,7 @@ use crate::admin::query::Query;
 use crate::admin::request::{Answer, Ask};
 use crate::admin::route::{Route, below_base};
 use crate::admin::shapes::document;
+use crate::admin::upkeep::Upkeep;
 use crate::pool::{Pool, PoolOptions};
 
 /// Bytes of a request's body, at most.
@@ -40,6 +41,8 @@ pub struct AdminOptions {
     pub pool: PoolOptions,
     /// Who takes backups.
     pub backups: Arc<dyn Backups>,
+    /// Who collects and scrubs.
+    pub upkeep: Arc<dyn Upkeep>,
 }
 
 /// What handlers work with.
@@ -48,6 +51,7 @@ pub(crate) struct Core {
     objects: Arc<Objects>,
     region: String,
     backups: Arc<dyn Backups>,
+    upkeep: Arc<dyn Upkeep>,
 }
 
 impl Core {
@@ -65,6 +69,10 @@ impl Core {
 
     pub(crate) fn backups(&self) -> &dyn Backups {
         &*self.backups
+    }
+
+    pub(crate) fn upkeep(&self) -> &dyn Upkeep {
+        &*self.upkeep
     }
 }
 
@@ -85,12 +93,12 @@ impl Admin {
             id: "admin".to_owned(),
             name: "admin".to_owned(),
         };
-        let (region, backups) = (options.region, options.backups);
         Self {
             core: Arc::new(Core {
                 objects,
-                region,
-                backups,
+                region: options.region,
+                backups: options.backups,
+                upkeep: options.upkeep,
             }),
             pool: Pool::new("admin", options.pool),
             grant: Grant::Tokens(vec![options.token]),
@@ -218,6 +226,8 @@ fn dispatch(core: &Core, permit: Permit, route: Route, ask: Ask) -> AdminResult<
         Route::RestoreVersion => ops::versions::restore(core, permit, ask),
         Route::ListBackups => ops::backups::list(core, permit, ask),
         Route::CreateBackup => ops::backups::create(core, permit, ask),
+        Route::GetUpkeep => ops::upkeep::get(core, permit, ask),
+        Route::StartUpkeep => ops::upkeep::start(core, permit, ask),
         Route::SearchObjects => ops::search::objects(core, permit, ask),
     }
 }

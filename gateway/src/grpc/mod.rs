@@ -42,6 +42,7 @@ use error::{Answer, Failed};
 
 pub use fetch::FetchOptions;
 pub use serve::Grpc;
+pub use v1::SessionOptions;
 
 /// What the door is told.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -66,6 +67,8 @@ pub struct GrpcOptions {
     pub uploads: usize,
     /// For how long an upload waits to be gone on with.
     pub upload_kept: Duration,
+    /// Sessions of chunk stores.
+    pub sessions: SessionOptions,
     /// For how long a client may send nothing.
     pub idle: Duration,
     /// Directories of a tree that is listed, at most.
@@ -93,6 +96,7 @@ impl Default for GrpcOptions {
             calls: 4096,
             uploads: 1024,
             upload_kept: Duration::from_secs(600),
+            sessions: SessionOptions::default(),
             idle: Duration::from_secs(60),
             tree_directories: 100_000,
             page: 1000,
@@ -111,6 +115,7 @@ struct Core {
     pool: Pool,
     tokens: RwLock<Arc<[ServiceToken]>>,
     uploads: uploads::Uploads,
+    sessions: v1::Sessions,
     /// Where the admin API is served.
     admin: OnceLock<Arc<Admin>>,
     fetches: fetch::Fetches,
@@ -156,6 +161,7 @@ impl Core {
             pool: Pool::new("grpc", options.pool),
             tokens: RwLock::new(Arc::new([])),
             uploads: uploads::Uploads::new(options.uploads, options.upload_kept),
+            sessions: v1::Sessions::new(options.sessions),
             admin: OnceLock::new(),
             fetches: fetch::Fetches::new(options.fetch.clone()),
             options,

@@ -7,14 +7,16 @@ mod results;
 use std::convert::Infallible;
 use std::future::Future;
 use std::pin::Pin;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::Bytes;
 use cairn_formats::{Level, compress_frame};
 use cairn_index::names::{Bucket, BucketName, Names, NewBucket, Owner};
-use cairn_index::{BlobHasher, Database, ObjectOptions, Objects, RocksEngine, RocksOptions, Tenant, open_schema};
+use cairn_index::{
+    BlobHasher, Collector, Database, ObjectOptions, Objects, RocksEngine, RocksOptions, Tenant, open_schema,
+};
 use cairn_proto::execution::action_cache_client::ActionCacheClient;
 use cairn_proto::execution::capabilities_client::CapabilitiesClient;
 use cairn_proto::execution::content_addressable_storage_client::ContentAddressableStorageClient;
@@ -33,12 +35,15 @@ use tonic::{Code, Request, Status};
 
 use super::names::message_of;
 use super::*;
-use crate::admin::{AdminOptions, Backup, BackupError, Backups};
+use crate::admin::{
+    AdminOptions, Backup, BackupError, Backups, Upkeep, UpkeepError, UpkeepRun, UpkeepState, UpkeepTask,
+};
 
 /// A door with a bucket `main`, and the folder of it all.
 pub(super) struct World {
     _folder: TempDir,
-    door: Arc<Grpc>,
+    pub(super) door: Arc<Grpc>,
+    pub(super) collector: Collector<RocksEngine>,
     bucket: Bucket,
 }
 
@@ -53,6 +58,35 @@ impl Backups for NoBackups {
 
     fn list(&self) -> Result<Vec<Backup>, BackupError> {
         Ok(Vec::new())
+    }
+}
+
+/// What begins does not end.
+#[derive(Debug, Default)]
+struct Begun(Mutex<Vec<UpkeepTask>>);
+
+impl Upkeep for Begun {
+    fn start(&self, task: UpkeepTask) -> Result<UpkeepState, UpkeepError> {
+        let mut begun = self.0.lock().unwrap();
+        if begun.contains(&task) {
+            return Err(UpkeepError::Running);
+        }
+        begun.push(task);
+        drop(begun);
+        Ok(self.state(task))
+    }
+
+    fn state(&self, task: UpkeepTask) -> UpkeepState {
+        let run = UpkeepRun {
+            begun_at: 1,
+            ended_at: None,
+            state: "waiting",
+            counts: BTreeMap::from([("bytes", 0)]),
+        };
+        UpkeepState {
+            running: self.0.lock().unwrap().contains(&task).then_some(run),
+            last: None,
+        }
     }
 }
 
@@ -76,7 +110,7 @@ impl World {
         Self::with(|_| {})
     }
 
-    fn with(change: impl FnOnce(&mut GrpcOptions)) -> Self {
+    pub(super) fn with(change: impl FnOnce(&mut GrpcOptions)) -> Self {
         let folder = TempDir::new().unwrap();
         let engine = RocksEngine::open(&folder.path().join("index"), &RocksOptions::default()).unwrap();
         let engine = Arc::new(engine);
@@ -85,6 +119,8 @@ impl World {
         let packs = Arc::new(packs);
         let kv = Arc::new(Database::logged(engine, packs.clone()));
         open_schema(kv.as_ref(), "the test").unwrap();
+        // Before anyone writes.
+        let collector = Collector::new(Arc::clone(&kv), Arc::clone(&packs), Duration::ZERO).unwrap();
         let objects = Objects::new(Names::new(kv), packs, ObjectOptions::default());
         let make = |name: &str, owner: Owner| {
             let name = BucketName::new(name).unwrap();
@@ -106,6 +142,7 @@ impl World {
             region: "here".to_owned(),
             pool: PoolOptions::default(),
             backups: Arc::new(NoBackups),
+            upkeep: Arc::new(Begun::default()),
         };
         let admin = Arc::new(Admin::new(Arc::clone(&objects), admin));
         let door = Grpc::new(objects, options);
@@ -118,6 +155,7 @@ impl World {
         Self {
             _folder: folder,
             door: Arc::new(door),
+            collector,
             bucket,
         }
     }

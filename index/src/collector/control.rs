@@ -10,6 +10,45 @@ use crate::{Error, Result};
 pub struct CollectControl {
     wish: Mutex<Wish>,
     changed: Condvar,
+    stage: Mutex<CollectStage>,
+}
+
+/// What a collection is at.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum CollectStage {
+    /// It has not begun.
+    #[default]
+    Waiting,
+    /// Reading what is named.
+    Mark,
+    /// Choosing what goes.
+    Condemn,
+    /// Reading what has been named since.
+    Remark,
+    /// Letting readers end.
+    Grace,
+    /// Deleting.
+    Sweep,
+    /// Writing what is left of packs anew.
+    Compact,
+    /// Compressing packs anew.
+    Recompress,
+}
+
+impl CollectStage {
+    /// In a word.
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Waiting => "waiting",
+            Self::Mark => "mark",
+            Self::Condemn => "condemn",
+            Self::Remark => "remark",
+            Self::Grace => "grace",
+            Self::Sweep => "sweep",
+            Self::Compact => "compact",
+            Self::Recompress => "recompress",
+        }
+    }
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -39,6 +78,15 @@ impl CollectControl {
     /// Has it end at its next step. What it did holds; the next collection goes on from there.
     pub fn stop(&self) {
         self.set(Wish::Stop);
+    }
+
+    /// What it is at.
+    pub fn stage(&self) -> CollectStage {
+        *self.stage.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(super) fn begin(&self, stage: CollectStage) {
+        *self.stage.lock().unwrap_or_else(PoisonError::into_inner) = stage;
     }
 
     fn set(&self, wish: Wish) {

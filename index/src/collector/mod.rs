@@ -36,7 +36,7 @@ use crate::names::{Root, for_each_root, sweep_names};
 use crate::sealed::{SnapshotPolicy, SnapshotReport, write_snapshot};
 use crate::{Error, Result, Tenant};
 
-pub use control::CollectControl;
+pub use control::{CollectControl, CollectStage};
 use marks::{Marks, NamedSet, chunk_at};
 
 /// Chunks condemned, pardoned or removed in one commit, for which writers wait; fewer than [`crate::MARKS_MAX`].
@@ -371,23 +371,27 @@ impl<'a, E: Engine + 'static> Run<'a, E> {
     }
 
     fn all(&mut self) -> Result<()> {
-        self.timed(Self::mark, |took| &mut took.mark)?;
-        self.timed(Self::condemn, |took| &mut took.condemn)?;
+        use CollectStage as Stage;
+        self.timed(Stage::Mark, Self::mark, |took| &mut took.mark)?;
+        self.timed(Stage::Condemn, Self::condemn, |took| &mut took.condemn)?;
         if self.options.dry_run {
             return Ok(());
         }
-        self.timed(Self::remark, |took| &mut took.remark)?;
+        self.timed(Stage::Remark, Self::remark, |took| &mut took.remark)?;
+        self.control.begin(Stage::Grace);
         self.control.rest(self.options.grace)?;
-        self.timed(Self::sweep, |took| &mut took.sweep)?;
-        self.timed(Self::compact, |took| &mut took.compact)?;
-        self.timed(Self::recompress, |took| &mut took.recompress)
+        self.timed(Stage::Sweep, Self::sweep, |took| &mut took.sweep)?;
+        self.timed(Stage::Compact, Self::compact, |took| &mut took.compact)?;
+        self.timed(Stage::Recompress, Self::recompress, |took| &mut took.recompress)
     }
 
     fn timed(
         &mut self,
+        stage: CollectStage,
         step: impl FnOnce(&mut Self) -> Result<()>,
         took: impl FnOnce(&mut CollectTimes) -> &mut Duration,
     ) -> Result<()> {
+        self.control.begin(stage);
         let begun = Instant::now();
         let done = step(self);
         *took(&mut self.report.took) = begun.elapsed();

@@ -141,42 +141,114 @@ impl Objects {
             kind,
             sizes: index.sizes(),
         };
-        let domain = bucket.record.settings.domain;
-        if index.is_empty() {
-            let content = NewContent::inline(domain, self.options().digest.id(b""), Bytes::new())?;
-            return Ok(Body::of(open, content, Vec::new(), chunking));
-        }
         let chunk = |span: cairn_formats::ChunkSpan| ManifestChunk {
             id: span.id,
             // Chunks are at most CHUNK_LEN_MAX bytes.
             len: u32::try_from(span.range.end - span.range.start).unwrap_or(u32::MAX),
         };
         let chunks: Vec<ManifestChunk> = index.spans().map(chunk).collect();
-        let ids = self.missing(domain, &chunks)?;
-        let ids = self.put_inlined(&open, ids)?;
-        if !ids.is_empty() {
-            return Err(Error::ChunksMissing { ids });
-        }
+        self.find_all(&open, &chunks)?;
         self.check_lens(bucket, &chunks)?;
+        self.body_of_found(open, chunks, chunking)
+    }
+
+    /// A body of chunks by their names, all of which have to be in the bucket's domain.
+    ///
+    /// - `lens`: plain bytes of each, in order; `None`: as many as it has.
+    /// - Errors: [`Error::ChunksMissing`] with those that are not there; [`Error::ChunkLength`] for one of another length;
+    ///   [`Error::Malformed`] for one that is empty, or longer than the bucket's chunks.
+    pub fn body_of_chunks(self: &Arc<Self>, bucket: &Bucket, ids: &[ChunkId], lens: Option<&[u32]>) -> Result<Body> {
+        let wrong = |reason| Error::Malformed {
+            what: "list of an object's chunks",
+            reason,
+        };
+        if lens.is_some_and(|lens| lens.len() != ids.len()) {
+            return Err(wrong("it has not as many lengths as chunks"));
+        }
+        let open = Open::new(self, bucket)?;
+        let settings = &bucket.record.settings;
+        let chunking = Chunking {
+            kind: settings.dialect.into(),
+            sizes: settings.chunk_sizes,
+        };
+        let mut chunks: Vec<ManifestChunk> = ids.iter().map(|&id| ManifestChunk { id, len: 0 }).collect();
+        self.find_all(&open, &chunks)?;
+        match lens {
+            Some(lens) => {
+                chunks.iter_mut().zip(lens).for_each(|(chunk, &len)| chunk.len = len);
+                self.check_lens(bucket, &chunks)?;
+            }
+            None => self.take_lens(bucket, &mut chunks)?,
+        }
+        if chunks.iter().any(|chunk| chunk.len == 0) {
+            return Err(wrong("a chunk in it is empty"));
+        }
+        if chunks.iter().any(|chunk| chunk.len as usize > chunking.sizes.max()) {
+            return Err(wrong(
+                "a chunk in it is longer than the largest chunk size of the bucket",
+            ));
+        }
+        self.body_of_found(open, chunks, chunking)
+    }
+
+    /// - `chunks`: have been found, and have the lengths that they say.
+    fn body_of_found(&self, open: Open, chunks: Vec<ManifestChunk>, chunking: Chunking) -> Result<Body> {
+        if chunks.is_empty() {
+            let domain = open.bucket.record.settings.domain;
+            let content = NewContent::inline(domain, self.options().digest.id(b""), Bytes::new())?;
+            return Ok(Body::of(open, content, chunks, chunking));
+        }
         let content = open.content(&chunks)?;
         Ok(Body::of(open, content, chunks, chunking))
     }
 
+    /// Looks all chunks up; those that objects hold within their rows are put. Errors: [`Error::ChunksMissing`].
+    fn find_all(&self, open: &Open, chunks: &[ManifestChunk]) -> Result<()> {
+        let ids = self.missing(open.bucket.record.settings.domain, chunks)?;
+        let ids = self.put_inlined(open, ids)?;
+        match ids.is_empty() {
+            true => Ok(()),
+            false => Err(Error::ChunksMissing { ids }),
+        }
+    }
+
+    /// Plain bytes of chunks; `None`: it has gone since it was found.
+    fn plain_lens(&self, bucket: &Bucket, ids: &[ChunkId]) -> Result<Vec<Option<u32>>> {
+        let store = self.store(bucket.record.settings.domain);
+        let lens = store.plain_lens(ids)?;
+        if !lens.contains(&None) {
+            return Ok(lens);
+        }
+        // What lay in rows was put a moment ago, and waits to be written.
+        store.flush()?;
+        Ok(store.plain_lens(ids)?)
+    }
+
+    /// Gives each chunk the length that it has. Errors: [`Error::ChunksMissing`] for chunks that have gone since they were found.
+    fn take_lens(&self, bucket: &Bucket, chunks: &mut [ManifestChunk]) -> Result<()> {
+        let mut gone = Vec::new();
+        for chunks in chunks.chunks_mut(LOOK_UP_CHUNKS) {
+            let ids: Vec<ChunkId> = chunks.iter().map(|chunk| chunk.id).collect();
+            let lens = self.plain_lens(bucket, &ids)?;
+            for (chunk, len) in chunks.iter_mut().zip(lens) {
+                match len {
+                    Some(len) => chunk.len = len,
+                    None => gone.push(chunk.id),
+                }
+            }
+        }
+        none_gone(gone)
+    }
+
     /// Errors: [`Error::ChunkLength`]; [`Error::ChunksMissing`] for chunks that have gone since they were found.
     fn check_lens(&self, bucket: &Bucket, chunks: &[ManifestChunk]) -> Result<()> {
-        let store = self.store(bucket.record.settings.domain);
         let mut claims: Vec<(ChunkId, u32)> = chunks.iter().map(|chunk| (chunk.id, chunk.len)).collect();
         claims.sort_unstable();
         claims.dedup();
         let mut gone = Vec::new();
         for claims in claims.chunks(LOOK_UP_CHUNKS) {
             let ids: Vec<ChunkId> = claims.iter().map(|(id, _)| *id).collect();
-            let mut lens = store.plain_lens(&ids)?;
-            if lens.contains(&None) {
-                // What lay in rows was put a moment ago, and waits to be written.
-                store.flush()?;
-                lens = store.plain_lens(&ids)?;
-            }
+            let lens = self.plain_lens(bucket, &ids)?;
             for (&(id, claimed), len) in claims.iter().zip(lens) {
                 match len {
                     Some(len) if len == claimed => {}
@@ -185,10 +257,7 @@ impl Objects {
                 }
             }
         }
-        if gone.is_empty() {
-            return Ok(());
-        }
-        Err(Error::ChunksMissing { ids: gone })
+        none_gone(gone)
     }
 
     /// Puts those of these chunks that objects hold within their rows: the objects may go at any time. Returns the others.
@@ -205,6 +274,16 @@ impl Objects {
             }
         }
         Ok(rest)
+    }
+}
+
+/// Errors: [`Error::ChunksMissing`].
+fn none_gone(mut ids: Vec<ChunkId>) -> Result<()> {
+    ids.sort_unstable();
+    ids.dedup();
+    match ids.is_empty() {
+        true => Ok(()),
+        false => Err(Error::ChunksMissing { ids }),
     }
 }
 

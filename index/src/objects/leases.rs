@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use cairn_store::{LogPosition, PackEngine};
 
+use super::Objects;
 use crate::Result;
 use crate::kv::Kv;
 use crate::liveness::{Lease, end_lease, hold_lease};
@@ -30,8 +31,8 @@ pub(super) struct Leases {
 
 #[derive(Debug, Default)]
 struct State {
-    /// Where the log stood when each upload began.
-    open: BTreeMap<u64, LogPosition>,
+    /// Who is covered.
+    open: BTreeMap<u64, Holder>,
     next: u64,
     /// Of the row, in seconds; 0: there is none.
     until: u64,
@@ -39,11 +40,46 @@ struct State {
     id: Option<[u8; 16]>,
 }
 
+#[derive(Clone, Copy, Debug)]
+struct Holder {
+    /// Where the log stood when it began.
+    begun: LogPosition,
+    /// In seconds; an upload is covered until it ends.
+    until: u64,
+}
+
 /// An upload that goes on.
 #[derive(Debug)]
 pub(super) struct Covered {
     leases: Arc<Leases>,
     ticket: u64,
+}
+
+/// Covers chunks that are stored one by one while it is held, for whoever names them later.
+#[derive(Debug)]
+pub struct ChunkLease {
+    names: Names,
+    covered: Covered,
+}
+
+impl Objects {
+    /// What is stored from now on stays until the lease ends, or for so long after it was last renewed.
+    pub fn lease_chunks(&self, time: Duration) -> Result<ChunkLease> {
+        let lease = ChunkLease {
+            names: self.names.clone(),
+            covered: self.leases.begin(&self.names)?,
+        };
+        lease.renew(time)?;
+        Ok(lease)
+    }
+}
+
+impl ChunkLease {
+    /// Sees to it that the lease goes on for so long. Costs nothing most times.
+    pub fn renew(&self, time: Duration) -> Result<()> {
+        let whole = time.as_secs() + u64::from(time.subsec_nanos() > 0);
+        self.covered.renew_for(&self.names, whole)
+    }
 }
 
 impl Leases {
@@ -67,7 +103,11 @@ impl Leases {
             let ticket = state.next;
             state.next += 1;
             // Not the end itself: for that it would have to wait for whoever syncs.
-            state.open.insert(ticket, self.packs.position_passed());
+            let holder = Holder {
+                begun: self.packs.position_passed(),
+                until: u64::MAX,
+            };
+            state.open.insert(ticket, holder);
             ticket
         };
         let covered = Covered {
@@ -82,13 +122,28 @@ impl Leases {
 impl Covered {
     /// Sees to it that the lease goes on. Costs nothing while there is time left.
     pub(super) fn renew(&self, names: &Names) -> Result<()> {
-        let (leases, now) = (&self.leases, names.now_ms() / 1000);
-        let mut state = leases.state();
-        if state.until >= now + leases.time / 2 {
+        let (now, mut state) = (names.now_ms() / 1000, self.leases.state());
+        self.hold(names, &mut state, now, self.leases.time / 2)
+    }
+
+    /// Is covered for so many seconds, and no longer.
+    fn renew_for(&self, names: &Names, seconds: u64) -> Result<()> {
+        let (now, mut state) = (names.now_ms() / 1000, self.leases.state());
+        if let Some(holder) = state.open.get_mut(&self.ticket) {
+            holder.until = now + seconds;
+        }
+        self.hold(names, &mut state, now, seconds)
+    }
+
+    /// Writes the row if it has less than so many seconds left.
+    fn hold(&self, names: &Names, state: &mut State, now: u64, seconds: u64) -> Result<()> {
+        let leases = &self.leases;
+        if state.until >= now + seconds {
             return Ok(());
         }
-        let begun = state.open.values().min().copied().unwrap_or_default();
-        let until = now + leases.time;
+        let covered = state.open.values().filter(|holder| holder.until >= now);
+        let begun = covered.map(|holder| holder.begun).min().unwrap_or_default();
+        let until = now + leases.time.max(seconds.saturating_mul(2));
         let id = match state.id {
             Some(id) => id,
             None => {

@@ -51,6 +51,7 @@ pub use diff::{ChunkSum, VersionsDiff};
 pub use digests::{Digested, DigestsWanted};
 pub use index_file::IndexPieces;
 pub use ingest::{Compression, IngestCounts};
+pub use leases::ChunkLease;
 pub use multipart::{Completed, ListedPart};
 pub use put::{Body, ObjectWriter};
 pub use read::ObjectReader;

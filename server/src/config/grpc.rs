@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use cairn_gateway::PoolOptions;
-use cairn_gateway::grpc::{FetchOptions, GrpcOptions};
+use cairn_gateway::grpc::{FetchOptions, GrpcOptions, SessionOptions};
 use cairn_index::names::{BlobFunction, BucketName};
 use cairn_roots::H2c;
 use serde::{Deserialize, Serialize};
@@ -13,6 +13,8 @@ use super::{Config, ConfigError};
 
 /// A batch of less would be slower than a stream for each blob.
 const BATCH_BYTES_LEAST: usize = 64 << 10;
+/// Nobody waits for so long, a week.
+const SECONDS_MAX: u64 = 7 * 24 * 60 * 60;
 /// Of a message, room for what is no blob.
 const OVERHEAD_BYTES: usize = 64 << 10;
 
@@ -48,6 +50,10 @@ pub(crate) struct Grpc {
     pub(crate) uploads: usize,
     /// Seconds for which an upload waits to be gone on with. Default `600`.
     pub(crate) upload_kept_seconds: u64,
+    /// Sessions of chunk stores that go on at once; a further one is told to come again. Default `1024`.
+    pub(crate) sessions: usize,
+    /// Seconds without a call that names it after which a session ends. It ends after `collect.lease_seconds` in any case. Default `600`.
+    pub(crate) session_seconds: u64,
     /// Seconds for which a client that writes may send nothing. Default `60`.
     pub(crate) idle_seconds: u64,
     /// Directories of a tree that is listed. Default `100000`.
@@ -85,6 +91,8 @@ impl Default for Grpc {
             window_bytes: 4 << 20,
             uploads: 1024,
             upload_kept_seconds: 600,
+            sessions: 1024,
+            session_seconds: 600,
             idle_seconds: 60,
             tree_directories: 100_000,
             tree_page: 1000,
@@ -168,6 +176,7 @@ impl Grpc {
             ("streams", self.streams as usize),
             ("calls", self.calls),
             ("uploads", self.uploads),
+            ("sessions", self.sessions),
             ("tree_directories", self.tree_directories),
             ("tree_page", self.tree_page),
             ("fetches", self.fetches),
@@ -178,9 +187,10 @@ impl Grpc {
         for (field, seconds) in [
             ("idle_seconds", self.idle_seconds),
             ("fetch_seconds", self.fetch_seconds),
+            ("session_seconds", self.session_seconds),
         ] {
-            if seconds == 0 {
-                return wrong(field, "at least 1".to_owned());
+            if !(1..=SECONDS_MAX).contains(&seconds) {
+                return wrong(field, format!("1 to {SECONDS_MAX}"));
             }
         }
         let goes_out = |host: &&String| config.outgoing.hosts.iter().any(|own| own.eq_ignore_ascii_case(host));
@@ -208,6 +218,12 @@ impl Grpc {
             calls: self.calls,
             uploads: self.uploads,
             upload_kept: Duration::from_secs(self.upload_kept_seconds),
+            sessions: SessionOptions {
+                max: self.sessions,
+                idle: Duration::from_secs(self.session_seconds),
+                // For as long an answer that a chunk is there holds.
+                life: Duration::from_secs(config.collect.lease_seconds),
+            },
             idle: Duration::from_secs(self.idle_seconds),
             tree_directories: self.tree_directories,
             page: self.tree_page,

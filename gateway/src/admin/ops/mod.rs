@@ -7,6 +7,7 @@ pub(super) mod buckets;
 pub(super) mod keys;
 pub(super) mod search;
 pub(super) mod tenants;
+pub(super) mod upkeep;
 pub(super) mod versions;
 
 #[cfg(test)]

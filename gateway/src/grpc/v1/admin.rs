@@ -100,7 +100,7 @@ pub(super) fn status_of(error: &AdminError) -> Status {
         404 => Status::not_found(message),
         409 | 412 => match code {
             "bucket_exists" | "bucket_name_taken" | "backup_exists" => Status::already_exists(message),
-            "contended" => Status::aborted(message),
+            "contended" | "upkeep_running" => Status::aborted(message),
             _ => Status::failed_precondition(message),
         },
         501 => Status::new(Code::Unimplemented, message),
@@ -263,6 +263,44 @@ impl admin_server::Admin for AdminServices {
         call.done(&self.0).await?;
         Ok(Response::new(proto::DeleteKeyResponse {}))
     }
+
+    async fn start_collection(
+        &self,
+        request: Request<proto::StartCollectionRequest>,
+    ) -> Result<Response<proto::Upkeep>, Status> {
+        self.upkeep(request.metadata(), "POST", "collection").await
+    }
+
+    async fn get_collection(
+        &self,
+        request: Request<proto::GetCollectionRequest>,
+    ) -> Result<Response<proto::Upkeep>, Status> {
+        self.upkeep(request.metadata(), "GET", "collection").await
+    }
+
+    async fn start_scrub(&self, request: Request<proto::StartScrubRequest>) -> Result<Response<proto::Upkeep>, Status> {
+        self.upkeep(request.metadata(), "POST", "scrub").await
+    }
+
+    async fn get_scrub(&self, request: Request<proto::GetScrubRequest>) -> Result<Response<proto::Upkeep>, Status> {
+        self.upkeep(request.metadata(), "GET", "scrub").await
+    }
+}
+
+impl AdminServices {
+    async fn upkeep(
+        &self,
+        metadata: &MetadataMap,
+        method: &'static str,
+        task: &str,
+    ) -> Result<Response<proto::Upkeep>, Status> {
+        let call = Call::new(metadata, method, "admin/upkeep/{}", &[task]);
+        let answer = call.done(&self.0).await?;
+        Ok(Response::new(proto::Upkeep {
+            running: run(&answer["running"]),
+            last: run(&answer["last"]),
+        }))
+    }
 }
 
 fn text(value: &Value, name: &str) -> String {
@@ -313,6 +351,19 @@ fn key(value: &Value) -> proto::AccessKey {
         enabled: value["enabled"] == json!(true),
         secret: text(value, "secret"),
     }
+}
+
+fn run(value: &Value) -> Option<proto::UpkeepRun> {
+    let counts = value.as_object()?.get("counts")?.as_object()?;
+    let counts = counts
+        .iter()
+        .filter_map(|(name, count)| Some((name.clone(), count.as_u64()?)));
+    Some(proto::UpkeepRun {
+        begun_at: text(value, "begun_at"),
+        ended_at: text(value, "ended_at"),
+        state: text(value, "state"),
+        counts: counts.collect(),
+    })
 }
 
 fn found(value: &Value) -> proto::FoundObject {

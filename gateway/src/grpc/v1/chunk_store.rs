@@ -1,7 +1,7 @@
 //! `cairn.v1.ChunkStore`: the chunks of a bucket's dedup domain, many in a call.
 //!
 //! What is sent was opened and hashed first; what comes is stored only if it is what its id says. Bounded: ids of a call, bytes read
-//! together, bytes stored together.
+//! together, bytes stored together. Sessions are `sessions`, what they end with is `commit`, watching is `events`.
 
 use std::pin::Pin;
 use std::sync::Arc;
@@ -14,8 +14,11 @@ use cairn_proto::cairn::v1::chunk_store_server;
 use cairn_proto::cairn::v1::resolve_range_response::Extent;
 use futures_util::FutureExt as _;
 use futures_util::stream::{self, Stream};
+use tonic::metadata::MetadataMap;
 use tonic::{Request, Response, Status, Streaming};
 
+use super::commit::Commit;
+use super::events::{Cursor, Place, Told, Watched, told};
 use super::objects::version_of;
 use super::{Asked, InBucket, in_bucket, of_index};
 use crate::faces::caller::Need;
@@ -24,7 +27,7 @@ use crate::grpc::byte_stream::batch_len;
 use crate::grpc::error::{Answer, Failed};
 
 /// Ids of a call at most.
-const IDS_MAX: usize = 65_536;
+pub(super) const IDS_MAX: usize = 65_536;
 /// Chunks that are asked for together; a job asks until it has the bytes that one call may have in memory.
 const READ_CHUNKS: usize = 8;
 /// Chunks stored in one job, and bytes after which no more are added to it.
@@ -51,8 +54,9 @@ impl chunk_store_server::ChunkStore for ChunkStore {
             Action::GetChunk,
             Need::Read,
         );
-        let ids = ids_of(&request.get_ref().ids)?;
+        let (ids, session) = (ids_of(&request.get_ref().ids)?, request.get_ref().session.clone());
         let present = in_bucket(&self.0, asked, move |core, admitted| {
+            core.sessions.renew_named(&admitted, &session)?;
             let there = core.objects.chunk_store(&admitted.bucket).has_many(&ids);
             Ok(bits_of(&there.map_err(of_store)?))
         });
@@ -72,18 +76,21 @@ impl chunk_store_server::ChunkStore for ChunkStore {
                 "a put without a message: the first names the bucket",
             ));
         };
-        let bucket = first.bucket.clone();
-        let asked = Asked::of_bucket(&metadata, &bucket, Action::PutChunk, Need::Write);
-        let store = in_bucket(&self.0, asked, |core, admitted| {
-            Ok(core.objects.chunk_store(&admitted.bucket))
+        let (bucket, session) = (first.bucket.clone(), first.session.clone());
+        let asked = to_write(&metadata, &bucket);
+        let begun = session.clone();
+        let opened = in_bucket(&self.0, asked, move |core, admitted| {
+            core.sessions.renew_named(&admitted, &begun)?;
+            Ok((core.objects.chunk_store(&admitted.bucket), Arc::new(admitted)))
         });
-        let store = store.await?;
+        let (store, admitted) = opened.await?;
         let core = Arc::clone(&self.0);
         // The first may name the bucket and no more.
         let first = Some(first).filter(|first| !first.id.is_empty() || !first.data.is_empty());
         let state = (messages, first, 0_u64, false);
         let acks = stream::try_unfold(state, move |(mut messages, mut first, stored, ended)| {
             let (core, store, bucket) = (Arc::clone(&core), Arc::clone(&store), bucket.clone());
+            let (admitted, session) = (Arc::clone(&admitted), session.clone());
             async move {
                 if ended {
                     return Ok(None);
@@ -114,7 +121,9 @@ impl chunk_store_server::ChunkStore for ChunkStore {
                 }
                 let count = batch.len() as u64;
                 let (digest, len_max) = (core.objects.options().digest, core.options.message_len_max);
+                let inner = Arc::clone(&core);
                 let put = core.pool.run_patiently(move || {
+                    inner.sessions.renew_named(&admitted, &session)?;
                     let chunks = prove(batch, digest, len_max)?;
                     store.put_many(&chunks).and_then(|()| store.flush()).map_err(of_store)
                 });
@@ -197,6 +206,73 @@ impl chunk_store_server::ChunkStore for ChunkStore {
             .collect();
         Ok(Response::new(Box::pin(stream::iter(messages))))
     }
+
+    async fn open_session(
+        &self,
+        request: Request<proto::OpenSessionRequest>,
+    ) -> Result<Response<proto::Session>, Status> {
+        let asked = to_write(request.metadata(), &request.get_ref().bucket);
+        let opened = in_bucket(&self.0, asked, |core, admitted| {
+            core.sessions.begin(&core.objects, &admitted)
+        });
+        opened.await.map(Response::new)
+    }
+
+    async fn heartbeat(&self, request: Request<proto::HeartbeatRequest>) -> Result<Response<proto::Session>, Status> {
+        let asked = to_write(request.metadata(), &request.get_ref().bucket);
+        let session = request.into_inner().session;
+        let renewed = in_bucket(&self.0, asked, move |core, admitted| {
+            core.sessions.renew(&admitted, &session)
+        });
+        renewed.await.map(Response::new)
+    }
+
+    async fn commit_manifest(
+        &self,
+        request: Request<proto::CommitManifestRequest>,
+    ) -> Result<Response<proto::CommitManifestResponse>, Status> {
+        let (metadata, _, request) = request.into_parts();
+        let place = request.header.as_ref().map(|header| (&*header.bucket, &*header.key));
+        let (bucket, key) = place.unwrap_or_default();
+        let asked = Asked::of_object(&metadata, bucket, key, Action::PutObject, Need::Write);
+        let committed = in_bucket(&self.0, asked, move |core, admitted| {
+            Commit::read(request)?.run(core, &admitted)
+        });
+        committed.await.map(Response::new)
+    }
+
+    async fn abort_session(
+        &self,
+        request: Request<proto::AbortSessionRequest>,
+    ) -> Result<Response<proto::AbortSessionResponse>, Status> {
+        let asked = to_write(request.metadata(), &request.get_ref().bucket);
+        let session = request.into_inner().session;
+        let ended = in_bucket(&self.0, asked, move |core, admitted| {
+            core.sessions.end(&admitted, &session)
+        });
+        ended
+            .await
+            .map(|()| Response::new(proto::AbortSessionResponse::default()))
+    }
+
+    type WatchStream = Told;
+
+    async fn watch(&self, request: Request<proto::WatchRequest>) -> Result<Response<Self::WatchStream>, Status> {
+        let (metadata, _, request) = request.into_parts();
+        let cursor = Cursor::of(&request.cursor)?;
+        let asked = Asked::of_bucket(&metadata, &request.bucket, Action::WatchBucket, Need::Read);
+        let again = asked.clone();
+        let place = in_bucket(&self.0, asked, move |core, InBucket { bucket, .. }| {
+            let tenant = bucket.tenant().clone();
+            let watched = Watched { asked: again, bucket };
+            Place::begin(core, tenant, &cursor, Some(watched), request.follow)
+        });
+        Ok(Response::new(told(&self.0, place.await?)))
+    }
+}
+
+fn to_write(metadata: &MetadataMap, bucket: &str) -> Asked {
+    Asked::of_bucket(metadata, bucket, Action::PutChunk, Need::Write)
 }
 
 fn resolve(core: &Core, admitted: &InBucket, request: &proto::ResolveRangeRequest) -> Answer<Vec<Extent>> {
@@ -336,6 +412,11 @@ fn ids_of(packed: &[u8]) -> Result<Vec<ChunkId>, Status> {
         )));
     }
     Ok(ids.iter().map(|id| ChunkId::from_bytes(*id)).collect())
+}
+
+/// Ids one behind the other.
+pub(super) fn packed(ids: &[ChunkId]) -> Bytes {
+    ids.iter().flat_map(|id| *id.as_bytes()).collect()
 }
 
 fn bits_of(there: &[bool]) -> Bytes {

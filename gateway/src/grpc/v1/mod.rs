@@ -1,13 +1,15 @@
 //! Our own services, `cairn.v1`: chunks and objects for those whom a bucket's owner lets in, the admin API for those who run the server.
 //!
 //! They are other faces of what is there: chunks are those of a chunk root, objects those of S3, the admin services hand each call to the
-//! admin API ([`crate::admin::Admin::call`]). Invariants: a call does its work in jobs of the door's pool, behind one decision
+//! admin API ([`crate::admin::Admin::call`]), events are those of the outbox. Invariants: a call does its work in jobs of the door's pool, behind one decision
 //! ([`InBucket`]) or the admin token; what streams is read and stored piece by piece. Not here: rules of buckets and objects.
 
 mod admin;
 mod chunk_store;
+mod commit;
 mod events;
 mod objects;
+mod sessions;
 #[cfg(test)]
 mod tests;
 
@@ -28,6 +30,8 @@ pub(super) use admin::AdminServices;
 pub(super) use chunk_store::ChunkStore;
 pub(super) use events::Events;
 pub(super) use objects::Objects;
+pub use sessions::SessionOptions;
+pub(super) use sessions::Sessions;
 
 /// What a call is about, before anything is looked up.
 #[derive(Clone, Debug)]

@@ -8,9 +8,9 @@ use bytes::Bytes;
 use cairn_identity::{Action, Permit};
 use cairn_index::names::{
     Bucket, Cause, Condition, Current, Deleted, Etag, EtagKind, List, ListStart, Listed, NewVersion, ObjectKey,
-    ObjectVersion, Owner, VersionId, VersionStart,
+    ObjectVersion, Owner, VersionId, VersionStart, Written,
 };
-use cairn_index::{DigestsWanted, ObjectWriter};
+use cairn_index::{Body, DigestsWanted, ObjectWriter};
 use cairn_proto::cairn::v1 as proto;
 use cairn_proto::cairn::v1::{get_object_response, objects_server, put_object_request};
 use futures_util::stream::{self, Stream};
@@ -31,7 +31,7 @@ const METADATA_LEN_MAX: usize = 2048;
 /// Tags of an object, as S3 has it.
 const TAGS_MAX: usize = 10;
 /// Bytes of an object, as S3 has it.
-const OBJECT_LEN_MAX: u64 = 5 << 40;
+pub(super) const OBJECT_LEN_MAX: u64 = 5 << 40;
 
 #[derive(Clone, Debug)]
 pub(in crate::grpc) struct Objects(pub(in crate::grpc) Arc<Core>);
@@ -296,7 +296,7 @@ fn read_action(version_id: &str) -> Action {
     }
 }
 
-fn key_of(key: &str) -> Result<ObjectKey, Status> {
+pub(super) fn key_of(key: &str) -> Result<ObjectKey, Status> {
     ObjectKey::new(key).map_err(|error| Status::invalid_argument(error.to_string()))
 }
 
@@ -360,7 +360,7 @@ fn object_of(core: &Core, bucket: &Bucket, key: &str, version_id: &str) -> Answe
     }
 }
 
-fn condition_of(header: &put_object_request::Header) -> Result<Condition, Status> {
+pub(super) fn condition_of(header: &put_object_request::Header) -> Result<Condition, Status> {
     match (header.if_absent, header.if_match.as_str()) {
         (true, "") => Ok(Condition::Absent),
         (true, _) => Err(Status::invalid_argument("if_absent and if_match exclude each other")),
@@ -373,7 +373,7 @@ fn condition_of(header: &put_object_request::Header) -> Result<Condition, Status
 }
 
 /// Bounds of what is said of an object, which S3 has too.
-fn check_described(header: &put_object_request::Header) -> Result<(), Status> {
+pub(super) fn check_described(header: &put_object_request::Header) -> Result<(), Status> {
     let len = |pairs: &HashMap<String, String>| {
         pairs
             .iter()
@@ -429,6 +429,18 @@ fn finish(
 ) -> Answer<proto::Object> {
     let bucket = writer.bucket().clone();
     let body = writer.finish().map_err(of_index)?;
+    let written = name(body, permit, key, header, condition)?.map_err(of_index)?;
+    Ok(show(&bucket, key.as_str(), &written.version))
+}
+
+/// Gives a body its name, with what its header says of it.
+pub(super) fn name(
+    body: Body,
+    permit: &Permit,
+    key: &ObjectKey,
+    header: put_object_request::Header,
+    condition: &Condition,
+) -> Answer<cairn_index::Result<Written>> {
     let sorted = |pairs: HashMap<String, String>| {
         let mut pairs: Vec<_> = pairs.into_iter().collect();
         pairs.sort();
@@ -439,9 +451,7 @@ fn finish(
         new.record.metadata = sorted(header.metadata);
         new.record.tags = sorted(header.tags);
     };
-    let written = body.put(key, &owner_of(permit)?, describe, condition, &cause_of(permit));
-    let written = written.map_err(of_index)?;
-    Ok(show(&bucket, key.as_str(), &written.version))
+    Ok(body.put(key, &owner_of(permit)?, describe, condition, &cause_of(permit)))
 }
 
 /// Reads the next messages; no pieces come back at the end.
@@ -463,7 +473,7 @@ fn read(mut pieces: Pieces, batch_len: usize) -> Answer<(Option<Pieces>, Vec<pro
     Ok((Some(pieces), messages))
 }
 
-fn show(bucket: &Bucket, key: &str, version: &ObjectVersion) -> proto::Object {
+pub(super) fn show(bucket: &Bucket, key: &str, version: &ObjectVersion) -> proto::Object {
     let mut shown = proto::Object {
         bucket: bucket.name().to_string(),
         key: key.to_owned(),

@@ -1,5 +1,7 @@
 //! Each call of `cairn.v1` through its generated client: done once as it should be, refused once; a test holds the list to the descriptors.
 
+mod sessions;
+
 use std::collections::{BTreeSet, HashMap};
 
 use bytes::Bytes;
@@ -17,6 +19,7 @@ use prost_types::Value;
 use prost_types::value::Kind;
 use tonic::{Code, Status};
 
+use crate::grpc::SessionOptions;
 use crate::grpc::tests::World;
 
 /// Which calls were done, and which were refused with which code.
@@ -47,11 +50,16 @@ impl Seen {
 
     /// All calls that are described, and no others, were both.
     fn check(&self, services: &[&str]) {
+        self.check_where(|service, method| services.contains(&service) && !sessions::CALLS.contains(&method));
+    }
+
+    fn check_where(&self, wanted: impl Fn(&str, &str) -> bool) {
         let set = prost_types::FileDescriptorSet::decode(DESCRIPTORS).unwrap();
         let mut described = BTreeSet::new();
         for file in set.file.iter().filter(|file| file.package() == "cairn.v1") {
-            for service in file.service.iter().filter(|service| services.contains(&service.name())) {
-                for method in &service.method {
+            for service in &file.service {
+                let wanted = |method: &&_| wanted(service.name(), prost_types::MethodDescriptorProto::name(method));
+                for method in service.method.iter().filter(wanted) {
                     described.insert(format!("{}/{}", service.name(), method.name()));
                 }
             }
@@ -77,6 +85,7 @@ fn put_chunk(chunk: &Chunk, encoding: ChunkEncoding) -> PutChunksRequest {
         id: Bytes::copy_from_slice(chunk.id().as_bytes()),
         encoding: encoding as i32,
         data: chunk.encode(form, Level::DEFAULT).bytes().clone(),
+        ..Default::default()
     }
 }
 
@@ -125,6 +134,7 @@ async fn chunks_are_put_found_and_read_many_in_a_call() {
     let has = |bucket: &str, ids: Bytes| HasChunksRequest {
         bucket: bucket.to_owned(),
         ids,
+        ..Default::default()
     };
     let present = seen
         .done(
@@ -603,6 +613,7 @@ async fn the_admin_api_is_the_same_over_grpc() {
         admin.delete_key(delete(&key.id)).await,
         Code::NotFound,
     );
+    sessions::upkeep(&world, &mut seen).await;
     seen.check(&["Buckets", "Index", "Admin"]);
 
     // Tokens of buckets open nothing of it.
