@@ -3,6 +3,7 @@
 //! A list comes in pages of [`PAGE_LEN`] chunks, so that a range of a long object costs a binary search and a page or two; a
 //! chunk index file serves as one ([`IndexedObject`]). Not here: stores other than packs, whose chunks are decoded whole anyway.
 
+mod flights;
 mod plan;
 mod read;
 #[cfg(test)]

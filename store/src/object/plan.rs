@@ -24,7 +24,7 @@ pub(super) struct Page {
 }
 
 /// A chunk of which bytes are wanted.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Wanted {
     pub(super) id: ChunkId,
     pub(super) plain_len: usize,

@@ -4,7 +4,8 @@
 //! done lately. What does not fit (a pack that was compacted meanwhile, a flipped bit) is asked of the store once more, which
 //! looks the chunk up anew, takes damaged ones out and answers with the error. One extent of a range is in memory at a time,
 //! short enough to be in the processor's cache when it is handed on; the disk is told of the next ones. What had to be decoded may
-//! be kept ([`PlainCache`]): it is proven, and is what the name says for ever. Hot path: keep out copies; only of the first and last
+//! be kept ([`PlainCache`]): it is proven, and is what the name says for ever. Who asks for an extent that another is reading waits for
+//! that (`flights`). Hot path: keep out copies; only of the first and last
 //! chunk of a range, where they are wanted in part, are bytes copied. No threads: who takes the pieces decides when the next are read.
 
 use std::borrow::Cow;
@@ -23,6 +24,7 @@ use quick_cache::Weighter;
 use quick_cache::sync::Cache;
 
 use super::ObjectChunks;
+use super::flights::Flights;
 use super::plan::{Page, Plan, Wanted};
 use crate::pack::{ChunkKey, PackStore};
 use crate::verified::VerifiedChunks;
@@ -146,6 +148,7 @@ pub struct RangeReads {
     pages: Cache<([u8; 32], usize), Arc<Page>>,
     proven: Option<VerifiedChunks>,
     decoded: AtomicU64,
+    flights: Flights,
 }
 
 impl RangeReads {
@@ -155,6 +158,7 @@ impl RangeReads {
             pages: Cache::new(options.pages),
             proven: options.proven_for.map(VerifiedChunks::new),
             decoded: AtomicU64::new(0),
+            flights: Flights::default(),
             store,
             options,
         })
@@ -174,6 +178,11 @@ impl RangeReads {
     /// How many chunks have been decoded: those that do not lie in raw blocks.
     pub fn decoded(&self) -> u64 {
         self.decoded.load(Ordering::Relaxed)
+    }
+
+    /// Extents that somebody got from who was reading them already.
+    pub fn shared(&self) -> u64 {
+        self.flights.shared()
     }
 
     pub(super) fn store(&self) -> &PackStore {
@@ -458,7 +467,8 @@ impl RangeStream {
             self.reads.announce(&later);
             self.planned.push_back(later);
         }
-        self.reads.extent(&extent).map(Some)
+        let Self { reads, .. } = self;
+        reads.flights.read(&extent, || reads.extent(&extent)).map(Some)
     }
 }
 

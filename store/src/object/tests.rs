@@ -215,3 +215,51 @@ fn a_chunk_that_was_decoded_is_kept() {
     check(&RangeReads::new(stored.store.clone(), options), &stored, 7);
     assert!(plain.bytes() <= 100_000);
 }
+
+/// Goal: a crowd that begins to read one cold object decodes each of its chunks once, and gets its bytes.
+/// Method: what is decoded is kept, so a chunk is decoded a second time only by one who was at it at the same moment as another.
+#[test]
+fn a_crowd_of_readers_decodes_each_chunk_once() {
+    let folder = tempfile::tempdir().unwrap();
+    let (store, _) = PackStore::open(folder.path(), PackOptions::default()).unwrap();
+    let algorithm = DigestAlgorithm::default();
+    // No two are the same: one that comes again may be decoded by two who are at two places.
+    let chunks: Vec<Chunk> = (0..400_u32)
+        .map(|n| Chunk::from_plain(algorithm, n.to_be_bytes().repeat(8 << 10).into()))
+        .collect();
+    let storable: Vec<StorableChunk> = chunks
+        .iter()
+        .map(|chunk| chunk.encode(ChunkForm::Compressed, Level::new(1)))
+        .collect();
+    store.put_many(&storable).unwrap();
+    store.flush().unwrap();
+    let mut file = Vec::new();
+    let flags = FeatureFlags::blob(algorithm);
+    let mut index = IndexEncoder::start(flags, ChunkSizes::new(1, 65536, 1 << 20).unwrap(), &mut file);
+    for chunk in &chunks {
+        index.push(chunk.id(), chunk.plain().len(), &mut file);
+    }
+    index.finish(&mut file);
+    let stored = Stored {
+        object: Arc::new(IndexedObject::new(ChunkIndex::parse(file.into()).unwrap())),
+        bytes: chunks.iter().flat_map(|chunk| chunk.plain().to_vec()).collect(),
+        chunks,
+        store,
+        _folder: folder,
+    };
+    let options = RangeOptions {
+        plain: Some(PlainCache::new(1 << 30)),
+        ..RangeOptions::default()
+    };
+    let reads = RangeReads::new(stored.store.clone(), options);
+    let begin = std::sync::Barrier::new(16);
+    std::thread::scope(|scope| {
+        for _ in 0..16 {
+            scope.spawn(|| {
+                begin.wait();
+                assert!(read(&reads, &stored, 0..u64::MAX).unwrap() == stored.bytes);
+            });
+        }
+    });
+    assert_eq!(reads.decoded(), stored.chunks.len() as u64);
+}
