@@ -5,8 +5,8 @@
 
 use cairn_formats::{ChunkSizes, CutRule, Dialect};
 use cairn_index::names::{
-    BucketRecord, DELIVERY_LIST_MAX, DELIVERY_WORD_LEN_MAX, Durability, EtagKind, INLINE_LEN_MAX, Names, NewBucket,
-    Switch, Versioning,
+    BucketRecord, DELIVERY_LIST_MAX, DELIVERY_WORD_LEN_MAX, DigestFunction, Durability, EtagKind, INLINE_LEN_MAX,
+    Names, NewBucket, Switch, Versioning,
 };
 use cairn_index::{Result as IndexResult, Tenant};
 use serde_json::{Map, Value, json};
@@ -267,6 +267,23 @@ const SETTINGS: &[Setting] = &[
         show: |record, _| json!(record.settings.delivery.cors_origins),
     },
     Setting {
+        name: "digests",
+        said: Said::Always,
+        read: |draft, value| {
+            let rule = "a list of sha256 and blake3";
+            let names = words(value, rule, |name| DigestFunction::of_name(name).is_some())?;
+            let known = DigestFunction::ALL.into_iter();
+            draft.record.settings.digests = known
+                .filter(|function| names.iter().any(|name| name == function.name()))
+                .collect();
+            Ok(())
+        },
+        show: |record, _| {
+            let names = record.settings.digests.iter().map(|function| function.name());
+            json!(names.collect::<Vec<_>>())
+        },
+    },
+    Setting {
         name: "cdn_max_age",
         said: Said::Always,
         read: |draft, value| {
@@ -517,7 +534,7 @@ mod tests {
             "durability": "batch", "etag": "opaque", "domain": "own", "inline_len": 100, "browse": true,
             "search": false, "object_lock": true, "quota_bytes": 7, "quota_objects": 0,
             "public_read": ["", "img/a b"], "cors_origins": ["https://a.example:8443", "*"], "cdn_max_age": 60,
-            "cdn_zstd": true, "cdn_precompressed": true,
+            "cdn_zstd": true, "cdn_precompressed": true, "digests": ["sha256", "blake3"],
         }));
         let mut first = draft();
         assert_eq!(first.take(&said, IsNew::Yes), []);
@@ -558,6 +575,8 @@ mod tests {
             ("cors_origins", json!(["https://a.example/path"])),
             ("cdn_max_age", json!(31_536_001)),
             ("cdn_zstd", json!("on")),
+            ("digests", json!(["md5"])),
+            ("digests", json!("sha256")),
             ("owner", json!("bert")),
         ] {
             let wrong = draft().take(&members(json!({ name: value.clone() })), IsNew::Yes);

@@ -119,6 +119,12 @@ pub enum Table {
     Blobs = 30,
     /// What blobs are made of.
     BlobContents = 31,
+    /// Objects by the digests of their bytes.
+    Digests = 32,
+    /// Buckets that show something to everybody; of the index itself.
+    Shown = 33,
+    /// Objects that lack a digest which their bucket wants; of the index itself.
+    Undigested = 34,
 }
 
 impl Table {
@@ -154,6 +160,9 @@ impl Table {
             Self::Domains,
             Self::Blobs,
             Self::BlobContents,
+            Self::Digests,
+            Self::Shown,
+            Self::Undigested,
         ]
         .into_iter()
         .find(|table| *table as u8 == number)

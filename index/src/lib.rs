@@ -48,8 +48,8 @@ pub use liveness::{
 pub use memory::MemoryEngine;
 pub use objects::{
     AnyBlobWriter, ArchiveObject, BlobFrames, BlobHasher, BlobWriter, Body, ChunkLease, ChunkSum, Completed,
-    Compression, Digested, DigestsWanted, IndexPieces, IngestCounts, ListedPart, ObjectOptions, ObjectReader,
-    ObjectWriter, Objects, VersionsDiff,
+    Compression, Digested, DigestedAtRest, DigestsWanted, IndexPieces, IngestCounts, ListedPart, ObjectOptions,
+    ObjectReader, ObjectWriter, Objects, VersionsDiff,
 };
 pub use record::CommitRecord;
 pub use rocks::{BlockReads, PlacesMemory, RocksEngine, RocksLog, RocksOptions};

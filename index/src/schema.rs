@@ -8,36 +8,67 @@
 //! | 1 | manifests, leases, condemned chunks |
 //! | 2 | names (`names/`) as well: a program that knows schema 1 alone would collect the chunks that only these keep |
 //! | 3 | blobs (`names/blobs.rs`) as well, for the same reason |
+//! | 4 | rows of objects by their digests (`names/whole_digest.rs`), filled in from names and taken away again |
 
 use crate::kv::{Batch, Check, Commit, Kv, Row, View, ViewExt as _};
-use crate::names::{any_blobs, any_names};
+use crate::names::{any_blobs, any_names, any_wanted_digests, clear_digests, fill_digests};
 use crate::{Error, Key, Result, Table};
 
 /// The schema that this release writes.
-pub const SCHEMA: u32 = 3;
+pub const SCHEMA: u32 = 4;
 
-/// Leaves rows of the schema below.
-type Down = fn(&dyn Kv) -> Result<()>;
+type Work = fn(&dyn Kv) -> Result<()>;
 
-/// A step: what it brings, and how it is gone back. Nothing has to be done for the way up so far.
+/// A step: what it brings, and how it is gone back.
 struct Step {
     to: u32,
     what: &'static str,
-    down: Down,
+    /// Done before the number moves up; what a crash has left half done is done again.
+    up: Work,
+    /// Whether the step may be gone back; nothing is changed.
+    may_leave: Work,
+    /// Done after the number has moved down. What a crash leaves of it nobody reads, and `up` takes away.
+    left: Work,
 }
 
-const STEPS: [Step; 2] = [
+fn nothing(_: &dyn Kv) -> Result<()> {
+    Ok(())
+}
+
+const STEPS: [Step; 3] = [
     Step {
         to: 2,
         what: "names: buckets, objects, versions, uploads, access keys, events",
-        down: leave_names,
+        up: nothing,
+        may_leave: leave_names,
+        left: nothing,
     },
     Step {
         to: 3,
         what: "blobs of the gRPC door",
-        down: leave_blobs,
+        up: nothing,
+        may_leave: leave_blobs,
+        left: nothing,
+    },
+    Step {
+        to: 4,
+        what: "objects by the digests of their bytes",
+        up: fill_digests,
+        may_leave: leave_digests,
+        left: clear_digests,
     },
 ];
+
+/// Rows of digests are made of names and go; what a bucket's row says of them is not thrown away.
+fn leave_digests(kv: &dyn Kv) -> Result<()> {
+    if any_wanted_digests(kv)? {
+        return Err(Error::CannotGoBack {
+            to: 3,
+            because: "there are buckets with the setting digests: make it [] first",
+        });
+    }
+    Ok(())
+}
 
 /// Blobs are a cache, and yet nobody throws them away unasked.
 fn leave_blobs(kv: &dyn Kv) -> Result<()> {
@@ -145,15 +176,21 @@ pub fn migrate_schema(kv: &dyn Kv, to: u32, run: SchemaRun, place: &str) -> Resu
         let step = STEPS.iter().find(|step| step.to == from.max(next));
         let step = step.expect("each schema but the first has its step");
         if next < from {
-            (step.down)(kv)?;
+            (step.may_leave)(kv)?;
         }
         if run == SchemaRun::Real {
+            if next > from {
+                (step.up)(kv)?;
+            }
             let mut batch = Batch::new();
             batch
                 .check(key(), Check::Version(row.version))
                 .put(key(), next.to_be_bytes().to_vec());
             if let Commit::Conflict(_) = kv.commit(batch)? {
                 continue;
+            }
+            if next < from {
+                (step.left)(kv)?;
             }
         } else {
             dry = Some(next);
@@ -191,8 +228,11 @@ mod tests {
     use std::sync::Arc;
 
     use super::*;
-    use crate::names::{BucketName, Names, NewBucket, Owner};
-    use crate::{Database, MemoryEngine, Tenant};
+    use crate::names::{
+        BucketName, Cause, Condition, DigestFunction, Etag, Names, NewBucket, NewContent, NewVersion, ObjectDigest,
+        ObjectKey, Owner, check_digests,
+    };
+    use crate::{Database, Fence, MemoryEngine, Tenant};
 
     fn empty() -> Arc<Database<MemoryEngine>> {
         Arc::new(Database::new(Arc::new(MemoryEngine::new())))
@@ -224,6 +264,75 @@ mod tests {
             );
         }
         assert_eq!(schema(kv.as_ref()).unwrap(), Some(SCHEMA + 1), "as it was");
+    }
+
+    /// Goal: names of schema 3 are found by digest behind the step up; the step back takes the rows away and the names stay; told
+    /// alone, nothing changes; a step that was stopped halfway is done again.
+    #[test]
+    fn rows_of_digests_come_with_their_schema_and_go_with_it() {
+        let kv = empty();
+        open_schema(kv.as_ref(), "here").unwrap();
+        let names = Names::new(kv.clone());
+        let (tenant, name, me) = (
+            Tenant::default(),
+            BucketName::new("bucket").unwrap(),
+            Owner::new("me").unwrap(),
+        );
+        let mut new = NewBucket::of(me.clone());
+        new.settings.delivery.public_read = vec![String::new()];
+        let bucket = names.buckets(&tenant).create(&name, new).unwrap();
+        let content = NewContent::chunks(Default::default(), Vec::new(), Fence::now(kv.as_ref()).unwrap()).unwrap();
+        let mut version = NewVersion::new(me, content, Etag::opaque("e").unwrap());
+        version.record.sha256 = Some([7; 32]);
+        let (key, digest) = (
+            ObjectKey::new("k").unwrap(),
+            ObjectDigest {
+                function: DigestFunction::Sha256,
+                bytes: [7; 32],
+            },
+        );
+        let put = names
+            .objects(&bucket)
+            .put(&key, &version, &Condition::Always, &Cause::default());
+        put.unwrap();
+        let is_found = || names.shown_by_digest(&digest).unwrap().is_some();
+        let step = |from, to| SchemaStep {
+            from,
+            to,
+            what: STEPS[2].what,
+        };
+        let go = |to, run| migrate_schema(kv.as_ref(), to, run, "here").unwrap();
+        assert!(is_found());
+        assert_eq!(go(3, SchemaRun::Dry), [step(4, 3)]);
+        assert!(is_found(), "only told");
+        for _ in 0..2 {
+            assert_eq!(go(3, SchemaRun::Real), [step(4, 3)]);
+            assert!(!is_found());
+            assert!(names.objects(&bucket).current(&key).is_ok());
+            assert_eq!(go(4, SchemaRun::Dry), [step(3, 4)]);
+            assert!(!is_found(), "only told");
+            // Stopped before the number moved.
+            fill_digests(kv.as_ref()).unwrap();
+            assert_eq!(go(4, SchemaRun::Real), [step(3, 4)]);
+            assert!(is_found());
+            check_digests(kv.as_ref()).unwrap().unwrap();
+        }
+        let wanted = |digests: &[DigestFunction]| {
+            let changed = names.buckets(&tenant).update(&name, |record| {
+                record.settings.digests = digests.to_vec();
+                Ok(())
+            });
+            changed.unwrap();
+        };
+        wanted(&DigestFunction::ALL);
+        for run in [SchemaRun::Dry, SchemaRun::Real] {
+            let failed = migrate_schema(kv.as_ref(), 3, run, "here");
+            assert!(matches!(failed, Err(Error::CannotGoBack { to: 3, .. })), "{failed:?}");
+        }
+        wanted(&[]);
+        go(3, SchemaRun::Real);
+        open_schema(kv.as_ref(), "here").unwrap();
+        assert!(is_found(), "opening takes the step");
     }
 
     #[test]

@@ -260,7 +260,7 @@ pub(crate) struct S3 {
     pub(crate) rest_seconds: u64,
     /// Bytes that wait to be compressed before that is done beside writes, too. Default `4294967296`.
     pub(crate) deferred_bytes: u64,
-    /// Bytes a second that are compressed beside writes. Default `33554432`.
+    /// Bytes a second that are compressed, and read for digests, beside writes. Default `33554432`.
     pub(crate) rest_bytes_per_second: u64,
     /// Bytes of memory for plain chunks that had to be decoded to be read; `0` is none. Default `134217728`.
     pub(crate) plain_cache: u64,

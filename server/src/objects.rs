@@ -3,6 +3,7 @@
 //! What buckets hold is named by rows of the same index, so the folder is always collected and scrubbed as a rooted store is.
 //! Who asks first finds a key: it is made at the first start and told once. Not here: what the door does (`cairn_gateway`).
 
+mod digester;
 mod rest;
 
 use std::path::PathBuf;
@@ -30,6 +31,7 @@ use crate::routes::chain;
 use crate::scrub::Scrubber;
 use crate::upkeep::Upkeep;
 use crate::uploads::Expirer;
+use digester::Digester;
 use rest::Rest;
 
 /// Folder of it all, in the data folder.
@@ -43,6 +45,8 @@ pub(crate) struct ObjectStore {
     objects: Arc<Objects>,
     /// Ends before what it works on does.
     _rest: Rest,
+    /// As that.
+    _digester: Digester,
     folder: PathBuf,
     /// Ends before the packs do.
     care: Care,
@@ -104,11 +108,13 @@ impl ObjectStore {
         let log = Arc::<LogSwitch>::default();
         log.set(logged(config.log.requests));
         let rest = Rest::start(STORE_NAME, care.rows(), engine, Arc::clone(&objects), &config.s3)?;
+        let digester = Digester::start(&objects, config.s3.rest_bytes_per_second)?;
         let early = EarlySync::start(&early_packs)?;
         let expirer = Expirer::start(&objects, Duration::from_secs(config.s3.upload_age_seconds))?;
         Ok(Self {
             objects,
             _rest: rest,
+            _digester: digester,
             folder: path,
             care,
             scrubber,

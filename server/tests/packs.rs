@@ -560,15 +560,15 @@ fn the_schema_of_the_rows_is_told_and_changed() {
     let mut folder = daemon.leave();
     for store in [&[][..], &["--store", "default"]] {
         let ask = |folder: &tempfile::TempDir, words: &[&str]| done(folder, &[&["migrate"], store, words].concat());
-        assert!(ask(&folder, &["status"]).contains("schema: 3; this release writes 3"));
+        assert!(ask(&folder, &["status"]).contains("schema: 4; this release writes 4"));
         assert!(ask(&folder, &["up"]).contains("nothing is to be done"));
         let told = ask(&folder, &["down", "1", "--dry-run"]);
-        assert!(told.contains("from schema 3 to 2 would be taken"), "{told}");
-        assert!(ask(&folder, &["status"]).contains("schema: 3;"));
+        assert!(told.contains("from schema 4 to 3 would be taken"), "{told}");
+        assert!(ask(&folder, &["status"]).contains("schema: 4;"));
         ask(&folder, &["down", "1"]);
         assert!(ask(&folder, &["status"]).contains("schema: 1;"));
-        assert!(failed(&folder, &["migrate", "down", "4"], 1).contains("schema 4"));
+        assert!(failed(&folder, &["migrate", "down", "5"], 1).contains("schema 5"));
         folder = Daemon::start_in(folder, settings, &[]).leave();
-        assert!(ask(&folder, &["status"]).contains("schema: 3;"));
+        assert!(ask(&folder, &["status"]).contains("schema: 4;"));
     }
 }

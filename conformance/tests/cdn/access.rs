@@ -21,7 +21,7 @@ impl Ground {
 }
 
 const OLD: (&str, &str) = ("old", OLD_SECRET);
-const NEW: (&str, &str) = ("new", NEW_SECRET);
+pub(super) const NEW: (&str, &str) = ("new", NEW_SECRET);
 
 /// Goal: what is not shown to everybody is read with a token or an access key, and by nobody else; nobody learns what is there.
 #[test]

@@ -4,6 +4,7 @@
 #![allow(clippy::unwrap_used)]
 
 mod access;
+mod by_digest;
 mod caches;
 mod far;
 mod players;

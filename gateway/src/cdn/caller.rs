@@ -16,7 +16,7 @@ use http::{HeaderMap, StatusCode};
 
 use super::caching::Audience;
 use super::{Answer, Ask, Core, Refused};
-use crate::faces::caller::{self, Need};
+use crate::faces::caller::{self, Caller, Need};
 use crate::s3::uri::Query;
 
 /// Name of the cookie that holds a signed link.
@@ -34,12 +34,12 @@ pub(super) struct Admitted {
 }
 
 /// A bucket by its name, which is one for the whole server.
-pub(super) fn bucket(objects: &Objects, name: &BucketName) -> cairn_index::Result<Option<Bucket>> {
-    let names = objects.names();
-    let Some(tenant) = names.tenant_of_bucket(name)? else {
+pub(super) fn bucket(objects: &Objects, name: &str) -> cairn_index::Result<Option<Bucket>> {
+    let (names, name) = (objects.names(), BucketName::new(name)?);
+    let Some(tenant) = names.tenant_of_bucket(&name)? else {
         return Ok(None);
     };
-    match names.buckets(&tenant).get(name) {
+    match names.buckets(&tenant).get(&name) {
         Err(cairn_index::Error::NoBucket { .. }) => Ok(None),
         found => found.map(Some),
     }
@@ -122,53 +122,101 @@ fn is_public(ask: &Ask, bucket: &Bucket) -> bool {
     ask.version.is_none() && bucket.record.settings.delivery.shows(ask.key.as_str())
 }
 
+/// What a request shows.
+pub(super) struct Shown {
+    pub(super) principal: Principal,
+    /// For whom the answer is, unless it is for everybody anyway.
+    pub(super) audience: Audience,
+    /// Of an authorization: what it is for may be less than what its owner may.
+    pub(super) known: Option<Caller>,
+}
+
 /// Who asks, and for whom the answer is, unless it is for everybody anyway.
 fn identify(core: &Core, ask: &Ask, bucket: Option<&Bucket>) -> Answer<(Principal, Audience)> {
-    let known_here = &ask.settings;
-    if let Some(given) = ask.headers.get(AUTHORIZATION) {
-        let wrong = || unknown("wrong", "this authorization opens nothing here");
-        let known = caller::identify(core.objects.names(), &known_here.tokens, given.as_bytes())?.ok_or_else(wrong)?;
-        let check = known.check_need(ask.bucket.as_str(), Need::Read);
-        check.map_err(|words| Refused::Words(StatusCode::FORBIDDEN, words.to_owned()))?;
-        let user: Arc<User> = Arc::clone(known.user());
-        return Ok((Principal::User(user), Audience::Caller));
-    }
-    let version = ask.version.map(|id| id.to_string());
-    let asked = Asked {
-        bucket: ask.bucket.as_str(),
-        key: ask.key.as_str(),
-        version: version.as_deref(),
-        address: ask.address,
-        now: ask.now,
-    };
-    let shown = ShownLink::of(ask.query.pairs()).map_err(refusal)?;
-    if let Some(shown) = shown {
-        let (link, expires) = shown.check(&known_here.keys, &asked).map_err(refusal)?;
-        let audience = match shown.is_bound() {
-            true => Audience::Caller,
-            false => Audience::Url(expires.saturating_sub(ask.now)),
-        };
-        return Ok((Principal::Link(Arc::new(link)), audience));
+    if let Some(shown) = shown_outright(core, ask)? {
+        if let Some(known) = &shown.known {
+            let check = known.check_need(&ask.bucket, Need::Read);
+            check.map_err(|words| Refused::Words(StatusCode::FORBIDDEN, words.to_owned()))?;
+        }
+        return Ok((shown.principal, shown.audience));
     }
     if bucket.is_some_and(|bucket| is_public(ask, bucket)) {
         return Ok((Principal::Anonymous, Audience::Everybody));
     }
+    Ok(match shown_by_cookie(ask)? {
+        Some(shown) => (shown.principal, shown.audience),
+        None => (Principal::Anonymous, Audience::Caller),
+    })
+}
+
+/// What is shown in the request itself, which has to be right.
+///
+/// Errors: 400, 401, 403.
+pub(super) fn shown_outright(core: &Core, ask: &Ask) -> Answer<Option<Shown>> {
+    let known_here = &ask.settings;
+    if let Some(given) = ask.headers.get(AUTHORIZATION) {
+        let wrong = || unknown("wrong", "this authorization opens nothing here");
+        let known = caller::identify(core.objects.names(), &known_here.tokens, given.as_bytes())?.ok_or_else(wrong)?;
+        let user: Arc<User> = Arc::clone(known.user());
+        return Ok(Some(Shown {
+            principal: Principal::User(user),
+            audience: Audience::Caller,
+            known: Some(known),
+        }));
+    }
+    let Some(shown) = ShownLink::of(ask.query.pairs()).map_err(refusal)? else {
+        return Ok(None);
+    };
+    let version = ask.version.map(|id| id.to_string());
+    let asked = asked(ask, version.as_deref());
+    let (link, expires) = shown.check(&known_here.keys, &asked).map_err(refusal)?;
+    let audience = match shown.is_bound() {
+        true => Audience::Caller,
+        false => Audience::Url(expires.saturating_sub(ask.now)),
+    };
+    Ok(Some(Shown {
+        principal: Principal::Link(Arc::new(link)),
+        audience,
+        known: None,
+    }))
+}
+
+/// The first link of a cookie that opens what is asked for.
+///
+/// Errors: what is wrong with the last one, if none does.
+pub(super) fn shown_by_cookie(ask: &Ask) -> Answer<Option<Shown>> {
+    let version = ask.version.map(|id| id.to_string());
+    let asked = asked(ask, version.as_deref());
     let mut why = None;
     for cookie in cookies(&ask.headers).take(COOKIES_MAX) {
         let opened = Query::parse(Some(cookie))
             .map_err(|_| LinkRefusal::Malformed)
             .and_then(|words| {
                 let shown = ShownLink::of(words.pairs())?.ok_or(LinkRefusal::Malformed)?;
-                shown.check(&known_here.keys, &asked)
+                shown.check(&ask.settings.keys, &asked)
             });
         match opened {
-            Ok((link, _)) => return Ok((Principal::Link(Arc::new(link)), Audience::Caller)),
+            Ok((link, _)) => {
+                return Ok(Some(Shown {
+                    principal: Principal::Link(Arc::new(link)),
+                    audience: Audience::Caller,
+                    known: None,
+                }));
+            }
             Err(refused) => why = Some(refused),
         }
     }
-    match why {
-        Some(refused) => Err(refusal(refused)),
-        None => Ok((Principal::Anonymous, Audience::Caller)),
+    why.map_or(Ok(None), |refused| Err(refusal(refused)))
+}
+
+/// What a link has to be for.
+fn asked<'a>(ask: &'a Ask, version: Option<&'a str>) -> Asked<'a> {
+    Asked {
+        bucket: &ask.bucket,
+        key: ask.key.as_str(),
+        version,
+        address: ask.address,
+        now: ask.now,
     }
 }
 

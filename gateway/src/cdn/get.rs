@@ -70,6 +70,8 @@ enum Part {
 }
 
 /// GET and HEAD.
+///
+/// - `known`: the object that a digest was found to be of.
 pub(super) async fn get(
     core: &Arc<Core>,
     _permit: Permit,
@@ -77,8 +79,9 @@ pub(super) async fn get(
     bucket: Bucket,
     audience: Audience,
     tags: &Tags,
+    known: Option<Box<ObjectVersion>>,
 ) -> Answer<Response<Body>> {
-    let found = find(core, ask, &bucket, audience)?;
+    let found = find(core, ask, &bucket, audience, known)?;
     let form = choose(core, ask, &bucket, &found)?;
     let record = record_of(&form.version)?;
     let held = Held {
@@ -180,11 +183,18 @@ fn record_of(version: &ObjectVersion) -> Answer<&ObjectRecord> {
 }
 
 /// Finds the object, and what is told of it.
-fn find(core: &Core, ask: &Ask, bucket: &Bucket, audience: Audience) -> Answer<Found> {
+fn find(
+    core: &Core,
+    ask: &Ask,
+    bucket: &Bucket,
+    audience: Audience,
+    known: Option<Box<ObjectVersion>>,
+) -> Answer<Found> {
     let rows = core.objects.names().objects(bucket);
     let missing = || Refused::Missing(caching::control_of_missing(&ask.settings.options, audience));
-    let (version, path) = match ask.version {
-        Some(id) => {
+    let (version, path) = match (known, ask.version) {
+        (Some(version), _) => (version, Path::Fixed),
+        (None, Some(id)) => {
             let version = rows.version(&ask.key, id).map_err(|error| match error {
                 cairn_index::Error::NoVersion { .. } => missing(),
                 error => error.into(),
@@ -196,7 +206,7 @@ fn find(core: &Core, ask: &Ask, bucket: &Bucket, audience: Audience) -> Answer<F
             let path = if id.is_null() { Path::Changing } else { Path::Fixed };
             (Box::new(version), path)
         }
-        None => match rows.get(&ask.key)? {
+        (None, None) => match rows.get(&ask.key)? {
             Current::Object(version) => (version, Path::Changing),
             Current::Deleted(_) | Current::Nothing => return Err(missing()),
         },
@@ -207,7 +217,7 @@ fn find(core: &Core, ask: &Ask, bucket: &Bucket, audience: Audience) -> Answer<F
     let is_coded = record.headers.content_encoding.is_some();
     Ok(Found {
         varies: !is_coded
-            && (delivery.precompressed && caching::is_text(&kind) || delivery.zstd && caching::may_shrink(&kind)),
+            && (stands_in(ask, bucket) && caching::is_text(&kind) || delivery.zstd && caching::may_shrink(&kind)),
         control: caching::control(&ask.settings.options, delivery, (key, record), audience, path),
         kind,
         version,
@@ -216,21 +226,24 @@ fn find(core: &Core, ask: &Ask, bucket: &Bucket, audience: Audience) -> Answer<F
 
 /// Chooses the form that the client takes. Ranges are of the object as it is.
 fn choose(core: &Core, ask: &Ask, bucket: &Bucket, found: &Found) -> Answer<Form> {
-    let as_it_is = |found: &Found| -> Answer<Form> {
-        Ok(Form {
-            etag: record_of(&found.version)?.etag.as_str().to_owned(),
-            version: found.version.clone(),
-            coding: None,
-            bytes: FormBytes::Object,
-        })
+    // Of a digest it is the same whichever object the bytes are found as.
+    let own_tag = match &ask.digest {
+        Some(digest) => digest.to_string().replace('/', "-"),
+        None => record_of(&found.version)?.etag.as_str().to_owned(),
+    };
+    let as_it_is = |etag: String| Form {
+        etag,
+        version: found.version.clone(),
+        coding: None,
+        bytes: FormBytes::Object,
     };
     let accepted = ask.header(ACCEPT_ENCODING).unwrap_or("");
     if !found.varies || accepted.is_empty() || ask.version.is_some() || ask.headers.contains_key(RANGE) {
-        return as_it_is(found);
+        return Ok(as_it_is(own_tag));
     }
     let delivery = &bucket.record.settings.delivery;
     let rows = core.objects.names().objects(bucket);
-    let is_taken = |(coding, _): &(&str, &str)| delivery.precompressed && accepts(accepted, coding);
+    let is_taken = |(coding, _): &(&str, &str)| stands_in(ask, bucket) && accepts(accepted, coding);
     let codings = CODINGS.into_iter().filter(is_taken);
     for (coding, end) in codings.filter(|_| caching::is_text(&found.kind)) {
         let Ok(key) = ObjectKey::new(format!("{}{end}", ask.key.as_str())) else {
@@ -242,9 +255,8 @@ fn choose(core: &Core, ask: &Ask, bucket: &Bucket, found: &Found) -> Answer<Form
             && let Some(record) = version.object()
         {
             // Two objects, two tags: which of this name it is made of, too.
-            let own = record_of(&found.version)?.etag.as_str();
             return Ok(Form {
-                etag: format!("{}-{own}-{coding}", record.etag.as_str()),
+                etag: format!("{}-{own_tag}-{coding}", record.etag.as_str()),
                 version,
                 coding: Some(coding),
                 bytes: FormBytes::Object,
@@ -257,13 +269,18 @@ fn choose(core: &Core, ask: &Ask, bucket: &Bucket, found: &Found) -> Answer<Form
     let is_stored = !matches!(record.content, Content::Inline { .. });
     if delivery.zstd && is_stored && is_quiet && accepts(accepted, ZSTD) && caching::may_shrink(&found.kind) {
         return Ok(Form {
-            etag: format!("{}-zstd", record.etag.as_str()),
+            etag: format!("{own_tag}-zstd"),
             version: found.version.clone(),
             coding: Some(ZSTD),
             bytes: FormBytes::Frames,
         });
     }
-    as_it_is(found)
+    Ok(as_it_is(own_tag))
+}
+
+/// Whether objects may stand in for others: not where a digest names the bytes.
+fn stands_in(ask: &Ask, bucket: &Bucket) -> bool {
+    bucket.record.settings.delivery.precompressed && ask.digest.is_none()
 }
 
 /// Whether `Accept-Encoding` takes a coding (RFC 9110, section 12.5.3): named and not with weight 0. A star is no wish for it.

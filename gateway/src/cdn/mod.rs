@@ -1,10 +1,12 @@
-//! The CDN's door: objects of buckets for caches and browsers, at `/cdn/{bucket}/{key}` of the public listener, for reading alone.
+//! The CDN's door: objects of buckets for caches and browsers, at `/cdn/{bucket}/{key}` of the public listener, for reading alone; and
+//! by a digest of their bytes, at `/cdn/-/{algorithm}/{digest}` (`by_digest`).
 //!
 //! Who may: everybody, what a bucket's setting `public_read` shows; else whoever has a signed link (in the URL or in a cookie, `caller`), an
 //! access key or a service's token. Invariants: nothing is answered without `authorize`, whose permit the handler takes; an answer says
 //! itself for whom and how long it may be kept (`caching`), never longer than the right to read it; an object's other forms have other
 //! tags. Not here: writing (S3), what a link is (`cairn_identity`), how caches in front are set up (`docs/cdn.md`).
 
+mod by_digest;
 mod caching;
 mod caller;
 mod cors;
@@ -22,7 +24,7 @@ use std::time::{Instant, SystemTime, UNIX_EPOCH};
 use arc_swap::ArcSwap;
 use cairn_identity::{AddressRange, LinkKey};
 use cairn_index::Objects;
-use cairn_index::names::{BucketName, ObjectKey, VersionId};
+use cairn_index::names::{BucketName, ObjectDigest, ObjectKey, VersionId};
 use cairn_roots::{Body, Peer, refuse, reply};
 use http::header::{ALLOW, CACHE_CONTROL, CONTENT_RANGE, RETRY_AFTER, WWW_AUTHENTICATE};
 use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode};
@@ -31,6 +33,7 @@ use crate::faces::ServiceToken;
 use crate::pool::{Pool, PoolOptions};
 use crate::s3::error::{Code, S3Error};
 use crate::s3::uri::{self, Query};
+use by_digest::Holder;
 use caching::Tags;
 use caller::Admitted;
 use cors::Cors;
@@ -109,8 +112,12 @@ struct Ask {
     settings: Arc<CdnSettings>,
     method: Method,
     headers: HeaderMap,
-    bucket: BucketName,
+    /// What the path names: a bucket, or `-`.
+    bucket: String,
+    /// What the path names: an object's key, or algorithm and digest; then the key of what was found.
     key: ObjectKey,
+    /// Of a path that names one; then there is no version.
+    digest: Option<ObjectDigest>,
     version: Option<VersionId>,
     query: Query,
     address: Option<IpAddr>,
@@ -188,12 +195,16 @@ impl Cdn {
     async fn before(&self, headers: &HeaderMap, path: &str) -> Response<Body> {
         let mut response = reply(StatusCode::NO_CONTENT, Body::empty());
         response.headers_mut().insert(ALLOW, HeaderValue::from_static(METHODS));
-        let Ok((bucket, _)) = split(path) else { return response };
+        let Ok((bucket, key)) = split(path) else {
+            return response;
+        };
         let core = Arc::clone(&self.0);
-        let found = self
-            .0
-            .pool
-            .run(move || caller::bucket(&core.objects, &bucket).map_err(Refused::from));
+        let found = self.0.pool.run(move || {
+            if bucket == BY_DIGEST {
+                return by_digest::bucket(&core.objects, &key);
+            }
+            caller::bucket(&core.objects, &bucket).map_err(Refused::from)
+        });
         match found.await {
             Ok(Some(bucket)) => {
                 let cors = Cors::of(&bucket.record.settings.delivery, headers);
@@ -208,15 +219,23 @@ impl Cdn {
 
 const METHODS: &str = "GET, HEAD, OPTIONS";
 
-/// Bucket and key of a path.
-fn split(path: &str) -> Answer<(BucketName, String)> {
-    let missing = || Refused::Words(StatusCode::NOT_FOUND, "the path is /cdn/{bucket}/{key}".to_owned());
+/// What stands in a path where others name a bucket; no bucket has this name.
+const BY_DIGEST: &str = "-";
+
+/// Bucket and key of a path; or [`BY_DIGEST`], and algorithm and digest.
+fn split(path: &str) -> Answer<(String, String)> {
+    let missing = || {
+        let words = "the path is /cdn/{bucket}/{key} or /cdn/-/{algorithm}/{digest}";
+        Refused::Words(StatusCode::NOT_FOUND, words.to_owned())
+    };
     let (bucket, key) = path
         .strip_prefix(CDN_PATH)
         .and_then(|rest| rest.split_once('/'))
         .ok_or_else(missing)?;
-    let bucket = BucketName::new(bucket).map_err(|_| missing())?;
-    Ok((bucket, uri::decode(key)?))
+    if bucket != BY_DIGEST {
+        BucketName::new(bucket).map_err(|_| missing())?;
+    }
+    Ok((bucket.to_owned(), uri::decode(key)?))
 }
 
 impl Ask {
@@ -224,7 +243,9 @@ impl Ask {
         let (bucket, key) = split(head.uri.path())?;
         uri::check_key(&key)?;
         let query = Query::parse(head.uri.query())?;
-        let version = query.get("versionId").map(crate::s3::request::version_id).transpose()?;
+        let digest = (bucket == BY_DIGEST).then(|| by_digest::parse(&key)).transpose()?;
+        let version = query.get("versionId").filter(|_| digest.is_none());
+        let version = version.map(crate::s3::request::version_id).transpose()?;
         let peer = head.extensions.get::<Peer>().map(|peer| peer.0);
         let settings = core.settings.load_full();
         Ok(Self {
@@ -234,6 +255,7 @@ impl Ask {
             headers: head.headers,
             bucket,
             key: ObjectKey::new(key)?,
+            digest,
             version,
             query,
             now: SystemTime::now()
@@ -251,9 +273,12 @@ impl Ask {
 
 impl Core {
     /// Answers within a job of the pool.
-    async fn answer(self: &Arc<Self>, ask: Ask) -> Response<Body> {
+    async fn answer(self: &Arc<Self>, mut ask: Ask) -> Response<Body> {
+        if let Some(digest) = ask.digest {
+            return self.answer_digest(&mut ask, &digest).await;
+        }
         let method = ask.method.clone();
-        let tags = Tags::of(ask.bucket.as_str(), ask.key.as_str());
+        let tags = Tags::of(&ask.bucket, ask.key.as_str());
         let found = match caller::bucket(&self.objects, &ask.bucket) {
             Ok(found) => found,
             Err(error) => return Refused::from(error).reply(&method),
@@ -267,7 +292,7 @@ impl Core {
                 permit,
                 bucket,
                 audience,
-            }) => get::get(self, permit, &ask, bucket, audience, &tags).await,
+            }) => get::get(self, permit, &ask, bucket, audience, &tags, None).await,
             Err(refused) => Err(refused),
         };
         let mut response = answered.unwrap_or_else(|refused| refused.reply(&method));
@@ -275,6 +300,31 @@ impl Core {
         if response.status() == StatusCode::NOT_FOUND {
             tags.say(response.headers_mut());
         }
+        cors.say(response.headers_mut());
+        response
+    }
+
+    /// As [`Core::answer`], of a path that names a digest.
+    async fn answer_digest(self: &Arc<Self>, ask: &mut Ask, digest: &ObjectDigest) -> Response<Body> {
+        let held = match by_digest::admit(self, ask, digest) {
+            Ok(held) => held,
+            Err(refused) => return refused.reply(&ask.method),
+        };
+        let Holder {
+            admitted: Admitted {
+                permit,
+                bucket,
+                audience,
+            },
+            key,
+            version,
+        } = held;
+        // It is purged with the object that it was found as.
+        let tags = Tags::of(bucket.name().as_str(), key.as_str());
+        let cors = Cors::of(&bucket.record.settings.delivery, &ask.headers);
+        ask.key = key;
+        let answered = get::get(self, permit, ask, bucket, audience, &tags, Some(version)).await;
+        let mut response = answered.unwrap_or_else(|refused| refused.reply(&ask.method));
         cors.say(response.headers_mut());
         response
     }

@@ -7,6 +7,7 @@ use super::content::{INLINE_LEN_MAX, decode_sizes, encode_sizes};
 use super::delivery::Delivery;
 use super::fields::{Field, Fields, malformed, read};
 use super::name::{BucketName, Owner};
+use super::whole_digest::DigestFunction;
 use crate::kv::Version;
 use crate::{Result, Tenant};
 
@@ -100,6 +101,8 @@ pub struct BucketSettings {
     pub quota_objects: Option<u64>,
     /// What the CDN door does with it.
     pub delivery: Delivery,
+    /// Digests of the whole that are worked out when an object comes in one piece, so that it is found by them; each once.
+    pub digests: Vec<DigestFunction>,
 }
 
 impl Default for BucketSettings {
@@ -118,6 +121,7 @@ impl Default for BucketSettings {
             quota_bytes: None,
             quota_objects: None,
             delivery: Delivery::default(),
+            digests: Vec::new(),
         }
     }
 }
@@ -158,6 +162,9 @@ impl BucketSettings {
         fields.optional_number(QUOTA_BYTES, self.quota_bytes);
         fields.optional_number(QUOTA_OBJECTS, self.quota_objects);
         self.delivery.encode_into(fields);
+        for function in &self.digests {
+            fields.number(DIGEST, *function as u64);
+        }
     }
 
     /// Takes a field of it; `false`: it is another one.
@@ -177,6 +184,12 @@ impl BucketSettings {
             OBJECT_LOCK => self.object_lock = switch(field)?,
             QUOTA_BYTES => self.quota_bytes = Some(field.number()?),
             QUOTA_OBJECTS => self.quota_objects = Some(field.number()?),
+            DIGEST => {
+                let number = field.number()?;
+                let known = DigestFunction::ALL.into_iter().find(|known| *known as u64 == number);
+                let later = || field.malformed("a setting in it is of a later release");
+                self.digests.push(known.ok_or_else(later)?);
+            }
             _ => return self.delivery.decode(field),
         }
         Ok(true)
@@ -327,7 +340,8 @@ const SEARCH: u8 = 15;
 const OBJECT_LOCK: u8 = 16;
 const QUOTA_BYTES: u8 = 17;
 const QUOTA_OBJECTS: u8 = 18;
-// From 19 on: `delivery.rs`.
+// 19 to 23: `delivery.rs`.
+const DIGEST: u8 = 24;
 
 #[cfg(test)]
 mod tests {
@@ -355,6 +369,7 @@ mod tests {
                 zstd: true,
                 precompressed: true,
             },
+            digests: DigestFunction::ALL.to_vec(),
         };
         assert_eq!(settings.inline_len_max(), 1 << 10);
         for (settings, versioning, state) in [

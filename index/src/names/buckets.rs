@@ -6,6 +6,7 @@
 
 use super::bucket::{Bucket, BucketRecord, BucketSettings, BucketState, Versioning};
 use super::name::{BucketName, Owner};
+use super::whole_digest::say_shown;
 use super::{Names, TRIES_MAX, rows};
 use crate::kv::{Batch, Check, Commit, Order, Version, ViewExt as _};
 use crate::{Error, Key, KeyRange, KeyReader, Result, Table, Tenant};
@@ -72,7 +73,7 @@ impl Names {
     }
 }
 
-fn tenant_in(value: &[u8]) -> Result<Tenant> {
+pub(super) fn tenant_in(value: &[u8]) -> Result<Tenant> {
     let name = std::str::from_utf8(value).map_err(|_| malformed("its tenant is no text"))?;
     Tenant::new(name)
 }
@@ -119,6 +120,7 @@ impl Buckets<'_> {
             batch
                 .check(rows::bucket(tenant, name), Check::Absent)
                 .put(rows::bucket(tenant, name), bucket.encode());
+            say_shown(&mut batch, &bucket);
             if let Commit::Done(row) = names.kv.commit(batch)? {
                 bucket.row = row;
                 return Ok(bucket);
@@ -205,6 +207,7 @@ impl Buckets<'_> {
         let key = rows::bucket(self.tenant, &bucket.name);
         let mut batch = Batch::new();
         batch.check(&key, Check::Version(bucket.row)).put(key, bucket.encode());
+        say_shown(&mut batch, bucket);
         Ok(match self.names.kv.commit(batch)? {
             Commit::Done(row) => Some(row),
             Commit::Conflict(_) => None,
@@ -249,7 +252,9 @@ impl Buckets<'_> {
         let key = rows::bucket(self.tenant, &bucket.name);
         let mut batch = Batch::new();
         batch.check(&key, Check::Version(bucket.row)).delete(key);
-        batch.delete(rows::bucket_name(&bucket.name));
+        batch
+            .delete(rows::bucket_name(&bucket.name))
+            .delete(rows::shown(&bucket.name));
         batch.put(rows::bucket_gone(self.tenant, bucket.id), Vec::new());
         Ok(match self.names.kv.commit(batch)? {
             Commit::Done(_) => Settlement::Deleted,

@@ -13,6 +13,7 @@ use super::name::ObjectKey;
 use super::rows::{self, Counted};
 use super::search::found_by;
 use super::version::{ObjectVersion, PART_PAGE_LEN, PartRecord, Parts, encode_part};
+use super::whole_digest::{digest_rows, lack_row};
 use crate::bug::{Bug, is_planted};
 use crate::kv::{Batch, Check, Commit, Version};
 use crate::liveness::{Fence, given_up, join, retire};
@@ -45,9 +46,12 @@ pub(super) struct Edit<'a> {
     guards: Vec<Guard>,
     /// Objects, versions, bytes: what is added.
     usage: [i64; 3],
-    /// Search rows of what was current, and of what is.
+    /// Rows by which what was current is found, and what is: those of the search and of digests.
     found_before: BTreeSet<Key>,
     found_after: BTreeSet<Key>,
+    /// The row of what was current and lacks a digest, and of what is.
+    lacked: Option<Key>,
+    lacks: Option<Key>,
     now_ms: u64,
 }
 
@@ -62,6 +66,8 @@ impl<'a> Edit<'a> {
             usage: [0; 3],
             found_before: BTreeSet::new(),
             found_after: BTreeSet::new(),
+            lacked: None,
+            lacks: None,
             now_ms: names.now_ms(),
         };
         let row = rows::bucket(&bucket.tenant, &bucket.name);
@@ -165,16 +171,20 @@ impl<'a> Edit<'a> {
         }
     }
 
-    /// Has search find an object.
+    /// Has an object be found: by the search, if the bucket has one, and by its digests.
     pub(super) fn found_as(&mut self, key: &ObjectKey, version: &ObjectVersion) {
         if self.bucket.record.settings.search == Switch::On {
             self.found_after.extend(found_by(self.bucket, key, version));
         }
+        self.found_after.extend(digest_rows(self.bucket, key, version));
+        self.lacks = lack_row(self.bucket, key, version);
     }
 
-    /// Has search find an object no more, unless it is found by the same again.
+    /// Has an object be found no more, unless it is found by the same again.
     pub(super) fn no_more_found_as(&mut self, key: &ObjectKey, version: &ObjectVersion) {
         self.found_before.extend(found_by(self.bucket, key, version));
+        self.found_before.extend(digest_rows(self.bucket, key, version));
+        self.lacked = lack_row(self.bucket, key, version);
     }
 
     /// Keeps what was the newest version as an older one.
@@ -284,6 +294,12 @@ impl<'a> Edit<'a> {
         }
         for new in self.found_after.difference(&self.found_before) {
             self.batch.put(new, Vec::new());
+        }
+        // Written again even if it was there: it may have been there only by the bucket's settings of now.
+        match (&self.lacked, &self.lacks) {
+            (_, Some(lacks)) => _ = self.batch.put(lacks, Vec::new()),
+            (Some(lacked), None) => _ = self.batch.delete(lacked),
+            (None, None) => {}
         }
         self.batch.relax(self.bucket.record.settings.durability.sync());
         match self.names.kv.commit(self.batch)? {

@@ -45,6 +45,7 @@ mod tests;
 mod uploads;
 mod usage;
 mod version;
+mod whole_digest;
 
 use std::sync::Arc;
 
@@ -77,8 +78,12 @@ pub use version::{
     HEADERS_LEN_MAX, Headers, METADATA_LEN_MAX, NewVersion, ObjectRecord, ObjectVersion, PART_PAGE_LEN, PartRecord,
     Parts, ROW_PARTS_MAX, StorageClass, TAGS_MAX, VersionKind,
 };
+pub use whole_digest::{DigestFunction, DigestHolder, ObjectDigest};
 
 pub(crate) use roots::{Root, any_blobs, any_names, for_each_root};
+#[cfg(test)]
+pub(crate) use whole_digest::check_digests;
+pub(crate) use whole_digest::{any_wanted_digests, clear_digests, fill_digests};
 
 use crate::kv::Kv;
 use crate::{Result, Tenant};

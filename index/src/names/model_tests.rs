@@ -104,6 +104,8 @@ fn content(text: u8) -> NewVersion {
     let content = NewContent::inline(DomainId::default(), id, bytes).unwrap();
     let mut new = NewVersion::new(Owner::new("me").unwrap(), content, etag(text));
     new.record.headers.content_type = Some(format!("type/{}", text % 2));
+    new.record.sha256 = text.is_multiple_of(2).then_some([text; 32]);
+    new.record.blake3 = (text > 0).then_some([text; 32]);
     new
 }
 
@@ -143,7 +145,8 @@ impl World {
         let clock = Arc::new(FixedSurroundings::new(10_000, 3));
         let names = Names::with_surroundings(kv, clock.clone());
         let (tenant, bucket) = (Tenant::default(), BucketName::new("bucket").unwrap());
-        let new = NewBucket::of(Owner::new("me").unwrap());
+        let mut new = NewBucket::of(Owner::new("me").unwrap());
+        new.settings.digests = vec![DigestFunction::Blake3];
         names.buckets(&tenant).create(&bucket, new).unwrap();
         Self {
             names,
@@ -314,6 +317,25 @@ impl World {
             self.check_search(&bucket, prefix, limit);
         }
         self.check_counts(&bucket);
+        self.check_digests(&bucket);
+    }
+
+    /// The first object of each digest, and that no other row is left.
+    fn check_digests(&self, bucket: &Bucket) {
+        check_digests(self.names.kv().as_ref()).unwrap().unwrap();
+        for text in 0..4 {
+            let (function, bytes) = (DigestFunction::Blake3, [text; 32]);
+            let digest = ObjectDigest { function, bytes };
+            let found = self.names.find_by_digest(&self.tenant, &digest, |_| true).unwrap();
+            let mut keys = self.model.keys.keys();
+            let expected =
+                keys.find(|key| text > 0 && self.model.current(key).is_some_and(|held| held.text == Some(text)));
+            assert_eq!(
+                found.as_ref().map(|found| found.key.as_str()),
+                expected.map(String::as_str)
+            );
+            assert!(found.is_none_or(|found| found.bucket == *bucket));
+        }
     }
 
     fn check_listing(&self, bucket: &Bucket, prefix: &str, delimiter: &str, limit: usize) {
@@ -502,6 +524,7 @@ impl World {
         }
         self.names.buckets(&self.tenant).delete(&self.bucket).unwrap();
         sweep_names(self.names.kv().as_ref(), 0, None).unwrap();
+        assert!(self.names.next_undigested().unwrap().is_none());
         let tables = [
             crate::Table::Buckets,
             crate::Table::BucketsGone,
@@ -511,6 +534,7 @@ impl World {
             crate::Table::NullVersions,
             crate::Table::InlineChunks,
             crate::Table::Search,
+            crate::Table::Digests,
         ];
         for table in tables {
             let range = crate::Key::of(&self.tenant, table).range();

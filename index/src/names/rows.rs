@@ -22,6 +22,9 @@
 //! | Usage | bucket u64 (0: all of the tenant), what u8 | counter |
 //! | Blobs | bucket u64, what is named and its name (`blob_key.rs`) | day of the last use u32 |
 //! | BlobContents | as Blobs | `blobs.rs` |
+//! | Digests | function u8, digest of 32 bytes, name of the bucket, key | |
+//! | Shown (of the index) | name of the bucket | tenant |
+//! | Undigested (of the index) | tenant, name of the bucket, key | |
 
 use cairn_formats::{ChunkId, DomainId};
 use cairn_store::ChunkKey;
@@ -31,6 +34,7 @@ use super::blob_key::BlobKey;
 use super::bucket::BucketId;
 use super::ids::{PartNumber, UploadId, VersionOrder};
 use super::name::{BucketName, ObjectKey};
+use super::whole_digest::{DigestFunction, ObjectDigest};
 use crate::{Error, Key, KeyReader, Result, Table, Tenant};
 
 pub(super) fn bucket(tenant: &Tenant, name: &BucketName) -> Key {
@@ -198,6 +202,65 @@ pub(super) fn blob(tenant: &Tenant, table: Table, id: BucketId, blob: &BlobKey) 
 pub(super) fn blob_content(tenant: &Tenant, key: &[u8]) -> Key {
     let behind = Key::of(tenant, Table::Blobs).as_bytes().len();
     Key::of(tenant, Table::BlobContents).rest_of(key.get(behind..).unwrap_or_default())
+}
+
+/// What the rows of all objects of a digest begin with.
+pub(super) fn digest(tenant: &Tenant, digest: &ObjectDigest) -> Key {
+    Key::of(tenant, Table::Digests)
+        .byte(digest.function as u8)
+        .fixed(&digest.bytes)
+}
+
+/// What those of a bucket begin with; the object's key follows.
+pub(super) fn digest_in(tenant: &Tenant, of: &ObjectDigest, bucket: &BucketName) -> Key {
+    digest(tenant, of).bytes(bucket.as_str().as_bytes())
+}
+
+/// Takes the row of an object under its digest apart.
+pub(super) fn read_digest(tenant: &Tenant, key: &[u8]) -> Result<(ObjectDigest, BucketName, ObjectKey)> {
+    let mut reader = KeyReader::of(key, tenant, Table::Digests)?;
+    let function = reader.byte()?;
+    let function = DigestFunction::ALL.into_iter().find(|known| *known as u8 == function);
+    let digest = ObjectDigest {
+        function: function.ok_or(malformed("its digest is of a later release"))?,
+        bytes: reader.fixed()?,
+    };
+    let text = |bytes: Vec<u8>| String::from_utf8(bytes).map_err(|_| malformed("a name in it is no text"));
+    let (bucket, name) = (text(reader.bytes()?)?, text(reader.bytes()?)?);
+    reader.end()?;
+    Ok((digest, BucketName::new(&bucket)?, ObjectKey::new(name)?))
+}
+
+/// The row of a bucket that shows something to everybody.
+pub(super) fn shown(name: &BucketName) -> Key {
+    Key::of_index(Table::Shown).bytes(name.as_str().as_bytes())
+}
+
+/// Takes a key of [`shown`] apart.
+pub(super) fn read_shown(key: &[u8]) -> Result<BucketName> {
+    let start = Key::of_index(Table::Shown);
+    let mut reader = KeyReader::new(key.get(start.as_bytes().len()..).unwrap_or_default());
+    let name = String::from_utf8(reader.bytes()?).map_err(|_| malformed("a name in it is no text"))?;
+    reader.end()?;
+    BucketName::new(&name)
+}
+
+/// The row of an object that lacks a digest.
+pub(super) fn undigested(tenant: &Tenant, bucket: &BucketName, key: &ObjectKey) -> Key {
+    Key::of_index(Table::Undigested)
+        .bytes(tenant.as_str().as_bytes())
+        .bytes(bucket.as_str().as_bytes())
+        .bytes(key.as_str().as_bytes())
+}
+
+/// Takes a key of [`undigested`] apart.
+pub(super) fn read_undigested(key: &[u8]) -> Result<(Tenant, BucketName, ObjectKey)> {
+    let start = Key::of_index(Table::Undigested);
+    let mut reader = KeyReader::new(key.get(start.as_bytes().len()..).unwrap_or_default());
+    let mut text = || String::from_utf8(reader.bytes()?).map_err(|_| malformed("a name in it is no text"));
+    let (tenant, bucket, name) = (text()?, text()?, text()?);
+    reader.end()?;
+    Ok((Tenant::new(&tenant)?, BucketName::new(&bucket)?, ObjectKey::new(name)?))
 }
 
 pub(super) fn access_key(id: &AccessKeyId) -> Key {

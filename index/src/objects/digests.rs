@@ -11,6 +11,8 @@ use std::thread::JoinHandle;
 use bytes::Bytes;
 use cairn_formats::{Checksum, ChecksumAlgorithm, ChecksumStream, Md5Kernel, Md5Stream};
 
+use crate::names::DigestFunction;
+
 /// Bytes of one upload that are taken in one go: lanes of one length run full, and nobody waits long.
 const PIECE_LEN: usize = 128 << 10;
 
@@ -30,6 +32,10 @@ pub struct Digested {
     pub md5: Option<[u8; 16]>,
     /// In the order in which they were wanted.
     pub checksums: Vec<Checksum>,
+    /// SHA-256, if it was wanted as a check sum or by the bucket.
+    pub sha256: Option<[u8; 32]>,
+    /// BLAKE3, if the bucket wants it.
+    pub blake3: Option<[u8; 32]>,
 }
 
 impl Digested {
@@ -44,18 +50,32 @@ impl Digested {
 pub(super) struct Sums {
     md5: Option<Md5Stream>,
     checksums: Vec<ChecksumStream>,
+    /// How many of them were asked for as check sums.
+    asked: usize,
+    blake3: Option<Box<blake3::Hasher>>,
 }
 
 impl Sums {
     pub(super) fn new(wanted: &DigestsWanted) -> Self {
+        Self::with_whole(wanted, &[])
+    }
+
+    /// - `whole`: digests that objects are found by, besides.
+    pub(super) fn with_whole(wanted: &DigestsWanted, whole: &[DigestFunction]) -> Self {
+        let mut kinds = wanted.checksums.clone();
+        if whole.contains(&DigestFunction::Sha256) && !kinds.contains(&ChecksumAlgorithm::Sha256) {
+            kinds.push(ChecksumAlgorithm::Sha256);
+        }
         Self {
             md5: wanted.md5.then(Md5Stream::default),
-            checksums: wanted.checksums.iter().map(|&kind| ChecksumStream::new(kind)).collect(),
+            checksums: kinds.into_iter().map(ChecksumStream::new).collect(),
+            asked: wanted.checksums.len(),
+            blake3: whole.contains(&DigestFunction::Blake3).then(Box::default),
         }
     }
 
     fn is_empty(&self) -> bool {
-        self.md5.is_none() && self.checksums.is_empty()
+        self.md5.is_none() && self.checksums.is_empty() && self.blake3.is_none()
     }
 
     /// Takes the next bytes, here and now.
@@ -63,13 +83,29 @@ impl Sums {
         if let Some(md5) = &mut self.md5 {
             md5.update(bytes);
         }
+        self.update_others(bytes);
+    }
+
+    /// All but MD5, which goes in lanes.
+    fn update_others(&mut self, bytes: &[u8]) {
         self.checksums.iter_mut().for_each(|sum| sum.update(bytes));
+        if let Some(blake3) = &mut self.blake3 {
+            blake3.update(bytes);
+        }
     }
 
     pub(super) fn finish(self) -> Digested {
+        let mut checksums: Vec<Checksum> = self.checksums.into_iter().map(ChecksumStream::finish).collect();
+        let sha256 = checksums
+            .iter()
+            .find(|sum| sum.algorithm() == ChecksumAlgorithm::Sha256);
+        let sha256 = sha256.and_then(|sum| sum.as_bytes().try_into().ok());
+        checksums.truncate(self.asked);
         Digested {
             md5: self.md5.map(Md5Stream::finish),
-            checksums: self.checksums.into_iter().map(ChecksumStream::finish).collect(),
+            checksums,
+            sha256,
+            blake3: self.blake3.map(|blake3| *blake3.finalize().as_bytes()),
         }
     }
 }
@@ -157,7 +193,7 @@ fn compute(kernel: Md5Kernel, mut batch: Vec<Piece>) -> Vec<(u64, Sums, usize)> 
             streams.push((md5, &bytes[..]));
             whose.push(at);
         }
-        sums.checksums.iter_mut().for_each(|sum| sum.update(bytes));
+        sums.update_others(bytes);
     }
     kernel.update(&mut streams);
     let streams: Vec<Md5Stream> = streams.into_iter().map(|(stream, _)| stream).collect();
@@ -227,11 +263,10 @@ impl Digests {
     /// Begins the digests of an upload.
     ///
     /// - `ahead_max`: bytes that wait, unless one push has more, before who pushes has to.
-    pub(super) fn begin(&self, wanted: &DigestsWanted, ahead_max: usize) -> DigestHandle {
+    pub(super) fn begin(&self, sums: Sums, ahead_max: usize) -> DigestHandle {
         let mut state = self.shared.state();
         let ticket = state.next;
         state.next += 1;
-        let sums = Sums::new(wanted);
         let is_idle = sums.is_empty();
         let upload = Upload {
             sums: Some(sums),
@@ -345,8 +380,9 @@ mod tests {
                         md5: seed % 5 != 1,
                         checksums: ChecksumAlgorithm::ALL[..random.usize(..=5)].to_vec(),
                     };
-                    let handle = digests.begin(&wanted, 300_000);
-                    let mut sums = Sums::new(&wanted);
+                    let whole = &DigestFunction::ALL[random.usize(..=2)..];
+                    let mut sums = Sums::with_whole(&wanted, whole);
+                    let handle = digests.begin(sums.clone(), 300_000);
                     for _ in 0..random.usize(..12) {
                         let mut bytes = vec![0; random.usize(..400_000)];
                         random.fill(&mut bytes);
@@ -360,5 +396,31 @@ mod tests {
             }
         });
         assert!(digests.shared.state().uploads.is_empty(), "all have ended");
+    }
+
+    #[test]
+    fn digests_that_objects_are_found_by_are_no_check_sums_that_were_asked_for() {
+        let of = |checksums: &[ChecksumAlgorithm], whole: &[DigestFunction]| {
+            let wanted = DigestsWanted {
+                md5: false,
+                checksums: checksums.to_vec(),
+            };
+            let mut sums = Sums::with_whole(&wanted, whole);
+            sums.update(b"ab");
+            sums.update(b"c");
+            sums.finish()
+        };
+        let hex = |digest: Option<[u8; 32]>| digest.map(|digest| digest[..2].to_vec());
+        // Of `abc`: ba7816bf… and 6437b3ac….
+        let (sha256, blake3) = (Some(vec![0xba, 0x78]), Some(vec![0x64, 0x37]));
+        let both = of(&[ChecksumAlgorithm::Crc32], &DigestFunction::ALL);
+        assert_eq!((hex(both.sha256), hex(both.blake3)), (sha256.clone(), blake3.clone()));
+        assert_eq!(both.checksums.len(), 1);
+        let asked = of(&[ChecksumAlgorithm::Sha256], &[DigestFunction::Sha256]);
+        assert_eq!((hex(asked.sha256), asked.blake3), (sha256, None));
+        assert_eq!(asked.checksums.len(), 1);
+        let one = of(&[], &[DigestFunction::Blake3]);
+        assert_eq!((one.sha256, hex(one.blake3)), (None, blake3));
+        assert!(one.checksums.is_empty());
     }
 }

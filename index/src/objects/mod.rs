@@ -30,6 +30,7 @@ mod restore;
 mod slices;
 #[cfg(test)]
 mod tests;
+mod undigested;
 
 use std::collections::HashMap;
 use std::ops::Range;
@@ -55,6 +56,7 @@ pub use leases::ChunkLease;
 pub use multipart::{Completed, ListedPart};
 pub use put::{Body, ObjectWriter};
 pub use read::ObjectReader;
+pub use undigested::DigestedAtRest;
 
 use digests::Digests;
 use ingest::ChunkSink;

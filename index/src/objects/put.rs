@@ -23,7 +23,6 @@ pub struct ObjectWriter {
     open: Open,
     ingest: Ingest,
     sums: Place,
-    wanted: DigestsWanted,
 }
 
 /// What an upload holds from its first byte to its commit.
@@ -176,13 +175,14 @@ impl Drop for Open {
 }
 
 impl Objects {
-    /// Begins to write an object, or a part, of a bucket.
+    /// Begins to write an object of a bucket. The digests that the bucket's objects are to be found by are worked out besides.
     ///
     /// Errors: [`Error::Busy`]; those of the index.
     pub fn writer(self: &Arc<Self>, bucket: &Bucket, wanted: &DigestsWanted) -> Result<ObjectWriter> {
         let open = Open::new(self, bucket)?;
         let ingest = Ingest::new(open.sink(), rule(bucket)?);
-        Ok(ObjectWriter::new(open, ingest, wanted))
+        let sums = Sums::with_whole(wanted, &bucket.record.settings.digests);
+        Ok(ObjectWriter::new(open, ingest, sums))
     }
 
     /// Begins to write a part, which becomes one by [`Body::put_part`].
@@ -192,7 +192,7 @@ impl Objects {
     pub fn part_writer(self: &Arc<Self>, bucket: &Bucket, wanted: &DigestsWanted) -> Result<ObjectWriter> {
         let open = Open::new(self, bucket)?;
         let ingest = Ingest::of_part(open.sink(), rule(bucket)?);
-        Ok(ObjectWriter::new(open, ingest, wanted))
+        Ok(ObjectWriter::new(open, ingest, Sums::new(wanted)))
     }
 
     /// A body of the same bytes as a version has, for a bucket of the same dedup domain by reference, for another by copying them.
@@ -232,16 +232,17 @@ impl Objects {
             }
         };
         body.digested.md5 = record.etag.md5();
+        body.digested.sha256 = record.sha256.or(body.digested.sha256);
+        body.digested.blake3 = record.blake3.or(body.digested.blake3);
         Ok(body)
     }
 }
 
 impl ObjectWriter {
-    fn new(open: Open, ingest: Ingest, wanted: &DigestsWanted) -> Self {
+    fn new(open: Open, ingest: Ingest, sums: Sums) -> Self {
         Self {
             ingest,
-            sums: Place::Here(Sums::new(wanted)),
-            wanted: wanted.clone(),
+            sums: Place::Here(sums),
             open,
         }
     }
@@ -266,8 +267,9 @@ impl ObjectWriter {
 
     fn put_block(&mut self, ahead_max: usize) -> Result<()> {
         let block = self.ingest.take_block();
-        if let Place::Here(_) = self.sums {
-            let handle = self.open.objects.digests.begin(&self.wanted, ahead_max);
+        if let Place::Here(sums) = &self.sums {
+            // Nothing has been taken into them here.
+            let handle = self.open.objects.digests.begin(sums.clone(), ahead_max);
             self.sums = Place::There(handle);
         }
         if let Place::There(handle) = &self.sums {
@@ -352,7 +354,7 @@ impl Body {
         self.content.content().byte_len()
     }
 
-    /// The digests that were wanted of it; of a copy the MD5 that its source has, if that is known.
+    /// The digests that were wanted of it; of a copy what its source has of them, but for check sums.
     pub fn digested(&self) -> &Digested {
         &self.digested
     }
@@ -389,10 +391,7 @@ impl Body {
             let sum = Checksum::new(sum.algorithm().into(), ChecksumKind::FullObject, sum.as_bytes());
             version.record.checksums.extend(sum);
         }
-        version.record.sha256 = self
-            .digested
-            .checksum(cairn_formats::ChecksumAlgorithm::Sha256)
-            .and_then(|sum| sum.as_bytes().try_into().ok());
+        (version.record.sha256, version.record.blake3) = (self.digested.sha256, self.digested.blake3);
         describe(&mut version);
         let objects = self.open.objects.names().objects(&self.open.bucket);
         loop {

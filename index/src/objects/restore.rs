@@ -37,7 +37,6 @@ impl Objects {
             record.tags = old.tags.clone();
             record.checksums = old.checksums.clone();
             record.storage_class = old.storage_class;
-            (record.sha256, record.blake3) = (old.sha256, old.blake3);
             record.schema = old.schema;
         };
         body.put(key, &version.owner, describe, condition, cause)

@@ -136,7 +136,7 @@ impl World {
             .unwrap()
     }
 
-    fn complete(&self, bucket: &Bucket, upload: &Upload, numbers: &[u64]) -> Completed {
+    pub(super) fn complete(&self, bucket: &Bucket, upload: &Upload, numbers: &[u64]) -> Completed {
         let listed: Vec<ListedPart> = numbers.iter().map(|&number| listed(number)).collect();
         let done = self
             .objects
@@ -202,11 +202,11 @@ pub(super) fn listed(number: u64) -> ListedPart {
     }
 }
 
-fn owner() -> Owner {
+pub(super) fn owner() -> Owner {
     Owner::new("me").unwrap()
 }
 
-fn key(text: &str) -> ObjectKey {
+pub(super) fn key(text: &str) -> ObjectKey {
     ObjectKey::new(text).unwrap()
 }
 

@@ -2,7 +2,7 @@
 //! killed and loses power at any operation; a plain map says what may be there.
 //!
 //! What was acknowledged reads back, whole and by its chunks as the chunker over the whole cuts it; what was not is there whole or
-//! not at all; each change has one event, and the events say what is there; parts stay while their upload goes on; in the end nothing
+//! not at all; each change has one event, and the events say what is there; the rows of digests are those of what is there; parts stay while their upload goes on; in the end nothing
 //! is left that no name names. The calls follow each other
 //! on one thread; a body may wait, stored and not yet named, while others collect. Not here: damage of what was durable, full disks
 //! (`workload.rs`).
@@ -12,7 +12,7 @@ use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use bytes::Bytes;
-use cairn_formats::{ChunkSizes, Chunker, DigestAlgorithm};
+use cairn_formats::{ChecksumAlgorithm, ChunkSizes, Chunker, DigestAlgorithm};
 use cairn_store::sim::runs::Simulated;
 use cairn_store::sim::{Counts, Disk, Faults};
 use cairn_store::{PackEngine, PackOptions, RangeOptions, StoreName, SyncPolicy};
@@ -21,7 +21,7 @@ use super::rows::SimRows;
 use crate::collector::{CollectControl, CollectOptions, Collector, Roots};
 use crate::names::{
     Bucket, BucketName, Cause, Condition, Current, Deleted, FixedSurroundings, List, Listed, Names, NewBucket,
-    ObjectKey, Owner, PartNumber, Shard, Upload, UploadRecord,
+    ObjectKey, Owner, PartNumber, Shard, Upload, UploadRecord, check_digests,
 };
 use crate::{
     Body, Compression, Database, DigestsWanted, Error, ListedPart, ObjectOptions, Objects, SnapshotPolicy, Tenant,
@@ -226,7 +226,7 @@ impl World {
     fn write(&mut self, live: &Live, bytes: &[u8], of_part: bool) -> crate::Result<Body> {
         let wanted = DigestsWanted {
             md5: true,
-            checksums: Vec::new(),
+            checksums: vec![ChecksumAlgorithm::Sha256],
         };
         let mut writer = match of_part {
             true => live.objects.part_writer(&live.bucket, &wanted)?,
@@ -489,7 +489,12 @@ impl World {
                 self.keys[n] = vec![bytes];
             }
         }
-        if calm { self.look_at_events(&live) } else { Ok(()) }
+        if calm {
+            let rows = check_digests(live.objects.names().kv().as_ref());
+            rows.map_err(|error| format!("rows cannot be read: {error:?}"))??;
+            self.look_at_events(&live)?;
+        }
+        Ok(())
     }
 
     /// Each change that was acknowledged has one event, and the last of a key says what it has.

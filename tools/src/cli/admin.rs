@@ -14,7 +14,7 @@ const SETTINGS_HELP: &str = "\
 Settings: versioning=enabled|suspended, chunk_sizes=MIN:AVG:MAX (bytes), dialect=casync|desync, level=-7..22|null, \
 durability=sync|batch|volatile, etag=md5|opaque, inline_len=BYTES, browse=true|false, search=true|false, quota_bytes=BYTES|null, \
 quota_objects=NUMBER|null, public_read=[\"BEGINNING\",…], cors_origins=[\"ORIGIN\",…], cdn_max_age=SECONDS|null, cdn_zstd=true|false, \
-cdn_precompressed=true|false; when a bucket is made also domain=shared|own and object_lock=true. docs/admin.md says what each does.
+cdn_precompressed=true|false, digests=[\"sha256\",\"blake3\"]; when a bucket is made also domain=shared|own and object_lock=true. docs/admin.md says what each does.
 
 Examples:
   cairn bucket create releases versioning=enabled durability=batch

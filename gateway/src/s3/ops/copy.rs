@@ -225,7 +225,6 @@ fn describe(
         Some(sum) => vec![sum],
         None => source.checksums.clone(),
     };
-    (record.sha256, record.blake3) = (source.sha256, source.blake3);
     record.storage_class = changes.storage_class;
     match changes.metadata {
         Some(metadata) => {
