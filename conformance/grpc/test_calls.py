@@ -34,15 +34,12 @@ def ask(**what):
 
 
 def listed():
-    """`{service: its description}`, of all that reflection lists, and of reflection itself."""
+    """`{service: its description}`, of all that reflection lists."""
     services = {}
     for one in ask(list_services="").list_services_response.service:
         for encoded in ask(file_containing_symbol=one.name).file_descriptor_response.file_descriptor_proto:
             file = descriptor_pb2.FileDescriptorProto.FromString(encoded)
             services |= {one.name: service for service in file.service if f"{file.package}.{service.name}" == one.name}
-    for name in ("grpc.reflection.v1.ServerReflection", "grpc.reflection.v1alpha.ServerReflection"):
-        services[name] = descriptor_pb2.ServiceDescriptorProto()
-        calls.service(name).CopyToProto(services[name])
     return services
 
 

@@ -37,6 +37,7 @@ use tonic::body::Body;
 use tonic::codegen::Service;
 use tonic::server::NamedService;
 use tonic::{Code, Status};
+use tonic_reflection::pb as reflection;
 
 use super::error::busy;
 use super::{Core, GrpcOptions};
@@ -46,6 +47,14 @@ use crate::outgoing::Outgoing;
 
 type Answering = Pin<Box<dyn Future<Output = Response<Body>> + Send>>;
 type Route = Box<dyn Fn(Request<Body>) -> Answering + Send + Sync>;
+
+/// Files of all that is served.
+const DESCRIBED: [&[u8]; 4] = [
+    DESCRIPTORS,
+    tonic_health::pb::FILE_DESCRIPTOR_SET,
+    reflection::v1::FILE_DESCRIPTOR_SET,
+    reflection::v1alpha::FILE_DESCRIPTOR_SET,
+];
 
 /// A deadline that is further away is none: what a client can hold for so long it could for ever.
 const DEADLINE_MAX: Duration = Duration::from_secs(24 * 60 * 60);
@@ -154,14 +163,20 @@ impl Grpc {
 
     fn add_reflection(&mut self) {
         let builder = |served: &[&'static str]| {
-            let builder = tonic_reflection::server::Builder::configure()
-                .register_encoded_file_descriptor_set(DESCRIPTORS)
-                .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET);
+            let builder = tonic_reflection::server::Builder::configure().include_reflection_service(false);
+            let builder = DESCRIBED.into_iter().fold(builder, |builder, files| {
+                builder.register_encoded_file_descriptor_set(files)
+            });
             served
                 .iter()
                 .fold(builder, |builder, name| builder.with_service_name(*name))
         };
-        let served: Vec<&'static str> = self.routes.keys().copied().collect();
+        // Itself, too.
+        let own = [
+            reflection::v1::server_reflection_server::SERVICE_NAME,
+            reflection::v1alpha::server_reflection_server::SERVICE_NAME,
+        ];
+        let served: Vec<&'static str> = self.routes.keys().copied().chain(own).collect();
         // Built of what was compiled in: that it fails is found by the tests.
         if let Ok(service) = builder(&served).build_v1() {
             self.add(service);
@@ -247,7 +262,7 @@ impl Grpc {
 fn methods() -> BTreeMap<String, Arc<str>> {
     use prost::Message as _;
     let mut methods = BTreeMap::new();
-    for set in [DESCRIPTORS, tonic_health::pb::FILE_DESCRIPTOR_SET] {
+    for set in DESCRIBED {
         let files = prost_types::FileDescriptorSet::decode(set).unwrap_or_default().file;
         for file in &files {
             for service in &file.service {

@@ -78,8 +78,28 @@ impl<'a> Call<'a> {
         let admin = admin_of(core)?;
         let query = self.query.strip_prefix('&');
         let answered = admin.call(self.metadata.as_ref(), self.method, &self.path, query, self.body);
-        answered.await.map_err(|error| status_of(&error))
+        answered.await.map_err(|mut error| {
+            for (field, _) in &mut error.fields {
+                *field = field_of(&self.path, field);
+            }
+            status_of(&error)
+        })
     }
+}
+
+/// The field of our message that a parameter or member of the admin API is.
+fn field_of(path: &str, theirs: &str) -> String {
+    let ours = match theirs {
+        "limit" => "page_size",
+        "cursor" => "page_token",
+        "tag." => "tags",
+        "meta." => "metadata",
+        "bucket" | "name" if path.starts_with("admin/buckets") => "name",
+        "tenant" | "owner" | "prefix" | "settings" => theirs,
+        setting if path.starts_with("admin/buckets") => return format!("settings.{setting}"),
+        _ => theirs,
+    };
+    ours.to_owned()
 }
 
 /// The admin API, where it is served.
