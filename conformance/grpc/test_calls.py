@@ -58,6 +58,8 @@ class Calls(Suite):
     def test_what_is_listed_is_what_the_files_say(self):
         served = listed()
         for name, service in served.items():
+            if name in calls.ALIASES:
+                continue
             known = descriptor_pb2.ServiceDescriptorProto()
             calls.service(name).CopyToProto(known)
             is_own_file = not name.startswith("grpc.")

@@ -89,6 +89,11 @@ fn random_calls_of_our_own_services_are_as_their_files_say() {
 }
 
 #[test]
+fn random_sessions_make_what_was_sent_and_nothing_else() {
+    suite("test_sessions", 3, &[]);
+}
+
+#[test]
 fn a_stream_in_which_nothing_comes_is_ended() {
     suite("test_idle", 1, &[("CAIRN_GRPC__IDLE_SECONDS", "1")]);
 }

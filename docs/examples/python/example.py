@@ -57,19 +57,27 @@ def put_and_read_an_object(channel, shown, key, data):
     print(f"object {key}: {made.size} bytes, tag {made.etag}, version {made.version_id}")
 
 
-def send_and_read_chunks(channel, shown, plain):
-    """A chunk's id is the SHA-512/256 of its plain bytes. Only what is not there is sent."""
-    stub = chunks_grpc.ChunkStoreStub(channel)
-    chunk_of = {hashlib.new("sha512_256", chunk).digest(): chunk for chunk in plain}
-    ids = list(chunk_of)
-    present = stub.HasChunks(chunks.HasChunksRequest(bucket=BUCKET, ids=b"".join(ids)), metadata=shown).present
-    absent = [id for at, id in enumerate(ids) if not present[at // 8] >> at % 8 & 1]
-    put = [chunks.PutChunksRequest(id=id, encoding=chunks.CHUNK_ENCODING_PLAIN, data=chunk_of[id]) for id in absent]
-    acks = stub.PutChunks(iter([chunks.PutChunksRequest(bucket=BUCKET), *put]), metadata=shown)
-    stored = max((ack.stored for ack in acks), default=0)
-    got = stub.GetChunks(chunks.GetChunksRequest(bucket=BUCKET, ids=b"".join(ids), plain=True), metadata=shown)
-    assert [message.data for message in got] == [chunk_of[id] for id in ids]
-    print(f"chunks: {len(ids)} named, {stored} sent")
+def send_chunks(channel, shown, key, plain):
+    """A chunk's id is the SHA-512/256 of its plain bytes. Only what is not there is sent; then an object is made of all."""
+    stub, here = chunks_grpc.ChunkStoreStub(channel), dict(bucket=BUCKET)
+    session = stub.OpenSession(chunks.OpenSessionRequest(**here), metadata=shown).id
+    ids = [hashlib.new("sha512_256", chunk).digest() for chunk in plain]
+    present = stub.HasChunks(chunks.HasChunksRequest(ids=b"".join(ids), session=session, **here), metadata=shown).present
+    absent = {id: chunk for at, (id, chunk) in enumerate(zip(ids, plain)) if not present[at // 8] >> at % 8 & 1}
+
+    def messages():
+        yield chunks.PutChunksRequest(session=session, **here)
+        for id, chunk in absent.items():
+            yield chunks.PutChunksRequest(id=id, encoding=chunks.CHUNK_ENCODING_PLAIN, data=chunk)
+
+    stored = max((ack.stored for ack in stub.PutChunks(messages(), metadata=shown)), default=0)
+    header = objects.PutObjectRequest.Header(key=key, **here)
+    request = chunks.CommitManifestRequest(session=session, header=header, chunks=chunks.ChunkList(ids=b"".join(ids)))
+    made = stub.CommitManifest(request, metadata=shown)
+    assert made.missing_count == 0 and made.object.size == sum(map(len, plain))
+    got = stub.GetChunks(chunks.GetChunksRequest(ids=b"".join(ids), plain=True, **here), metadata=shown)
+    assert [message.data for message in got] == plain
+    print(f"chunks: {len(ids)} named, {stored} sent, object {made.object.key} made of them")
 
 
 def search(channel, shown):
@@ -132,7 +140,7 @@ def main(address, token_file):
     with grpc.insecure_channel(address) as channel:
         shown = make_bucket_and_key(channel, operator)
         put_and_read_an_object(channel, shown, "notes.txt", b"a line of text\n" * 200_000)
-        send_and_read_chunks(channel, shown, [b"%d is a number\n" % n * 1000 for n in range(20)])
+        send_chunks(channel, shown, "numbers.txt", [b"%d is a number\n" % n * 1000 for n in range(20)])
         search(channel, operator)
         follow_events(channel, operator, "notes.txt")
         use_the_cache(channel, shown)

@@ -450,3 +450,23 @@ fn json_of(settings: &Struct) -> Result<Value, Status> {
     }
     Ok(Value::Object(members))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn wrong_fields_have_the_names_of_the_messages() {
+        for (path, theirs, ours) in [
+            ("admin/keys", "limit", "page_size"),
+            ("admin/keys", "id", "id"),
+            ("admin/buckets", "bucket", "name"),
+            ("admin/buckets", "owner", "owner"),
+            ("admin/buckets/abc", "chunk_sizes", "settings.chunk_sizes"),
+            ("objects/search", "bucket", "bucket"),
+            ("objects/search", "tag.", "tags"),
+        ] {
+            assert_eq!(field_of(path, theirs), ours);
+        }
+    }
+}
