@@ -251,7 +251,7 @@ fn cairnd(folder: &Path, files: &Path) -> Result<Peer> {
     })
 }
 
-fn wait(server: &mut Server, address: SocketAddr) -> Result<()> {
+pub(crate) fn wait(server: &mut Server, address: SocketAddr) -> Result<()> {
     let begun = Instant::now();
     while std::net::TcpStream::connect(address).is_err() {
         // Nobody tells when it listens; its end is seen at once.

@@ -17,6 +17,7 @@ mod packs;
 mod places;
 mod process;
 mod pull;
+mod reapi;
 mod releases;
 mod s3;
 mod serve;
@@ -112,6 +113,8 @@ enum Part {
     S3,
     /// Objects over HTTP for caches beside nginx; only when named
     Cdn,
+    /// The Remote Execution API beside buildbox-casd, loaded by ghz; only when named
+    Reapi,
 }
 
 fn main() -> ExitCode {
@@ -173,6 +176,11 @@ fn run(arguments: &Arguments) -> Result<()> {
     }
     if arguments.only.contains(&Part::Cdn) {
         add(cdn::run(scratch.path(), arguments.repeats, arguments.size << 20)?);
+    }
+    // Only when asked for: it needs ghz and buildbox-casd.
+    if arguments.only.contains(&Part::Reapi) {
+        let share = arguments.size as f64 / 1024.0;
+        add(reapi::run(scratch.path(), arguments.repeats, share)?);
     }
     // Only when asked for: it needs seventeen times the size.
     if arguments.only.contains(&Part::Uploads) {
