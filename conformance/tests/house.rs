@@ -377,6 +377,55 @@ fn bootstrap_refuses_an_unknown_command() {
     assert!(String::from_utf8_lossy(&refused.stderr).contains("usage: tools/bootstrap run|test"));
 }
 
+/// Goal: the page of metrics has each metric that there is, and none that there is not.
+#[test]
+fn metrics_are_those_of_their_page() {
+    let page = std::fs::read_to_string(root().join("docs/metrics.md")).unwrap();
+    let rows = page.lines().filter_map(|line| line.strip_prefix("| `"));
+    let cells = rows.filter_map(|row| row.split(" | ").next());
+    let documented: BTreeSet<&str> = cells.flat_map(|cell| cell.split(['`', ',', ' '])).collect();
+    let documented: BTreeSet<&str> = documented.into_iter().filter(|name| !name.is_empty()).collect();
+    let has_own = |folder: &str| {
+        [
+            "store/src",
+            "index/src",
+            "gateway/src",
+            "gateway/roots/src",
+            "server/src",
+        ]
+        .contains(&folder)
+    };
+    let mut recorded = BTreeSet::new();
+    for file in tracked().into_iter().filter(|file| extension(file) == "rs") {
+        if !file.ancestors().any(|folder| folder.to_str().is_some_and(has_own)) {
+            continue;
+        }
+        let text = std::fs::read_to_string(root().join(&file)).unwrap();
+        for open in ["counter!(", "gauge!(", "histogram!("] {
+            for behind in text.split(open).skip(1) {
+                let Some(name) = behind
+                    .trim_start()
+                    .strip_prefix('"')
+                    .and_then(|name| name.split('"').next())
+                else {
+                    continue;
+                };
+                recorded.insert(name.to_owned());
+            }
+        }
+    }
+    assert!(recorded.len() > 50, "only {} metrics were found", recorded.len());
+    let is_documented =
+        |name: &str| documented.contains(name) || (name.starts_with("process_") && documented.contains("process_*"));
+    let unknown: Vec<_> = recorded.iter().filter(|name| !is_documented(name)).collect();
+    assert!(unknown.is_empty(), "not in docs/metrics.md: {unknown:?}");
+    let gone: Vec<_> = documented
+        .iter()
+        .filter(|name| **name != "process_*" && !recorded.contains(**name))
+        .collect();
+    assert!(gone.is_empty(), "in docs/metrics.md, and recorded nowhere: {gone:?}");
+}
+
 /// A crate of the workspace and all crates its manifest names, for whatever kind of use.
 struct Member {
     name: String,

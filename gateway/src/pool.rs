@@ -1,12 +1,14 @@
 //! Where work that may block is done: so many jobs at once, so many more waiting for so long, and beyond that a refusal.
 //!
-//! A request never stalls behind a queue without an end: its door answers 503 with `Retry-After` instead.
+//! A request never stalls behind a queue without an end: its door answers 503 with `Retry-After` instead. All work on the index that
+//! requests ask for passes here, so it is measured here, whichever door it came by: how long it waited, and how long it took.
 
 use std::cell::Cell;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
+use metrics::{Counter, Histogram};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 /// How much a pool takes.
@@ -42,12 +44,38 @@ pub(crate) enum JobLost {
 /// Runs jobs within bounds, on the runtime's blocking threads.
 #[derive(Clone, Debug)]
 pub(crate) struct Pool {
-    /// In the metrics.
-    name: &'static str,
+    meters: Arc<Meters>,
     jobs: Arc<Semaphore>,
     waiting: Arc<Semaphore>,
     patience: Duration,
     answers: Arc<AtomicUsize>,
+}
+
+/// What a pool measures. Handles are made once: to look one up for each job would cost more than the counting.
+#[derive(Debug)]
+struct Meters {
+    /// How long jobs took that ask the index.
+    queries: Histogram,
+    /// How long jobs waited that had to.
+    waits: Histogram,
+    full: Counter,
+    late: Counter,
+}
+
+impl Meters {
+    fn new(name: &'static str) -> Self {
+        let refused = |why| metrics::counter!("s3_refused_total", "pool" => name, "why" => why);
+        Self {
+            queries: queries(name),
+            waits: metrics::histogram!("s3_wait_seconds", "pool" => name),
+            full: refused("full"),
+            late: refused("late"),
+        }
+    }
+}
+
+fn queries(domain: &'static str) -> Histogram {
+    metrics::histogram!("index_query_duration_seconds", "domain" => domain)
 }
 
 /// One of several that share memory, until it is dropped.
@@ -73,9 +101,10 @@ impl Drop for Counted {
 }
 
 impl Pool {
+    /// - `name`: in the metrics.
     pub(crate) fn new(name: &'static str, options: PoolOptions) -> Self {
         Self {
-            name,
+            meters: Arc::new(Meters::new(name)),
             jobs: Arc::new(Semaphore::new(options.jobs.max(1))),
             waiting: Arc::new(Semaphore::new(options.waiting)),
             patience: options.patience,
@@ -96,22 +125,46 @@ impl Pool {
         T: Send + 'static,
         E: From<JobLost> + Send + 'static,
     {
+        let queries = self.meters.queries.clone();
+        self.run_bytes(move || timed(&queries, job)).await
+    }
+
+    /// [`Pool::run`] of a job that is counted with those of a domain of the index instead of the pool's.
+    pub(crate) async fn run_of<T, E>(
+        &self,
+        domain: &'static str,
+        job: impl FnOnce() -> Result<T, E> + Send + 'static,
+    ) -> Result<T, E>
+    where
+        T: Send + 'static,
+        E: From<JobLost> + Send + 'static,
+    {
+        let queries = queries(domain);
+        self.run_bytes(move || timed(&queries, job)).await
+    }
+
+    /// [`Pool::run`] of a job that takes bytes of a body: its time says nothing of the index.
+    pub(crate) async fn run_bytes<T, E>(&self, job: impl FnOnce() -> Result<T, E> + Send + 'static) -> Result<T, E>
+    where
+        T: Send + 'static,
+        E: From<JobLost> + Send + 'static,
+    {
         if WITHIN.get() {
             return job();
         }
         let place = match Arc::clone(&self.jobs).try_acquire_owned() {
             Ok(place) => place,
             Err(_) => {
-                let refuse = |why| {
-                    metrics::counter!("s3_refused_total", "pool" => self.name, "why" => why).increment(1);
+                let refuse = |counter: &Counter| {
+                    counter.increment(1);
                     JobLost::Full
                 };
-                let _turn = self.waiting.try_acquire().map_err(|_| refuse("full"))?;
+                let _turn = self.waiting.try_acquire().map_err(|_| refuse(&self.meters.full))?;
                 let since = Instant::now();
                 let place = tokio::time::timeout(self.patience, Arc::clone(&self.jobs).acquire_owned()).await;
-                metrics::histogram!("s3_wait_seconds", "pool" => self.name).record(since.elapsed().as_secs_f64());
+                self.meters.waits.record(since.elapsed());
                 place
-                    .map_err(|_| refuse("late"))?
+                    .map_err(|_| refuse(&self.meters.late))?
                     .expect("the semaphore is never closed")
             }
         };
@@ -138,7 +191,7 @@ impl Pool {
         .await
     }
 
-    /// [`Pool::run`] of a job whose answer has begun: it waits for its turn however long that takes.
+    /// [`Pool::run_bytes`] of a job whose answer has begun: it waits for its turn however long that takes.
     pub(crate) async fn run_patiently<T, E>(&self, job: impl FnOnce() -> Result<T, E> + Send + 'static) -> Result<T, E>
     where
         T: Send + 'static,
@@ -152,6 +205,17 @@ impl Pool {
 thread_local! {
     /// This thread is within [`Pool::run_whole`].
     static WITHIN: Cell<bool> = const { Cell::new(false) };
+}
+
+/// Does a job, and measures it unless it is a part of one that is measured.
+fn timed<T>(queries: &Histogram, job: impl FnOnce() -> T) -> T {
+    if WITHIN.get() {
+        return job();
+    }
+    let begun = Instant::now();
+    let done = job();
+    queries.record(begun.elapsed());
+    done
 }
 
 /// Until it is dropped.
@@ -254,6 +318,46 @@ mod tests {
         let result: Result<(), JobLost> = pool.run(|| panic!("on purpose")).await;
         assert_eq!(result.unwrap_err(), JobLost::Panicked);
         assert_eq!(pool.run(|| Ok::<_, JobLost>(1)).await.unwrap(), 1);
+    }
+
+    /// Goal: whichever way the work of a request comes, it is measured once, and so is waiting, and why jobs were refused.
+    #[test]
+    fn what_a_pool_does_is_measured() {
+        let recorder = metrics_exporter_prometheus::PrometheusBuilder::new().build_recorder();
+        let page = recorder.handle();
+        // Handles are made with the pool, and go where they were made.
+        let pool = metrics::with_local_recorder(&recorder, || self::pool(1, Duration::ZERO));
+        let count = |line: &str| -> u64 {
+            let page = page.render();
+            let found = page.lines().find_map(|each| each.strip_prefix(line));
+            found.map_or(0, |value| value.trim().parse().unwrap())
+        };
+        let queries = || count("index_query_duration_seconds_count{domain=\"ordinary\"}");
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_time()
+            .build()
+            .unwrap();
+        runtime.block_on(async {
+            pool.run(|| Ok::<_, JobLost>(())).await.unwrap();
+            assert_eq!(queries(), 1);
+            let own = pool.clone();
+            let request = async move {
+                own.run(|| Ok::<_, JobLost>(())).await?;
+                own.run(|| Ok::<_, JobLost>(())).await
+            };
+            pool.run_whole(request).await.unwrap();
+            assert_eq!(queries(), 2, "all of a request is one");
+            pool.run_bytes(|| Ok::<_, JobLost>(())).await.unwrap();
+            pool.run_patiently(|| Ok::<_, JobLost>(())).await.unwrap();
+            assert_eq!(queries(), 2, "bytes are no queries");
+            let _held = Arc::clone(&pool.jobs).try_acquire_owned().unwrap();
+            pool.run(|| Ok::<_, JobLost>(())).await.unwrap_err();
+            let _waits = pool.waiting.try_acquire().unwrap();
+            pool.run(|| Ok::<_, JobLost>(())).await.unwrap_err();
+        });
+        let refused = |why| count(&format!("s3_refused_total{{pool=\"ordinary\",why=\"{why}\"}}"));
+        assert_eq!((refused("late"), refused("full"), queries()), (1, 1, 2));
+        assert_eq!(count("s3_wait_seconds_count{pool=\"ordinary\"}"), 1);
     }
 
     /// What a future has now, without waiting.

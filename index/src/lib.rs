@@ -48,10 +48,10 @@ pub use liveness::{
 pub use memory::MemoryEngine;
 pub use objects::{
     AnyBlobWriter, ArchiveObject, BlobFrames, BlobHasher, BlobWriter, Body, ChunkLease, ChunkSum, Completed,
-    Compression, Digested, DigestedAtRest, DigestsWanted, IndexPieces, IngestCounts, ListedPart, ObjectOptions,
-    ObjectReader, ObjectWriter, Objects, VersionsDiff,
+    Compression, Digested, DigestedAtRest, DigestsWanted, IndexPieces, IngestCounts, ListedPart, LookedAt,
+    ObjectOptions, ObjectReader, ObjectWriter, Objects, VersionsDiff,
 };
 pub use record::CommitRecord;
-pub use rocks::{BlockReads, PlacesMemory, RocksEngine, RocksLog, RocksOptions};
+pub use rocks::{BlockReads, PlacesMemory, RocksEngine, RocksLog, RocksOptions, RocksState};
 pub use schema::{SCHEMA, SchemaRun, SchemaStep, check_schema, migrate_schema, open_schema, schema as schema_of};
 pub use sealed::{SnapshotPolicy, SnapshotReport, write_snapshot};

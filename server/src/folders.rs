@@ -114,9 +114,9 @@ impl Folder {
         self.opened_as.rooted
     }
 
-    /// How many chunks it has, about, where that can be told.
-    pub(crate) fn chunk_count(&self) -> Option<u64> {
-        self.index.as_ref()?.chunk_count().ok()
+    /// Where its chunks lie, of packs that are written to.
+    pub(crate) fn index(&self) -> Option<&RocksEngine> {
+        self.index.as_deref()
     }
 
     /// Who keeps what the indexes of a store name, where chunks are collected.

@@ -285,6 +285,7 @@ async fn run_server(config: Config, started: &Started<'_>) -> Result<(), String>
         Arc::new(Internal {
             app: Arc::clone(&app),
             admin: admin.map(|admin| admin.door),
+            objects: objects.as_ref().map(ObjectStore::index),
         }),
         None,
         internal_options,

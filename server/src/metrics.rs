@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{LazyLock, OnceLock};
 use std::time::{Duration, SystemTime};
 
+use cairn_index::RocksEngine;
 use http::{Method, StatusCode};
 use metrics::{
     Counter, Histogram, Unit, counter, describe_counter, describe_gauge, describe_histogram, gauge, histogram,
@@ -118,7 +119,7 @@ impl Metrics {
         describe_histogram!(
             "index_query_duration_seconds",
             Unit::Seconds,
-            "Requests of the admin API, by what of the index they ask"
+            "Jobs of the doors on the index and on objects, by door; those of the admin API by what they ask"
         );
         describe_counter!(
             "uploads_expired_total",
@@ -184,6 +185,7 @@ impl Metrics {
         );
         describe_counter!("store_converted_chunks_total", "Chunks that were taken over");
         describe_counter!("store_converted_bytes_total", Unit::Bytes, "Their stored bytes");
+        describe_index();
         describe_gauge!("build_info", "1, with the version as a label");
         gauge!("build_info", "version" => env!("CARGO_PKG_VERSION")).set(1.0);
         Ok(Self { handle, data })
@@ -210,6 +212,91 @@ impl Metrics {
         measure_process();
         self.handle.render()
     }
+}
+
+/// `index_*` of what an index says of itself.
+///
+/// - `store`: of which it is.
+pub(crate) fn measure_index(store: &str, index: &RocksEngine) {
+    let state = match index.state() {
+        Ok(state) => state,
+        Err(error) => {
+            tracing::warn!(
+                store,
+                error = crate::routes::chain(&error),
+                "the index does not tell its state"
+            );
+            return;
+        }
+    };
+    let gauge = |name: &'static str, value: u64| gauge!(name, "store" => store.to_owned()).set(value as f64);
+    gauge("index_write_rate_max_bytes", state.write_rate_max);
+    gauge("index_writes_stopped", u64::from(state.writes_stopped));
+    gauge("index_compaction_pending_bytes", state.compaction_pending_len);
+    gauge("index_compactions_running", state.compactions);
+    gauge("index_flushes_running", state.flushes);
+    gauge("index_level_0_files", state.level_0_files);
+    gauge("index_buffered_bytes", state.buffered_len);
+    gauge("index_cached_bytes", state.cached_len);
+    gauge("index_pinned_bytes", state.pinned_len);
+    let count = |name: &'static str, value: u64| counter!(name, "store" => store.to_owned()).absolute(value);
+    // Not seconds, because counters of this library hold whole numbers only.
+    let stalled = u64::try_from(state.stalled.as_micros()).unwrap_or(u64::MAX);
+    count("index_stalled_microseconds_total", stalled);
+    count("index_compaction_read_bytes_total", state.compaction_read_len);
+    count("index_compaction_written_bytes_total", state.compaction_written_len);
+    count("index_flushed_bytes_total", state.flushed_len);
+    count("index_failures_total", state.failures);
+}
+
+/// What the page says of these, in as few words as it has.
+fn describe_index() {
+    describe_gauge!(
+        "index_write_rate_max_bytes",
+        Unit::Bytes,
+        "Bytes a second that writes of an index are slowed down to; 0: they are not"
+    );
+    describe_gauge!("index_writes_stopped", "1 while writes wait for flushes or compactions");
+    describe_counter!(
+        "index_stalled_microseconds_total",
+        Unit::Microseconds,
+        "How long writes waited for these two reasons"
+    );
+    describe_gauge!(
+        "index_compaction_pending_bytes",
+        Unit::Bytes,
+        "Bytes that compactions are to rewrite, about"
+    );
+    describe_gauge!("index_compactions_running", "Compactions that run");
+    describe_gauge!("index_flushes_running", "Flushes that run");
+    describe_counter!(
+        "index_compaction_read_bytes_total",
+        Unit::Bytes,
+        "Bytes that compactions have read"
+    );
+    describe_counter!(
+        "index_compaction_written_bytes_total",
+        Unit::Bytes,
+        "Bytes that compactions have written"
+    );
+    describe_counter!(
+        "index_flushed_bytes_total",
+        Unit::Bytes,
+        "Bytes of files that flushes wrote"
+    );
+    describe_counter!("index_failures_total", "Flushes and compactions that failed");
+    describe_gauge!("index_level_0_files", "Files that each read has to look into");
+    describe_gauge!(
+        "index_buffered_bytes",
+        Unit::Bytes,
+        "Bytes written that are not in files yet"
+    );
+    describe_gauge!("index_cached_bytes", Unit::Bytes, "Bytes of blocks in memory");
+    describe_gauge!(
+        "index_pinned_bytes",
+        Unit::Bytes,
+        "Of these, bytes that cannot be given up"
+    );
 }
 
 /// Lists a folder a store; a pack is up to some 256 MiB, so these are few names.

@@ -16,7 +16,7 @@ use cairn_gateway::faces::{Faces, FacesOptions};
 use cairn_gateway::grpc::Grpc;
 use cairn_gateway::s3::{BodyOptions, LogRequests, LogSwitch, S3, S3Options};
 use cairn_index::names::{FirstKey, Names, Owner};
-use cairn_index::{Compression, ObjectOptions, Objects, Tenant};
+use cairn_index::{Compression, ObjectOptions, Objects, RocksEngine, Tenant};
 use cairn_roots::Workers;
 use cairn_store::{PackOptions, SyncPolicy};
 
@@ -37,7 +37,7 @@ use rest::Rest;
 /// Folder of it all, in the data folder.
 pub(crate) const FOLDER_NAME: &str = "objects";
 /// Its name in logs and metrics.
-const STORE_NAME: &str = "objects";
+pub(crate) const STORE_NAME: &str = "objects";
 
 /// Objects that are open.
 #[derive(Debug)]
@@ -128,6 +128,11 @@ impl ObjectStore {
     /// The objects.
     pub(crate) fn objects(&self) -> &Arc<Objects> {
         &self.objects
+    }
+
+    /// Their rows and places.
+    pub(crate) fn index(&self) -> Arc<RocksEngine> {
+        Arc::clone(self.care.rows().engine())
     }
 
     /// What a backup needs of them.

@@ -16,6 +16,7 @@ use cairn_gateway::admin::Admin;
 use cairn_gateway::cdn::{CDN_PATH, Cdn};
 use cairn_gateway::faces::{Face, Faces};
 use cairn_gateway::grpc::Grpc;
+use cairn_index::RocksEngine;
 use cairn_roots::{
     Access, Body, ChunkRoot, ChunkRootOptions, Grant, Handler, IndexKeeper, IndexNames, IndexRoot, IndexRootOptions,
     Token, VerifyReads, Workers, text,
@@ -32,7 +33,7 @@ use hyper::body::Incoming;
 use crate::backup::Part;
 use crate::config::{self, Config, Kind, LogRequests};
 use crate::folders::{Folder, Folders, digest_of, log_behind, log_suspect};
-use crate::metrics::{EndpointMetrics, Metrics};
+use crate::metrics::{EndpointMetrics, Metrics, measure_index};
 pub(crate) use cairn_store::error_chain as chain;
 
 /// A store that has not said so much as "no such chunk" after this time is not ready.
@@ -98,6 +99,8 @@ pub(crate) struct Internal {
     pub(crate) app: Arc<App>,
     /// Where there are objects to administer.
     pub(crate) admin: Option<Arc<Admin>>,
+    /// The index of objects, where there are any.
+    pub(crate) objects: Option<Arc<RocksEngine>>,
 }
 
 impl Roots {
@@ -143,9 +146,13 @@ impl Roots {
     /// Sets the gauges of what can only be asked for.
     fn measure(&self) {
         for (name, roots) in &self.stores {
-            if let Some(count) = roots.folders.first().and_then(|folder| folder.chunk_count()) {
+            let Some(index) = roots.folders.first().and_then(|folder| folder.index()) else {
+                continue;
+            };
+            if let Ok(count) = index.chunk_count() {
                 metrics::gauge!("store_chunks", "store" => name.clone()).set(count as f64);
             }
+            measure_index(name, index);
         }
     }
 
@@ -572,8 +579,12 @@ impl Handler for Internal {
         let response = match request.uri().path() {
             "/metrics" if method == Method::GET || method == Method::HEAD => {
                 let (metrics, roots) = (self.app.metrics.clone(), self.app.roots());
+                let objects = self.objects.clone();
                 let page_of = move || {
                     roots.measure();
+                    if let Some(index) = objects {
+                        measure_index(crate::objects::STORE_NAME, &index);
+                    }
                     metrics.page()
                 };
                 match tokio::task::spawn_blocking(page_of).await {

@@ -332,3 +332,57 @@ fn what_cannot_be_asked_is_told() {
             .contains("index_query_duration_seconds_count{domain=\"buckets\"}")
     );
 }
+
+/// Goal: what the index does behind the scenes is on the page of metrics, of each store, and moves with what is done.
+#[test]
+fn the_index_tells_what_it_is_at() {
+    let daemon = Daemon::start("");
+    let value = |name: &str, store: &str| -> f64 {
+        let (page, row) = (daemon.metrics(), format!("{name}{{store=\"{store}\"}} "));
+        let found = page.lines().find_map(|line| line.strip_prefix(&row));
+        found
+            .unwrap_or_else(|| panic!("{row} is not on the page:\n{page}"))
+            .parse()
+            .unwrap()
+    };
+    for store in ["default", "objects"] {
+        for name in [
+            "index_writes_stopped",
+            "index_write_rate_max_bytes",
+            "index_stalled_microseconds_total",
+            "index_compaction_pending_bytes",
+            "index_compactions_running",
+            "index_flushes_running",
+            "index_compaction_read_bytes_total",
+            "index_compaction_written_bytes_total",
+            "index_failures_total",
+        ] {
+            assert_eq!(value(name, store), 0.0, "{name} of {store}");
+        }
+        assert!(value("index_cached_bytes", store) >= value("index_pinned_bytes", store));
+    }
+    let (flushed, files) = (
+        value("index_flushed_bytes_total", "objects"),
+        value("index_level_0_files", "objects"),
+    );
+    let buffered = value("index_buffered_bytes", "objects");
+    for n in 0..100 {
+        let owner = json!({ "owner": format!("owner-{n}") });
+        assert_eq!(ask(&daemon, "POST", "admin/keys", owner).0, 201);
+    }
+    assert!(value("index_buffered_bytes", "objects") > buffered);
+    assert_eq!(value("index_flushed_bytes_total", "objects"), flushed);
+    // A backup has the index write out what it holds.
+    let (status, answer) = ask(&daemon, "POST", "admin/backups", json!({ "name": "first" }));
+    assert_eq!(status, 201, "{answer}");
+    assert!(value("index_flushed_bytes_total", "objects") > flushed);
+    assert!(value("index_level_0_files", "objects") > files);
+    // Each door's work is measured: a signed request is not needed, what is refused was looked up.
+    let page = daemon.metrics();
+    let count = |domain: &str| {
+        let row = format!("index_query_duration_seconds_count{{domain=\"{domain}\"}} ");
+        let found = page.lines().find_map(|line| line.strip_prefix(&row));
+        found.unwrap_or("0").parse::<u64>().unwrap()
+    };
+    assert_eq!((count("keys"), count("backups")), (100, 1));
+}

@@ -153,6 +153,79 @@ fn a_thousand_paths_inside_an_archive_are_the_tree() {
     assert_eq!(ground.door.metric("s3_archives_opened_total"), 2);
 }
 
+/// Gets every file below an archive's key by its path, and compares it with the tree; then lists them all once.
+const GET_ALL: &str = r#"
+import door, os, sys
+s3 = door.client()
+tree, archive = sys.argv[1], sys.argv[2]
+files = [os.path.join(folder, name) for folder, _, names in os.walk(tree) for name in names]
+files = [path for path in files if not os.path.islink(path)]
+for path in files:
+    body = s3.get_object(Bucket="browsed", Key=archive + "/" + os.path.relpath(path, tree))["Body"].read()
+    with open(path, "rb") as file:
+        assert body == file.read(), path
+if len(sys.argv) > 3:
+    pages = s3.get_paginator("list_objects_v2").paginate(Bucket="browsed", Prefix=archive + "/")
+    assert sum(len(page["Contents"]) for page in pages) == len(files)
+"#;
+
+/// Goal: getting a thousand paths inside a `.caidx` reads the bytes of those files and no others, each chunk once, and to find and to list
+/// them less than the archive; nothing is unpacked or stored anywhere else.
+/// Method: the counters of a server that has just started.
+#[test]
+fn a_thousand_paths_cost_their_own_bytes() {
+    let ground = Ground::start();
+    ground.script(BROWSED, &[]);
+    let tree = ground.path("tree");
+    let files_len = write_tree(&tree);
+    let (index, store) = (ground.path("t.caidx"), ground.path("store"));
+    ok(casync().args(args!["make", format!("--store={}", store.display()), index, tree]));
+    let chunks = chunk_files(&store);
+    for (name, frame) in &chunks {
+        assert_eq!(ground.ask("PUT", &chunk_path("browsed", name), WRITER, frame).0, 200);
+    }
+    let put = "import door, sys; door.client().upload_file(sys.argv[1], 'browsed', 't.caidx')";
+    ground.script(put, &[index.to_str().unwrap()]);
+    let stored = ground.door.metric("s3_ingest_bytes_total{what=\"stored\"}");
+    let read = |what: &str, of: &str| ground.door.metric(&format!("s3_archive_{what}_total{{of=\"{of}\"}}"));
+    let tree = tree.to_str().unwrap();
+
+    ground.script(GET_ALL, &[tree, "t.caidx"]);
+    assert_eq!(read("bytes", "files"), files_len);
+    let (files, lookups) = (read("chunks", "files"), read("chunks", "lookups"));
+    println!(
+        "{files_len} bytes of files in {files} chunks; look-ups: {} bytes in {lookups} chunks; the archive has {}",
+        read("bytes", "lookups"),
+        chunks.len()
+    );
+    // Files lie side by side in chunks, which memory keeps; so does what look-ups read.
+    let all = chunks.len() as u64;
+    assert!(files <= all && lookups <= all);
+    let archive_len: u64 = chunks.iter().map(|(_, frame)| frame.len() as u64).sum();
+    let seen = read("bytes", "lookups");
+    assert!(
+        seen < archive_len,
+        "{seen} bytes were read to find files in {archive_len}"
+    );
+    ground.script(GET_ALL, &[tree, "t.caidx", "and list"]);
+    let again = read("bytes", "lookups") - seen;
+    assert!(again < archive_len, "{again} bytes were read to list {archive_len}");
+    assert_eq!(read("bytes", "files"), 2 * files_len);
+    assert_eq!(
+        ground.door.metric("s3_ingest_bytes_total{what=\"stored\"}"),
+        stored,
+        "something was stored"
+    );
+    assert_eq!(ground.door.metric("s3_archives_opened_total"), 1);
+    // And each of these requests was measured where the work of all doors is.
+    assert!(
+        ground
+            .door
+            .metric("index_query_duration_seconds_count{domain=\"ordinary\"}")
+            > 2 * FILES as u64
+    );
+}
+
 /// Goal: an archive that breaks the rules is refused with an S3 error, one whose chunks are missing names one, real objects win, and
 /// where the bucket does not say so nothing is browsed.
 #[test]

@@ -3,7 +3,7 @@
 //! Order: the token first, so that who has none learns nothing of what there is; nothing of a body is read before the route is known.
 
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use bytes::Bytes;
 use cairn_identity::{Action, Permit, Principal, Resource, User, authorize};
@@ -195,14 +195,8 @@ impl Admin {
             trace_id: trace_id.to_owned(),
         };
         let core = Arc::clone(&self.core);
-        let job = move || {
-            let begun = Instant::now();
-            let answer = dispatch(&core, permit, route, ask);
-            let took = begun.elapsed().as_secs_f64();
-            metrics::histogram!("index_query_duration_seconds", "domain" => route.domain()).record(took);
-            answer
-        };
-        self.pool.run(job).await
+        let job = move || dispatch(&core, permit, route, ask);
+        self.pool.run_of(route.domain(), job).await
     }
 }
 

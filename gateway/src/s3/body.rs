@@ -304,7 +304,7 @@ where
     let mut batch = incoming.batch().await?;
     while !batch.ended {
         let pieces = batch.pieces;
-        let job = pool.run(move || take(&mut state, pieces).map(|()| state));
+        let job = pool.run_bytes(move || take(&mut state, pieces).map(|()| state));
         let (done, next) = tokio::join!(job, incoming.batch());
         (state, batch) = (done?, next?);
     }

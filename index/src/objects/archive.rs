@@ -35,7 +35,17 @@ pub struct ArchiveObject {
     len: u64,
     /// Blocks by number, the one used last behind.
     blocks: Mutex<VecDeque<(u64, Bytes)>>,
-    looked_at: AtomicU64,
+    bytes_looked_at: AtomicU64,
+    chunks_looked_at: AtomicU64,
+}
+
+/// What lookups in an archive have had read; what readers of its files read does not count.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct LookedAt {
+    /// Bytes of the archive.
+    pub bytes: u64,
+    /// Chunks read from packs for these.
+    pub chunks: u64,
 }
 
 enum Place {
@@ -104,7 +114,8 @@ impl ArchiveObject {
             place,
             len,
             blocks: Mutex::default(),
-            looked_at: AtomicU64::new(0),
+            bytes_looked_at: AtomicU64::new(0),
+            chunks_looked_at: AtomicU64::new(0),
         }
     }
 
@@ -118,24 +129,29 @@ impl ArchiveObject {
         }
     }
 
-    /// Bytes that lookups have had read so far; those of readers do not count.
-    pub fn looked_at(&self) -> u64 {
-        self.looked_at.load(Ordering::Relaxed)
+    /// What lookups have had read since this was asked last.
+    pub fn take_looked_at(&self) -> LookedAt {
+        LookedAt {
+            bytes: self.bytes_looked_at.swap(0, Ordering::Relaxed),
+            chunks: self.chunks_looked_at.swap(0, Ordering::Relaxed),
+        }
     }
 
     fn read_now(&self, range: Range<u64>) -> Result<Bytes> {
         let wanted = usize::try_from(range.end - range.start).unwrap_or(usize::MAX);
         let mut bytes = BytesMut::new();
-        for piece in self.reader(range)? {
+        let mut reader = self.reader(range)?;
+        for piece in &mut reader {
             bytes.extend_from_slice(&piece?);
         }
+        self.chunks_looked_at.fetch_add(reader.chunks_read(), Ordering::Relaxed);
         if bytes.len() != wanted {
             return Err(Error::Malformed {
                 what: "archive",
                 reason: "it is shorter than its list of chunks says",
             });
         }
-        self.looked_at.fetch_add(bytes.len() as u64, Ordering::Relaxed);
+        self.bytes_looked_at.fetch_add(bytes.len() as u64, Ordering::Relaxed);
         Ok(bytes.freeze())
     }
 

@@ -46,7 +46,7 @@ use crate::liveness::{ManifestChunk, manifest_page};
 use crate::names::{Bucket, ChecksumAlgorithm, Content, Durability, Etag, Names};
 use crate::{Error, Result, Tenant};
 
-pub use archive::ArchiveObject;
+pub use archive::{ArchiveObject, LookedAt};
 pub use blobs::{AnyBlobWriter, BlobFrames, BlobHasher, BlobWriter};
 pub use diff::{ChunkSum, VersionsDiff};
 pub use digests::{Digested, DigestsWanted};

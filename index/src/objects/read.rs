@@ -45,6 +45,14 @@ impl ObjectReader {
     pub(super) fn of_chunks(stream: RangeStream) -> Self {
         Self(Source::Chunks(Box::new(stream)))
     }
+
+    /// Chunks that were read from packs so far; none for what lies in a row, or was kept.
+    pub fn chunks_read(&self) -> u64 {
+        match &self.0 {
+            Source::Row(_) => 0,
+            Source::Chunks(stream) => stream.chunks_read(),
+        }
+    }
 }
 
 /// A reader of a range of content; what lies behind its end is left out.

@@ -11,6 +11,7 @@ mod chunks;
 mod open;
 mod reads;
 mod restore;
+mod state;
 #[cfg(test)]
 mod tests;
 
@@ -25,7 +26,9 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use bytes::Bytes;
 use cairn_store::{LogPosition, Watermark};
 use rocksdb::checkpoint::Checkpoint;
-use rocksdb::{ColumnFamily, DB, DBAccess, DBRawIteratorWithThreadMode, ErrorKind, ReadOptions, Snapshot, WriteBatch};
+use rocksdb::{
+    ColumnFamily, DB, DBAccess, DBRawIteratorWithThreadMode, ErrorKind, Options, ReadOptions, Snapshot, WriteBatch,
+};
 
 use crate::database::{Engine, Frozen};
 use crate::kv::{Order, Page, Row, SCAN_LEN, SCAN_ROWS_MAX, Version, View};
@@ -35,6 +38,7 @@ use crate::{Error, KeyRange, Result};
 
 pub use open::{RocksLog, RocksOptions};
 pub use reads::{BlockReads, PlacesMemory};
+pub use state::RocksState;
 
 /// Column families. The names are on disk.
 const ROWS: &str = "default";
@@ -61,6 +65,8 @@ const WATERMARK_LEN: usize = 20;
 /// A folder of RocksDB.
 pub struct RocksEngine {
     db: DB,
+    /// What the database was opened with: they hold its counters.
+    options: Options,
     place: PathBuf,
     log: RocksLog,
     version: AtomicU64,
@@ -87,9 +93,10 @@ impl RocksEngine {
     ///
     /// Errors: [`Error::Locked`], [`Error::Damaged`], [`Error::Unknown`], [`Error::Unavailable`]; the folder is as it was.
     pub fn open(place: &Path, options: &RocksOptions) -> Result<Self> {
-        let db = open::open(place, options)?;
+        let (db, opened_with) = open::open(place, options)?;
         let engine = Self {
             db,
+            options: opened_with,
             place: place.to_owned(),
             log: options.log,
             version: AtomicU64::new(0),

@@ -5,7 +5,7 @@ use std::path::Path;
 
 use rocksdb::{
     BlockBasedIndexType, BlockBasedOptions, Cache, ColumnFamilyDescriptor, DB, DBCompressionType, LogLevel, Options,
-    WriteOptions,
+    WriteOptions, statistics::StatsLevel,
 };
 
 use super::{CHUNKS, ENGINE, ROWS, failed};
@@ -70,7 +70,8 @@ const METADATA_BLOCK_LEN: usize = 4 << 10;
 const DIARY_LEN: usize = 1 << 20;
 const DIARIES: usize = 4;
 
-pub(super) fn open(place: &Path, options: &RocksOptions) -> Result<DB> {
+/// The database, and what it was opened with.
+pub(super) fn open(place: &Path, options: &RocksOptions) -> Result<(DB, Options)> {
     let unavailable = |source: io::Error| Error::Unavailable {
         place: place.display().to_string(),
         action: "open",
@@ -109,7 +110,8 @@ pub(super) fn open(place: &Path, options: &RocksOptions) -> Result<DB> {
         ColumnFamilyDescriptor::new(CHUNKS, chunks_options(options, &cache)),
         ColumnFamilyDescriptor::new(ENGINE, Options::default()),
     ];
-    DB::open_cf_descriptors(&database, place, families).map_err(|source| open_failed(place, source))
+    let db = DB::open_cf_descriptors(&database, place, families).map_err(|source| open_failed(place, source))?;
+    Ok((db, database))
 }
 
 fn database_options(options: &RocksOptions) -> Options {
@@ -121,6 +123,9 @@ fn database_options(options: &RocksOptions) -> Options {
     database.set_db_write_buffer_size(options.buffer_len);
     database.set_max_open_files(i32::from(options.files));
     database.set_max_background_jobs(i32::from(options.threads).max(2));
+    // Events and bytes; no clock is read for a row.
+    database.enable_statistics();
+    database.set_statistics_level(StatsLevel::ExceptHistogramOrTimers);
     database.set_log_level(LogLevel::Warn);
     database.set_max_log_file_size(DIARY_LEN);
     database.set_keep_log_file_num(DIARIES);

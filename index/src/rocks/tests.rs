@@ -2,6 +2,7 @@
 
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
 use cairn_formats::{ChunkId, DomainId};
 use cairn_store::{Change, ChunkKey, ChunkPlace, Locations, PackEngine, PackOptions};
@@ -298,4 +299,60 @@ fn rows_that_we_did_not_write_are_no_rows() {
     };
     assert!(matches!(engine.places(&[nobody]), Err(Error::Malformed { .. })));
     assert!(Locations::for_each(&engine, &mut |_, _| Ok(())).is_err());
+}
+
+/// Goal: what is flushed and merged is counted, and writes that are slowed down or stopped are told, until they are not.
+/// Method: files of level 0 are said to be too many, at a number that no compaction mends.
+#[test]
+fn what_slows_writes_is_told() {
+    let folder = tempfile::tempdir().unwrap();
+    let engine = Arc::new(open(folder.path()).unwrap());
+    let kv = Database::new(Arc::clone(&engine));
+    let write = |n: u32| {
+        let mut batch = Batch::new();
+        (0..40).for_each(|row| _ = batch.put(format!("row {row} {n}"), vec![b'x'; 50_000]));
+        assert!(matches!(kv.commit(batch).unwrap(), Commit::Done(_)));
+    };
+    let state = || engine.state().unwrap();
+    let set = |name: &str, value: &str| engine.db.set_options_cf(engine.family(ROWS), &[(name, value)]).unwrap();
+    set("level0_file_num_compaction_trigger", "1000");
+    assert_eq!((state().flushed_len, state().level_0_files), (0, 0));
+    write(1);
+    assert!(state().buffered_len > 2_000_000, "{:?}", state());
+    engine.flush().unwrap();
+    let first = state();
+    assert!(first.flushed_len > 0 && first.level_0_files == 1, "{first:?}");
+    assert_eq!((first.write_rate_max, first.writes_stopped), (0, false));
+    write(2);
+    engine.flush().unwrap();
+    assert!(state().flushed_len > first.flushed_len && state().level_0_files == 2);
+    assert_eq!(state().stalled, Duration::ZERO);
+
+    set("level0_slowdown_writes_trigger", "2");
+    assert!(state().write_rate_max > 0, "{:?}", state());
+    write(3);
+    let slowed = state();
+    assert!(slowed.stalled > Duration::ZERO && !slowed.writes_stopped, "{slowed:?}");
+    set("level0_stop_writes_trigger", "2");
+    assert!(state().writes_stopped);
+    set("level0_stop_writes_trigger", "36");
+    set("level0_slowdown_writes_trigger", "20");
+    let after = state();
+    assert_eq!((after.write_rate_max, after.writes_stopped), (0, false));
+    assert!(after.stalled >= slowed.stalled);
+
+    assert_eq!((after.compaction_read_len, after.compaction_written_len), (0, 0));
+    engine
+        .db
+        .compact_range_cf(engine.family(ROWS), None::<&[u8]>, None::<&[u8]>);
+    engine
+        .db
+        .wait_for_compact(&rocksdb::WaitForCompactOptions::default())
+        .unwrap();
+    let merged = state();
+    assert!(
+        merged.compaction_read_len > 0 && merged.compaction_written_len > 0,
+        "{merged:?}"
+    );
+    assert_eq!((merged.compactions, merged.failures), (0, 0), "{merged:?}");
 }

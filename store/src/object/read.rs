@@ -171,6 +171,7 @@ impl RangeReads {
             reads: Arc::clone(self),
             planned: VecDeque::new(),
             ready: VecDeque::new(),
+            chunks_read: 0,
             ended: false,
         }
     }
@@ -216,13 +217,15 @@ impl RangeReads {
         }
     }
 
-    /// The wanted bytes of an extent's chunks, in order.
-    fn extent(&self, extent: &[Wanted]) -> Result<Vec<Bytes>> {
+    /// The wanted bytes of an extent's chunks, in order, and how many of these were not kept.
+    fn extent(&self, extent: &[Wanted]) -> Result<(Vec<Bytes>, usize)> {
         let mut bytes = Vec::with_capacity(extent.len() + extent.len() / 2);
+        let mut read = extent.len();
         let mut rest = extent;
         while let Some(first) = rest.first() {
             if let Some(plain) = self.kept(first) {
                 bytes.push(plain);
+                read -= 1;
                 rest = &rest[1..];
                 continue;
             }
@@ -236,7 +239,7 @@ impl RangeReads {
                 Some(_) => self.run(some, &mut bytes)?,
             }
         }
-        Ok(bytes)
+        Ok((bytes, read))
     }
 
     /// Whole chunks that lie one behind the other.
@@ -447,10 +450,16 @@ pub struct RangeStream {
     /// Extents that the disk was told of.
     planned: VecDeque<Vec<Wanted>>,
     ready: VecDeque<Bytes>,
+    chunks_read: u64,
     ended: bool,
 }
 
 impl RangeStream {
+    /// Chunks that were read from packs so far; those that were kept do not count.
+    pub fn chunks_read(&self) -> u64 {
+        self.chunks_read
+    }
+
     /// The bytes of the next extent; none behind the last.
     fn extent(&mut self) -> Result<Option<Vec<Bytes>>> {
         let next = match self.planned.pop_front() {
@@ -467,8 +476,14 @@ impl RangeStream {
             self.reads.announce(&later);
             self.planned.push_back(later);
         }
-        let Self { reads, .. } = self;
-        reads.flights.read(&extent, || reads.extent(&extent)).map(Some)
+        let (reads, mut read) = (&self.reads, 0);
+        let bytes = reads.flights.read(&extent, || {
+            let (bytes, chunks) = reads.extent(&extent)?;
+            read = chunks as u64;
+            Ok(bytes)
+        })?;
+        self.chunks_read += read;
+        Ok(Some(bytes))
     }
 }
 

@@ -11,6 +11,7 @@ use std::collections::VecDeque;
 use std::ops::Range;
 use std::sync::{Arc, Mutex, PoisonError};
 
+use bytes::Bytes;
 use cairn_formats::{
     ArchiveLimits, ArchiveLookup, Content as NodeContent, DigestAlgorithm, EntryPlace, LookupError, Placed,
 };
@@ -18,7 +19,7 @@ use cairn_index::names::{
     Bucket, BucketId, Content, Current, Etag, List, ListPage, ListedObject, ObjectKey, ObjectRecord, ObjectVersion,
     Switch, VersionId, VersionKind, VersionOrder,
 };
-use cairn_index::{ArchiveObject, Error, ObjectReader, Objects};
+use cairn_index::{ArchiveObject, Error, LookedAt, ObjectReader, Objects};
 
 use crate::s3::error::{Code, S3Error, S3Result};
 
@@ -109,16 +110,44 @@ pub(crate) struct Inside {
 
 impl Inside {
     /// Bytes of the file, in order.
-    pub(crate) fn reader(&self, range: Range<u64>) -> S3Result<ObjectReader> {
+    pub(crate) fn reader(&self, range: Range<u64>) -> S3Result<FileReader> {
         let start = self.content.start;
-        metrics::counter!("s3_archive_bytes_total", "of" => "files").increment(range.end - range.start);
         let reader = self
             .archive
             .lookup
             .bytes()
             .reader(start + range.start..start + range.end);
-        reader.map_err(|error| unreadable(&self.archive.name(), error))
+        let reader = reader.map_err(|error| unreadable(&self.archive.name(), error))?;
+        Ok(FileReader { reader, chunks: 0 })
     }
+}
+
+/// Reads a file inside an archive, and counts what that takes.
+#[derive(Debug)]
+pub(crate) struct FileReader {
+    reader: ObjectReader,
+    /// Of those that it has read, the counted ones.
+    chunks: u64,
+}
+
+impl Iterator for FileReader {
+    type Item = cairn_index::Result<Bytes>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        let piece = self.reader.next();
+        let bytes = piece.iter().flatten().map(|piece| piece.len() as u64).sum();
+        let read = self.reader.chunks_read();
+        let before = std::mem::replace(&mut self.chunks, read);
+        let chunks = read - before;
+        count("files", LookedAt { bytes, chunks });
+        piece
+    }
+}
+
+/// - `of`: `files` or `lookups`.
+fn count(of: &'static str, read: LookedAt) {
+    metrics::counter!("s3_archive_bytes_total", "of" => of).increment(read.bytes);
+    metrics::counter!("s3_archive_chunks_total", "of" => of).increment(read.chunks);
 }
 
 /// The ends of all archives' keys that `text` may lead into: offsets of the `/` behind them.
@@ -256,7 +285,7 @@ impl Archive {
                 0
             };
         let lookup = ArchiveLookup::open(bytes, LIMITS).map_err(|error| broken(key, error))?;
-        metrics::counter!("s3_archive_bytes_total", "of" => "lookups").increment(lookup.bytes().looked_at());
+        count("lookups", lookup.bytes().take_looked_at());
         metrics::counter!("s3_archives_opened_total").increment(1);
         Ok(Self {
             lookup,
@@ -279,10 +308,8 @@ impl Archive {
 
     /// Counts what a look into it has read.
     fn counted<T>(self: &Arc<Self>, look: impl FnOnce(&Arc<Self>) -> S3Result<T>) -> S3Result<T> {
-        let before = self.lookup.bytes().looked_at();
         let found = look(self);
-        let read = self.lookup.bytes().looked_at().saturating_sub(before);
-        metrics::counter!("s3_archive_bytes_total", "of" => "lookups").increment(read);
+        count("lookups", self.lookup.bytes().take_looked_at());
         found
     }
 
