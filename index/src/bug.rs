@@ -13,6 +13,7 @@ pub(crate) enum Bug {
     KeptParts,
     EventOutside,
     StaleSeam,
+    KeptPages,
 }
 
 /// Never.

@@ -4,6 +4,7 @@
 
 mod bucket;
 mod objects;
+mod process;
 mod rows;
 mod workload;
 
@@ -52,6 +53,9 @@ fn planted_bugs_of_objects_are_found() {
         Bug::KeptParts,
         Bug::EventOutside,
         Bug::StaleSeam,
+        Bug::SqueezeFirst,
+        Bug::KeptPages,
+        Bug::AheadOfLog,
     ]);
 }
 

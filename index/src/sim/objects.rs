@@ -12,24 +12,25 @@ use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use bytes::Bytes;
-use cairn_formats::{ChecksumAlgorithm, ChunkSizes, Chunker, DigestAlgorithm};
+use cairn_formats::{ChecksumAlgorithm, ChunkSizes, Chunker, DigestAlgorithm, Level};
 use cairn_store::sim::runs::Simulated;
-use cairn_store::sim::{Counts, Disk, Faults};
+use cairn_store::sim::{Counts, Faults};
 use cairn_store::{PackEngine, PackOptions, RangeOptions, StoreName, SyncPolicy};
 
-use super::rows::SimRows;
-use crate::collector::{CollectControl, CollectOptions, Collector, Roots};
+use super::process::{Crash, Machine, Outcome, Process, ensure, say};
+use super::rows::{SimRows, check_pages};
+use crate::collector::{CollectControl, CollectOptions, Collector, Roots, squeeze};
 use crate::names::{
-    Bucket, BucketName, Cause, Condition, Current, Deleted, FixedSurroundings, List, Listed, Names, NewBucket,
-    ObjectKey, Owner, PartNumber, Shard, Upload, UploadRecord, check_digests,
+    Bucket, BucketName, Cause, Condition, Current, Deleted, Durability, FixedSurroundings, List, Listed, Names,
+    NewBucket, ObjectKey, Owner, PartNumber, Shard, Upload, UploadRecord, check_digests,
 };
 use crate::{
     Body, Compression, Database, DigestsWanted, Error, ListedPart, ObjectOptions, Objects, SnapshotPolicy, Tenant,
 };
 
-type Outcome<T = ()> = Result<T, String>;
-
-const KEYS: usize = 5;
+const KEYS: usize = 6;
+/// Keys from here on are in the bucket that is acknowledged early.
+const EARLY_FROM: usize = 4;
 const BODIES: usize = 3;
 const UPLOADS: usize = 2;
 const PACK_LEN: u64 = 32 << 10;
@@ -40,28 +41,22 @@ const LATER: u64 = 1_000_000;
 /// that chunks have gone.
 const LEASE_WINDOW: Duration = Duration::from_secs(3600);
 
-macro_rules! ensure {
-    ($condition:expr, $($why:tt)*) => {
-        if !$condition {
-            return Err(format!($($why)*));
-        }
-    };
-}
-
-macro_rules! say {
-    ($world:expr, $($what:tt)*) => {
-        if $world.talk {
-            eprintln!("{:4} {:6} {}", $world.step, $world.disk.counts().operations, format!($($what)*));
-        }
-    };
-}
-
 /// The store while it is open.
 #[derive(Clone, Debug)]
-struct Live {
+pub(super) struct Live {
+    packs: Arc<PackEngine>,
+    kv: Arc<Database<SimRows>>,
     objects: Arc<Objects>,
     collector: Arc<Collector<SimRows>>,
-    bucket: Bucket,
+    /// The one that is durable when it is acknowledged, and the one that is not.
+    buckets: [Bucket; 2],
+}
+
+impl Live {
+    /// Where a key is.
+    fn bucket(&self, key: usize) -> &Bucket {
+        &self.buckets[usize::from(is_early(key))]
+    }
 }
 
 /// A body that waits to be named.
@@ -82,24 +77,25 @@ struct Sending {
 type May = Vec<Option<Bytes>>;
 
 pub(super) struct World {
-    random: fastrand::Rng,
+    machine: Machine,
     sync: SyncPolicy,
+    /// Of the bucket that is acknowledged early.
+    early: Durability,
+    compression: Compression,
     steps: u32,
     window: Duration,
-    disk: Disk,
-    rows: Arc<SimRows>,
     live: Option<Live>,
     keys: Vec<May>,
+    /// What keys had before changes that a power cut may take.
+    before: Vec<May>,
     bodies: Vec<Waiting>,
     uploads: Vec<Sending>,
-    step: u64,
-    is_broken: bool,
-    talk: bool,
-    reopened: u64,
     collected: u64,
     completed: u64,
-    /// Changes that were acknowledged, and those of which nobody knows.
+    squeezed: u64,
+    /// Changes that were acknowledged and are durable, those that a power cut may take, and those of which nobody knows.
     changes: u64,
+    early_changes: u64,
     doubts: u64,
 }
 
@@ -114,6 +110,10 @@ fn stream() -> &'static Bytes {
         let mut bytes = vec![0; 24 << 10];
         fastrand::Rng::with_seed(5).fill(&mut bytes);
         bytes[4000..9000].fill(0);
+        // Some of it shrinks.
+        bytes[12_000..20_000]
+            .iter_mut()
+            .for_each(|byte| *byte = b'a' + *byte % 8);
         bytes.into()
     })
 }
@@ -122,12 +122,17 @@ fn key(n: usize) -> ObjectKey {
     ObjectKey::new(format!("folder/{n}")).expect("a short key")
 }
 
+/// Whether a key is in the bucket that is acknowledged early.
+fn is_early(n: usize) -> bool {
+    n >= EARLY_FROM
+}
+
 fn owner() -> Owner {
     Owner::new("me").expect("a short name")
 }
 
 impl Simulated for World {
-    const COUNTED: &'static [&'static str] = &["openings", "collections", "completed uploads"];
+    const COUNTED: &'static [&'static str] = &["openings", "collections", "completed uploads", "squeezed packs"];
 
     fn new(seed: u64, talk: bool) -> Self {
         let mut random = fastrand::Rng::with_seed(seed);
@@ -137,49 +142,106 @@ impl Simulated for World {
             ..faults
         };
         Self {
-            disk: Disk::new(random.fork(), faults),
             sync: [SyncPolicy::Sync, SyncPolicy::Batch, SyncPolicy::None][(seed % 3) as usize],
+            early: [Durability::Batch, Durability::Volatile][(seed / 3 % 2) as usize],
+            compression: match seed % 5 {
+                0..3 => Compression::Deferred,
+                _ => Compression::Level(1),
+            },
             steps: random.u32(20..90),
-            window: if seed % 4 == 1 { Duration::ZERO } else { LEASE_WINDOW },
-            random,
-            rows: Arc::default(),
+            window: if seed % 4 < 2 { Duration::ZERO } else { LEASE_WINDOW },
+            machine: Machine::new(random, faults, talk),
             live: None,
             keys: vec![vec![None]; KEYS],
+            before: vec![Vec::new(); KEYS],
             bodies: Vec::new(),
             uploads: Vec::new(),
-            step: 0,
-            is_broken: false,
-            talk,
-            reopened: 0,
             collected: 0,
             completed: 0,
+            squeezed: 0,
             changes: 0,
+            early_changes: 0,
             doubts: 0,
         }
     }
 
     fn disk(&self) -> Counts {
-        self.disk.counts()
+        self.machine.disk.counts()
     }
 
     fn counts(&self) -> Vec<u64> {
-        vec![self.reopened, self.collected, self.completed]
+        vec![self.machine.reopened, self.collected, self.completed, self.squeezed]
     }
 
     fn run(&mut self) -> Outcome {
-        self.open()?;
-        for _ in 0..self.steps {
-            self.step += 1;
-            self.one_step()?;
-            if self.disk.is_off() {
-                say!(self, "the power went");
-                self.lose_power();
-                self.open()?;
-            } else if self.is_broken && self.random.bool() {
-                self.close()?;
+        self.do_steps(self.steps)?;
+        self.finish()
+    }
+}
+
+impl Process for World {
+    type Opened = Live;
+    type Error = Error;
+
+    fn machine(&self) -> &Machine {
+        &self.machine
+    }
+
+    fn machine_mut(&mut self) -> &mut Machine {
+        &mut self.machine
+    }
+
+    fn forget(&mut self) {
+        self.bodies.clear();
+        self.live = None;
+    }
+
+    /// A power cut may take what was acknowledged early, back to any change since something was synced; uploads of that bucket are given up.
+    fn crashed(&mut self, crash: Crash) {
+        if crash == Crash::Killed {
+            return;
+        }
+        for (may, before) in self.keys.iter_mut().zip(&mut self.before) {
+            may.append(before);
+        }
+        self.uploads.retain(|sending| !is_early(sending.key));
+        self.doubts += std::mem::take(&mut self.early_changes);
+    }
+
+    fn rows_lost_in(&self) -> Option<u32> {
+        Some(6)
+    }
+
+    fn try_open(&self) -> crate::Result<Live> {
+        self.opened()
+    }
+
+    fn take_up(&mut self, live: Live) -> Outcome {
+        self.live = Some(live);
+        say!(self, "opened");
+        self.look(true)
+    }
+
+    fn one_step(&mut self) -> Outcome {
+        match self.machine.random.u32(..100) {
+            0..25 => self.store(),
+            25..40 => self.name(),
+            40..45 => self.delete(),
+            45..50 => self.copy(),
+            50..67 => self.send_part(),
+            67..72 => self.complete(),
+            72..74 => self.abort(),
+            74..83 => self.collect(),
+            83..86 => self.squeeze(),
+            86..88 => self.sync_early(),
+            88..91 => self.look(false),
+            91..92 => self.close(),
+            92..94 => self.kill(),
+            _ => {
+                self.machine.disk.cut_soon(&mut self.machine.random, 120);
+                Ok(())
             }
         }
-        self.finish()
     }
 }
 
@@ -188,54 +250,27 @@ impl World {
         self.live.clone().expect("the store is open between openings")
     }
 
-    fn one_step(&mut self) -> Outcome {
-        match self.random.u32(..100) {
-            0..25 => self.store(),
-            25..42 => self.name(),
-            42..47 => self.delete(),
-            47..52 => self.copy(),
-            52..72 => self.send_part(),
-            72..77 => self.complete(),
-            77..79 => self.abort(),
-            79..86 => self.collect(),
-            86..90 => self.look(false),
-            90..92 => self.close(),
-            92..94 => self.kill(),
-            _ => {
-                self.disk.cut_soon(&mut self.random, 120);
-                Ok(())
-            }
-        }
-    }
-
-    fn failed(&mut self, what: &str, error: &Error) {
-        let words = format!("{error:?}");
-        say!(self, "{what}: {words}");
-        self.is_broken |=
-            words.contains("Broken") || words.contains("open the store again") || words.contains("the log");
-    }
-
     /// Bytes of some content: inlined, one chunk, some chunks, more than a row names.
     fn content(&mut self, least: usize) -> Bytes {
-        let most = [40, 300, 3000, 20_000][self.random.usize(..4)];
-        let len = self.random.usize(least..=most.max(least + 1));
-        let from = self.random.usize(..=(stream().len() - len) / 256) * 256;
+        let most = [40, 300, 3000, 20_000][self.machine.random.usize(..4)];
+        let len = self.machine.random.usize(least..=most.max(least + 1));
+        let from = self.machine.random.usize(..=(stream().len() - len) / 256) * 256;
         stream().slice(from..from + len)
     }
 
-    fn write(&mut self, live: &Live, bytes: &[u8], of_part: bool) -> crate::Result<Body> {
+    fn write(&mut self, live: &Live, key: usize, bytes: &[u8], of_part: bool) -> crate::Result<Body> {
         let wanted = DigestsWanted {
             md5: true,
             checksums: vec![ChecksumAlgorithm::Sha256],
         };
         let mut writer = match of_part {
-            true => live.objects.part_writer(&live.bucket, &wanted)?,
-            false => live.objects.writer(&live.bucket, &wanted)?,
+            true => live.objects.part_writer(live.bucket(key), &wanted)?,
+            false => live.objects.writer(live.bucket(key), &wanted)?,
         };
-        let piece = self.random.usize(1..5000);
+        let piece = self.machine.random.usize(1..5000);
         for piece in bytes.chunks(piece) {
             writer.push(piece)?;
-            if self.random.u32(..60) == 0 {
+            if self.machine.random.u32(..60) == 0 {
                 return Err(Error::Stopped);
             }
         }
@@ -243,15 +278,24 @@ impl World {
     }
 
     fn store(&mut self) -> Outcome {
-        let (live, key, bytes) = (self.live(), self.random.usize(..KEYS), self.content(0));
-        match self.write(&live, &bytes, false) {
+        let (live, key, bytes) = (self.live(), self.machine.random.usize(..KEYS), self.content(0));
+        match self.write(&live, key, &bytes, false) {
             Ok(body) => {
                 say!(self, "stored {} bytes for {key}", bytes.len());
                 if self.bodies.len() == BODIES {
                     self.bodies.remove(0);
                 }
                 self.bodies.push(Waiting { key, bytes, body });
-                if self.random.bool() { self.name() } else { Ok(()) }
+                // What fences are for: what it found is collected before it is named.
+                if self.window.is_zero() && self.machine.random.u32(..6) == 0 {
+                    self.collect()?;
+                    return self.name();
+                }
+                if self.machine.random.bool() {
+                    self.name()
+                } else {
+                    Ok(())
+                }
             }
             Err(error) => {
                 self.failed("storing failed", &error);
@@ -276,8 +320,17 @@ impl World {
         match done {
             Ok(events) => {
                 say!(self, "{n} has {len:?} bytes");
-                self.changes += events;
-                self.keys[n] = vec![value];
+                let before = std::mem::replace(&mut self.keys[n], vec![value]);
+                if is_early(n) {
+                    self.before[n].extend(before);
+                    self.early_changes += events;
+                } else {
+                    self.changes += events;
+                    // What is nothing is not written.
+                    if events > 0 {
+                        self.note_sync(n);
+                    }
+                }
             }
             Err(Error::ChunksMissing { ids }) => {
                 ensure!(
@@ -295,22 +348,68 @@ impl World {
         Ok(())
     }
 
+    /// What was acknowledged before a change of this key is durable, if that is.
+    fn note_sync(&mut self, n: usize) {
+        if !is_early(n) {
+            self.note_synced();
+        }
+    }
+
+    fn note_synced(&mut self) {
+        self.before.iter_mut().for_each(Vec::clear);
+        self.changes += std::mem::take(&mut self.early_changes);
+    }
+
+    /// What a server does a moment after it has acknowledged something early.
+    fn sync_early(&mut self) -> Outcome {
+        match self.live().packs.sync_early() {
+            Ok(()) if self.early == Durability::Batch => self.note_synced(),
+            Ok(()) => {}
+            Err(error) => self.failed("syncing failed", &error),
+        }
+        Ok(())
+    }
+
+    /// Compresses what came in raw blocks, as a server does when nobody writes.
+    fn squeeze(&mut self) -> Outcome {
+        let (live, level) = (self.live(), Level::new(3));
+        let squeezed = squeeze(
+            &live.kv,
+            &live.packs,
+            level,
+            &|_| Duration::ZERO,
+            &CollectControl::new(),
+        );
+        say!(self, "squeeze: {squeezed:?}");
+        match squeezed {
+            Ok(report) => self.squeezed += report.packs_removed as u64,
+            Err(error) => self.failed("squeezing failed", &error),
+        }
+        Ok(())
+    }
+
     fn delete(&mut self) -> Outcome {
-        let (live, n) = (self.live(), self.random.usize(..KEYS));
-        let objects = live.objects.names().objects(&live.bucket);
+        let (live, n) = (self.live(), self.machine.random.usize(..KEYS));
+        let objects = live.objects.names().objects(live.bucket(n));
         let deleted = objects.delete(&key(n), None, &owner(), &Condition::Always, &Cause::default());
         let events = |deleted: Deleted| u64::from(deleted != Deleted::Nothing);
         self.become_of(n, None, deleted.map(events))
     }
 
     fn copy(&mut self) -> Outcome {
-        let (live, from, to) = (self.live(), self.random.usize(..KEYS), self.random.usize(..KEYS));
+        let (live, from, to) = (
+            self.live(),
+            self.machine.random.usize(..KEYS),
+            self.machine.random.usize(..KEYS),
+        );
         let copied = || -> crate::Result<Option<Body>> {
-            let version = match live.objects.names().objects(&live.bucket).get(&key(from))? {
+            let version = match live.objects.names().objects(live.bucket(from)).get(&key(from))? {
                 Current::Object(version) => version,
                 Current::Deleted(_) | Current::Nothing => return Ok(None),
             };
-            live.objects.copy(&live.bucket, &version, &live.bucket).map(Some)
+            live.objects
+                .copy(live.bucket(from), &version, live.bucket(to))
+                .map(Some)
         };
         match copied() {
             Ok(Some(body)) => {
@@ -331,12 +430,12 @@ impl World {
 
     fn send_part(&mut self) -> Outcome {
         let live = self.live();
-        if self.uploads.len() < UPLOADS && self.random.u32(..3) == 0 || self.uploads.is_empty() {
-            let n = self.random.usize(..KEYS);
+        if self.uploads.len() < UPLOADS && self.machine.random.u32(..3) == 0 || self.uploads.is_empty() {
+            let n = self.machine.random.usize(..KEYS);
             match live
                 .objects
                 .names()
-                .uploads(&live.bucket)
+                .uploads(live.bucket(n))
                 .begin(&key(n), UploadRecord::of(owner()))
             {
                 Ok(upload) => self.uploads.push(Sending {
@@ -350,10 +449,13 @@ impl World {
                 }
             }
         }
-        let (at, number) = (self.random.usize(..self.uploads.len()), self.random.u64(1..6));
+        let (at, number) = (
+            self.machine.random.usize(..self.uploads.len()),
+            self.machine.random.u64(1..6),
+        );
         let bytes = self.content(100);
-        let upload = self.uploads[at].upload.clone();
-        let sent = self.write(&live, &bytes, true).and_then(|body| {
+        let (key, upload) = (self.uploads[at].key, self.uploads[at].upload.clone());
+        let sent = self.write(&live, key, &bytes, true).and_then(|body| {
             let number = PartNumber::new(number).expect("it is in range");
             body.put_part(&upload, number, None)
         });
@@ -361,6 +463,7 @@ impl World {
             Ok(part) => {
                 say!(self, "part {number} of {} has {} bytes", upload.id, part.size);
                 self.uploads[at].parts.insert(number, Some(bytes));
+                self.note_sync(key);
             }
             Err(Error::ChunksMissing { ids }) => {
                 ensure!(
@@ -383,7 +486,7 @@ impl World {
         if self.uploads.is_empty() {
             return Ok(());
         }
-        let (live, at) = (self.live(), self.random.usize(..self.uploads.len()));
+        let (live, at) = (self.live(), self.machine.random.usize(..self.uploads.len()));
         let sending = self.uploads.remove(at);
         let sure: Vec<(u64, Bytes)> = sending
             .parts
@@ -404,9 +507,14 @@ impl World {
             .collect();
         let whole: Vec<u8> = sure.iter().flat_map(|(_, bytes)| bytes.to_vec()).collect();
         let (condition, cause) = (Condition::Always, Cause::default());
-        let done = live
-            .objects
-            .complete(&live.bucket, &sending.upload, &listed, |_| {}, &condition, &cause);
+        let done = live.objects.complete(
+            live.bucket(sending.key),
+            &sending.upload,
+            &listed,
+            |_| {},
+            &condition,
+            &cause,
+        );
         say!(self, "completed {:?}", done.as_ref().map(|done| done.bytes_read));
         match done {
             Err(Error::NoPart { number }) => return Err(format!("part {number} is lost")),
@@ -420,7 +528,7 @@ impl World {
     fn abort(&mut self) -> Outcome {
         if let Some(sending) = self.uploads.pop() {
             let live = self.live();
-            let uploads = live.objects.names().uploads(&live.bucket);
+            let uploads = live.objects.names().uploads(live.bucket(sending.key));
             if let Err(error) = uploads.abort(&sending.upload.key, sending.upload.id) {
                 self.failed("giving up failed", &error);
             }
@@ -500,7 +608,8 @@ impl World {
     /// Each change that was acknowledged has one event, and the last of a key says what it has.
     fn look_at_events(&self, live: &Live) -> Outcome {
         let words = |error: Error| format!("events cannot be read: {error:?}");
-        let outbox = live.objects.names().outbox(live.bucket.tenant());
+        let tenant = Tenant::default();
+        let outbox = live.objects.names().outbox(&tenant);
         let (mut count, mut told) = (0, BTreeMap::new());
         for shard in Shard::all() {
             let mut after = 0;
@@ -515,98 +624,24 @@ impl World {
                 }
             }
         }
-        let expected = self.changes..=self.changes + self.doubts;
+        let sure = self.changes + self.early_changes;
+        let expected = sure..=sure + self.doubts;
         ensure!(expected.contains(&count), "{count} events of {expected:?} changes");
-        let objects = live.objects.names().objects(&live.bucket);
         for n in 0..KEYS {
+            let bucket = live.bucket(n);
+            let objects = live.objects.names().objects(bucket);
             let etag = match objects.get(&key(n)).map_err(words)? {
                 Current::Object(version) => version.object().map(|record| record.etag.to_string()),
                 Current::Deleted(_) | Current::Nothing => None,
             };
-            let told = told.get(&format!("{}/{}", live.bucket.name(), key(n)));
+            let told = told.get(&format!("{}/{}", bucket.name(), key(n)));
             let told = told.cloned().flatten();
             ensure!(etag == told, "key {n} has {etag:?}, and {told:?} by its events");
         }
         Ok(())
     }
 
-    fn end(&mut self) {
-        self.bodies.clear();
-        self.live = None;
-        self.is_broken = false;
-    }
-
-    fn close(&mut self) -> Outcome {
-        say!(self, "close");
-        self.end();
-        if self.disk.is_off() {
-            self.lose_power();
-        }
-        self.open()
-    }
-
-    fn kill(&mut self) -> Outcome {
-        say!(self, "kill");
-        self.disk.stop();
-        self.end();
-        self.disk.go_on();
-        self.lose_rows();
-        self.open()
-    }
-
-    fn lose_power(&mut self) {
-        self.disk.stop();
-        self.end();
-        self.disk.lose_power();
-        self.lose_rows();
-    }
-
-    fn lose_rows(&mut self) {
-        self.rows.lose_process(&mut self.random);
-        if self.random.u32(..6) == 0 {
-            say!(self, "the rows are lost");
-            self.rows = Arc::default();
-        }
-    }
-
-    fn open(&mut self) -> Outcome {
-        let mut attempts = 0;
-        loop {
-            attempts += 1;
-            if attempts > 5 {
-                self.disk.set_calm(true);
-            } else if self.random.u32(..4) == 0 {
-                self.disk.cut_after(self.random.u64(..60));
-            }
-            let faults = self.disk.counts().faults;
-            match self.try_open() {
-                Ok(live) if !self.disk.is_off() => {
-                    self.live = Some(live);
-                    break;
-                }
-                Ok(live) => {
-                    drop(live);
-                    self.lose_power();
-                }
-                Err(error) if self.disk.is_off() => {
-                    say!(self, "the power went while opening: {error:?}");
-                    self.lose_power();
-                }
-                Err(error) => {
-                    ensure!(self.disk.counts().faults > faults, "opening failed: {error:?}");
-                    say!(self, "opening failed: {error:?}");
-                }
-            }
-        }
-        self.disk.set_calm(true);
-        self.reopened += 1;
-        say!(self, "opened");
-        self.look(true)?;
-        self.disk.set_calm(false);
-        Ok(())
-    }
-
-    fn try_open(&self) -> crate::Result<Live> {
+    fn opened(&self) -> crate::Result<Live> {
         let pack_options = PackOptions {
             sync: self.sync,
             pack_len: PACK_LEN,
@@ -615,16 +650,16 @@ impl World {
             read_len: 4 << 10,
             ..PackOptions::default()
         };
-        let disk = Arc::new(self.disk.clone());
-        let (packs, _) = PackEngine::open_on(StoreName::new("sim"), disk, pack_options, self.rows.clone())?;
+        let disk = Arc::new(self.machine.disk.clone());
+        let (packs, _) = PackEngine::open_on(StoreName::new("sim"), disk, pack_options, self.machine.rows.clone())?;
         let packs = Arc::new(packs);
-        let kv = Arc::new(Database::logged(self.rows.clone(), packs.clone()));
+        let kv = Arc::new(Database::logged(self.machine.rows.clone(), packs.clone()));
         let collector = Arc::new(Collector::new(kv.clone(), packs.clone(), self.window)?);
         // Ids would come again if chance did.
-        let chance = self.step ^ self.disk.counts().operations << 20;
+        let chance = self.machine.step ^ self.machine.disk.counts().operations << 20;
         let surroundings = Arc::new(FixedSurroundings::new(NOW * 1000, chance));
         let options = ObjectOptions {
-            compression: Compression::Level(1),
+            compression: self.compression,
             block_len: (2048, 2048),
             digest_here_len: 1 << 20,
             part_len_min: 1,
@@ -636,31 +671,37 @@ impl World {
             },
             ..ObjectOptions::default()
         };
-        let names = Names::with_surroundings(kv, surroundings);
-        let objects = Objects::new(names, packs, options);
-        let (tenant, name) = (Tenant::default(), BucketName::new("bucket")?);
-        let buckets = objects.names().buckets(&tenant);
-        let bucket = match buckets.get(&name) {
-            Err(Error::NoBucket { .. }) => {
-                let mut new = NewBucket::of(owner());
-                new.settings.chunk_sizes = sizes();
-                new.settings.inline_len = 50;
-                buckets.create(&name, new)?
+        let names = Names::with_surroundings(kv.clone(), surroundings);
+        let objects = Objects::new(names, packs.clone(), options);
+        let tenant = Tenant::default();
+        let bucket = |name: &str, durability: Durability| {
+            let (buckets, name) = (objects.names().buckets(&tenant), BucketName::new(name)?);
+            match buckets.get(&name) {
+                Err(Error::NoBucket { .. }) => {
+                    let mut new = NewBucket::of(owner());
+                    new.settings.chunk_sizes = sizes();
+                    new.settings.inline_len = 50;
+                    new.settings.durability = durability;
+                    buckets.create(&name, new)
+                }
+                bucket => bucket,
             }
-            bucket => bucket?,
         };
+        let buckets = [bucket("bucket", Durability::Sync)?, bucket("early", self.early)?];
         Ok(Live {
+            packs,
+            kv,
             objects,
             collector,
-            bucket,
+            buckets,
         })
     }
 
     /// All faults are over: everything is still there, and in the end nothing is left.
     fn finish(&mut self) -> Outcome {
-        self.disk.set_calm(true);
+        self.machine.disk.set_calm(true);
         self.close()?;
-        self.disk.set_calm(true);
+        self.machine.disk.set_calm(true);
         while !self.uploads.is_empty() {
             if self.uploads[0].parts.values().all(Option::is_none) {
                 self.uploads.remove(0);
@@ -671,18 +712,20 @@ impl World {
         self.look(true)?;
         let live = self.live();
         let words = |error: Error| format!("on a good disk: {error:?}");
-        let uploads = live.objects.names().uploads(&live.bucket);
-        let list = List {
-            limit: 1000,
-            ..List::default()
-        };
-        for listed in uploads.list(&list, None).map_err(words)?.0 {
-            if let Listed::Item(upload) = listed {
-                uploads.abort(&upload.key, upload.id).map_err(words)?;
+        for bucket in &live.buckets {
+            let uploads = live.objects.names().uploads(bucket);
+            let list = List {
+                limit: 1000,
+                ..List::default()
+            };
+            for listed in uploads.list(&list, None).map_err(words)?.0 {
+                if let Listed::Item(upload) = listed {
+                    uploads.abort(&upload.key, upload.id).map_err(words)?;
+                }
             }
         }
-        let objects = live.objects.names().objects(&live.bucket);
         for n in 0..KEYS {
+            let objects = live.objects.names().objects(live.bucket(n));
             let deleted = objects.delete(&key(n), None, &owner(), &Condition::Always, &Cause::default());
             self.changes += u64::from(deleted.map_err(words)? != Deleted::Nothing);
         }
@@ -690,21 +733,24 @@ impl World {
         self.keys = vec![vec![None]; KEYS];
         // What was asked for lately is forgotten.
         self.close()?;
-        self.disk.set_calm(true);
+        self.machine.disk.set_calm(true);
         let live = self.live();
-        for _ in 0..2 {
+        // What the first one gives up may be read for a while.
+        for now in [LATER, 2 * LATER] {
             let collected = live
                 .collector
-                .collect(&Self::collect_options(LATER), &CollectControl::new());
+                .collect(&Self::collect_options(now), &CollectControl::new());
             say!(self, "collect: {collected:?}");
             collected.map_err(words)?;
         }
-        let left = self.rows.table().places.len();
+        let table = self.machine.rows.table();
+        let left = table.places.len();
         ensure!(left == 0, "{left} chunks are left that no name names");
+        check_pages(&table.rows)?;
         let used = live
             .objects
             .names()
-            .buckets(live.bucket.tenant())
+            .buckets(&Tenant::default())
             .usage()
             .map_err(words)?;
         ensure!(
@@ -719,11 +765,12 @@ type Chunks = Vec<(cairn_formats::ChunkId, u32)>;
 
 /// What a key has, whole, and its chunks.
 fn read(live: &Live, n: usize) -> crate::Result<Option<(Bytes, Chunks)>> {
-    let version = match live.objects.names().objects(&live.bucket).get(&key(n))? {
+    let bucket = live.bucket(n);
+    let version = match live.objects.names().objects(bucket).get(&key(n))? {
         Current::Object(version) => version,
         Current::Deleted(_) | Current::Nothing => return Ok(None),
     };
-    let tenant = live.bucket.tenant();
+    let tenant = bucket.tenant();
     let Some(record) = version.object() else {
         return Ok(None);
     };

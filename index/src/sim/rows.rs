@@ -4,35 +4,64 @@
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use cairn_store::{Change, ChunkKey, ChunkPlace, Locations, LogPosition, Restore, Watermark};
+use cairn_store::{Change, ChunkKey, ChunkPlace, Locations, LogPosition, Restore, StoreName, Watermark};
 
+use super::process::{Outcome, ensure};
 use crate::database::{Engine, Frozen};
 use crate::kv::{Order, Page, Row, Version, View};
 use crate::memory::Rows;
 use crate::record::CommitRecord;
 use crate::sealed::{decode_rows, decode_words};
-use crate::{KeyRange, Result};
+use crate::{Key, KeyRange, Result, Table, Tenant};
+
+/// Pages of chunks belong to a manifest that is named or pending, and nothing is left of others.
+///
+/// - `rows`: of a store that has just been collected; none of its manifests is named.
+pub(super) fn check_pages(rows: &Rows) -> Outcome {
+    let tenant = Tenant::default();
+    for table in [Table::ManifestPages, Table::ManifestsPending] {
+        let range = Key::of(&tenant, table).range();
+        let left = rows
+            .scan(&range, Order::Forward, usize::MAX)
+            .map_err(|error| format!("{error:?}"))?;
+        ensure!(
+            left.rows.is_empty(),
+            "{} rows are left in {table:?} of manifests that nothing names",
+            left.rows.len()
+        );
+    }
+    Ok(())
+}
 
 /// What is made from the log.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Table {
+pub(super) struct Made {
     pub(super) rows: Rows,
     pub(super) places: BTreeMap<ChunkKey, ChunkPlace>,
     watermark: Watermark,
+    /// What was applied last was not durable in the log.
+    ahead: bool,
 }
 
 #[derive(Clone, Debug)]
 enum Event {
-    Changes(Vec<Change>, LogPosition),
+    Changes(Vec<Change>, LogPosition, Ahead),
     Restore(Restore),
 }
 
-impl Table {
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Ahead {
+    Yes,
+    No,
+}
+
+impl Made {
     fn happen(&mut self, event: &Event) {
         match event {
-            Event::Changes(changes, position) => {
+            Event::Changes(changes, position, ahead) => {
                 changes.iter().for_each(|change| self.change(change));
                 self.watermark.position = *position;
+                self.ahead = *ahead == Ahead::Yes;
             }
             Event::Restore(Restore::Begin) => (self.rows, self.watermark.commit) = (Rows::default(), 0),
             Event::Restore(Restore::Rows(piece)) => {
@@ -66,9 +95,11 @@ pub(super) struct SimRows(Mutex<State>);
 
 #[derive(Debug, Default)]
 struct State {
-    durable: Table,
+    durable: Made,
     later: Vec<Event>,
-    now: Table,
+    now: Made,
+    /// It was found out that the log has lost what is here.
+    refused: bool,
 }
 
 impl State {
@@ -86,13 +117,20 @@ impl SimRows {
     /// Falls back to what the disk may have.
     pub(super) fn lose_process(&self, random: &mut fastrand::Rng) {
         let mut state = self.state();
-        let State { durable, later, now } = &mut *state;
+        let State {
+            durable, later, now, ..
+        } = &mut *state;
         let arriving = random.usize(..=later.len());
         later.drain(..).take(arriving).for_each(|event| durable.happen(&event));
         now.clone_from(durable);
     }
 
-    pub(super) fn table(&self) -> Table {
+    /// Whether they were found to be ahead of the log, and are to be made again.
+    pub(super) fn is_refused(&self) -> bool {
+        self.state().refused
+    }
+
+    pub(super) fn table(&self) -> Made {
         self.state().now.clone()
     }
 }
@@ -121,7 +159,7 @@ impl Engine for SimRows {
     }
 
     fn freeze(&self) -> Result<Option<Frozen<'_>>> {
-        let Table { rows, watermark, .. } = self.table();
+        let Made { rows, watermark, .. } = self.table();
         Ok(Some(Frozen {
             version: rows.version,
             rows: Box::new(rows),
@@ -137,8 +175,28 @@ impl Locations for SimRows {
     }
 
     fn apply(&self, changes: &[Change], watermark: LogPosition) -> cairn_store::Result<()> {
-        self.state().happen(Event::Changes(changes.to_vec(), watermark));
+        self.state()
+            .happen(Event::Changes(changes.to_vec(), watermark, Ahead::No));
         Ok(())
+    }
+
+    fn apply_ahead(&self, changes: &[Change], watermark: LogPosition) -> cairn_store::Result<()> {
+        self.state()
+            .happen(Event::Changes(changes.to_vec(), watermark, Ahead::Yes));
+        Ok(())
+    }
+
+    fn fell_back(&self) -> cairn_store::Result<()> {
+        let mut state = self.state();
+        if !state.now.ahead {
+            return Ok(());
+        }
+        state.refused = true;
+        Err(cairn_store::Error::Refused {
+            store: StoreName::new("sim"),
+            action: "open the index",
+            source: "it is ahead of the log".into(),
+        })
     }
 
     fn watermark(&self) -> cairn_store::Result<Watermark> {

@@ -37,6 +37,12 @@ pub enum Bug {
     EventOutside,
     /// A seam counts although the part behind it was sent again (`index`).
     StaleSeam,
+    /// Packs that are compressed at rest are removed before what was made of them is durable.
+    SqueezeFirst,
+    /// Pages of a manifest stay when it has gone (`index`).
+    KeptPages,
+    /// Nobody asks whether the locations are ahead of a log that ends too early.
+    AheadOfLog,
 }
 
 #[cfg(any(test, feature = "sim"))]

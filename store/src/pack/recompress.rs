@@ -13,6 +13,7 @@ use cairn_formats::{
     ChunkForm, ChunkId, DigestAlgorithm, EncodedChunk, Level, PackFooter, RecordKind, compress_frame, decompress_frame,
 };
 
+use super::bug::{Bug, is_planted};
 use super::queue::Item;
 use super::{ChunkKey, ChunkPlace, LogPosition, Pack, PackEngine};
 use crate::Result;
@@ -88,6 +89,9 @@ impl PackEngine {
                 continue;
             }
             let copies = self.copies(&removals)?;
+            if is_planted(Bug::SqueezeFirst) {
+                self.unlink(&pack)?;
+            }
             let mut bytes = (0, 0);
             self.move_out(&pack, &footer, &copies, pace, &mut |key, place, frame| {
                 let len = frame.len() as u64;
