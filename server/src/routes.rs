@@ -462,7 +462,7 @@ impl App {
     /// The admin API, which gRPC has services for.
     pub(crate) fn set_admin(&self, admin: &Arc<Admin>) {
         if let Some(grpc) = &self.grpc {
-            grpc.set_admin(Arc::clone(admin));
+            grpc.set_admin(admin);
         }
     }
 

@@ -24,7 +24,7 @@ mod v1;
 mod zstd;
 
 use std::collections::BTreeMap;
-use std::sync::{Arc, OnceLock, PoisonError, RwLock};
+use std::sync::{Arc, OnceLock, PoisonError, RwLock, Weak};
 use std::time::Duration;
 
 use cairn_identity::{Action, Permit, Principal, Resource, authorize};
@@ -116,8 +116,8 @@ struct Core {
     tokens: RwLock<Arc<[ServiceToken]>>,
     uploads: uploads::Uploads,
     sessions: v1::Sessions,
-    /// Where the admin API is served.
-    admin: OnceLock<Arc<Admin>>,
+    /// Where the admin API is served. It knows who keeps the stores, and so this door: were it kept here, none of them would ever be closed.
+    admin: OnceLock<Weak<Admin>>,
     fetches: fetch::Fetches,
 }
 

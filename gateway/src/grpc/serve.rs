@@ -112,9 +112,10 @@ impl Grpc {
     }
 
     /// The admin API, which some services are another face of. Without it they answer that it is not served.
-    pub fn set_admin(&self, admin: Arc<Admin>) {
+    /// It is not kept: it is theirs who serve it.
+    pub fn set_admin(&self, admin: &Arc<Admin>) {
         // It is set once, when the server starts.
-        let _ = self.core.admin.set(admin);
+        let _ = self.core.admin.set(Arc::downgrade(admin));
     }
 
     /// From now on these tokens are taken, and no others.

@@ -44,6 +44,8 @@ pub(super) struct World {
     _folder: TempDir,
     pub(super) door: Arc<Grpc>,
     pub(super) collector: Collector<RocksEngine>,
+    /// The door does not keep it.
+    _admin: Arc<Admin>,
     bucket: Bucket,
 }
 
@@ -146,7 +148,7 @@ impl World {
         };
         let admin = Arc::new(Admin::new(Arc::clone(&objects), admin));
         let door = Grpc::new(objects, options);
-        door.set_admin(admin);
+        door.set_admin(&admin);
         door.set_tokens(vec![
             token("all", true, true),
             token("writes", true, false),
@@ -156,6 +158,7 @@ impl World {
             _folder: folder,
             door: Arc::new(door),
             collector,
+            _admin: admin,
             bucket,
         }
     }

@@ -2,7 +2,7 @@
 //! show its token. What is right or wrong, and what it is called, is decided there; here are only the shapes.
 
 use std::collections::HashMap;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 
 use cairn_proto::cairn::v1 as proto;
 use cairn_proto::cairn::v1::{admin_server, buckets_server, index_server};
@@ -103,9 +103,9 @@ fn field_of(path: &str, theirs: &str) -> String {
 }
 
 /// The admin API, where it is served.
-pub(super) fn admin_of(core: &Core) -> Result<&Admin, Status> {
+pub(super) fn admin_of(core: &Core) -> Result<Arc<Admin>, Status> {
     let none = || Status::unimplemented("the admin API is not served here: the setting admin.enabled says so");
-    core.admin.get().map(Arc::as_ref).ok_or_else(none)
+    core.admin.get().and_then(Weak::upgrade).ok_or_else(none)
 }
 
 /// The admin API's errors: its message, with its code and the fields that are wrong as details.
