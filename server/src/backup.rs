@@ -9,6 +9,7 @@
 use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::io;
+use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Component, Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::{Arc, Mutex, TryLockError};
@@ -202,7 +203,8 @@ fn write_backup(
     to: &Path,
 ) -> Result<Manifest, String> {
     let failed = |error: io::Error| format!("cannot write the backup {}: {error}", to.display());
-    fs::create_dir(to).map_err(failed)?;
+    // As what it is a copy of.
+    create_closed(to).map_err(failed)?;
     let written = fill(objects, stores, indexes, to);
     if written.is_err() {
         // What is left says by itself that it is no backup.
@@ -240,6 +242,11 @@ fn fill(objects: Option<&Part>, stores: &[Part], indexes: &[(String, PathBuf)], 
     fs::write(to.join(MANIFEST_NAME), text).map_err(failed)?;
     sync_all(to).map_err(failed)?;
     Ok(manifest)
+}
+
+/// Makes a folder that is its owner's alone: the rows of objects have the secrets of access keys.
+fn create_closed(folder: &Path) -> io::Result<()> {
+    fs::DirBuilder::new().mode(objects::FOLDER_MODE).create(folder)
 }
 
 fn sync_all(folder: &Path) -> io::Result<()> {
@@ -385,7 +392,10 @@ fn restore_part(part: &Path, to: &Path) -> io::Result<()> {
         Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
         _ => {}
     }
-    fs::create_dir(&temporary)?;
+    match name == objects::FOLDER_NAME {
+        true => create_closed(&temporary)?,
+        false => fs::create_dir(&temporary)?,
+    }
     copy_files(&part.join(BACKUP_PACKS), &temporary)?;
     let database = places::begin(&temporary)?;
     fs::create_dir_all(&database)?;

@@ -6,7 +6,9 @@
 mod digester;
 mod rest;
 
-use std::path::PathBuf;
+use std::fs::Permissions;
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -36,6 +38,8 @@ use rest::Rest;
 
 /// Folder of it all, in the data folder.
 pub(crate) const FOLDER_NAME: &str = "objects";
+/// Its owner's alone.
+pub(crate) const FOLDER_MODE: u32 = 0o700;
 /// Its name in logs and metrics.
 pub(crate) const STORE_NAME: &str = "objects";
 
@@ -76,6 +80,7 @@ impl ObjectStore {
     pub(crate) fn open(config: &Config) -> Result<Self, String> {
         let path = config.data.join(FOLDER_NAME);
         std::fs::create_dir_all(&path).map_err(|error| format!("cannot make folder {}: {error}", path.display()))?;
+        close_to_others(&path);
         let options = PackOptions {
             sync: SyncPolicy::Sync,
             direct: true,
@@ -231,6 +236,14 @@ impl ObjectStore {
         self.care.configure(&config.collect);
         self.scrubber.configure(&config.scrub);
         self.log.set(logged(config.log.requests));
+    }
+}
+
+/// Rows have the secrets of access keys, which signatures are checked with: nobody but the server's user reads the folder, whatever the
+/// umask is.
+fn close_to_others(folder: &Path) {
+    if let Err(error) = std::fs::set_permissions(folder, Permissions::from_mode(FOLDER_MODE)) {
+        tracing::warn!(folder = %folder.display(), %error, "others of this machine may read the secrets of access keys");
     }
 }
 

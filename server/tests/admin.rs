@@ -386,3 +386,27 @@ fn the_index_tells_what_it_is_at() {
     };
     assert_eq!((count("keys"), count("backups")), (100, 1));
 }
+
+/// Goal: what has the secrets of access keys is the server's user's alone: objects, also those of an older release, and backups of them.
+#[test]
+fn secrets_of_keys_are_in_folders_of_the_server_alone() {
+    use std::os::unix::fs::PermissionsExt as _;
+    let mode = |path: &std::path::Path| std::fs::metadata(path).unwrap().permissions().mode() & 0o777;
+    let daemon = Daemon::start("");
+    assert_eq!(mode(&daemon.data().join("objects")), 0o700);
+    assert_eq!(ask(&daemon, "POST", "admin/backups", json!({ "name": "first" })).0, 201);
+    assert_eq!(mode(&daemon.data().join("backups/first")), 0o700);
+    let folder = daemon.leave();
+    let restored = tempfile::tempdir().unwrap();
+    let done = daemon::command(restored.path())
+        .args(["restore"])
+        .arg(folder.path().join("data/backups/first"))
+        .output()
+        .unwrap();
+    assert!(done.status.success(), "{}", String::from_utf8_lossy(&done.stderr));
+    assert_eq!(mode(&restored.path().join("data/objects")), 0o700);
+    let objects = folder.path().join("data/objects");
+    std::fs::set_permissions(&objects, std::fs::Permissions::from_mode(0o755)).unwrap();
+    let _daemon = Daemon::start_in(folder, "", &[]);
+    assert_eq!(mode(&objects), 0o700);
+}

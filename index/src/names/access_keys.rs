@@ -1,6 +1,6 @@
 //! Access keys: who may speak for whom at the S3 door. An id is one for the whole server and tells the tenant.
 //!
-//! The secret is needed in clear to check a signature, so it is kept in clear, in files that only the server's user reads; it is
+//! The secret is needed in clear to check a signature, so it is kept in clear, in folders that only the server's user opens; it is
 //! never shown by `Debug`, and compared nowhere.
 
 use std::fmt;
