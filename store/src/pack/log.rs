@@ -607,6 +607,8 @@ impl PackEngine {
     /// nothing where there are none; for who calls it now and then.
     pub fn sync_early(&self) -> Result<()> {
         let writer = self.writer.lock().unwrap_or_else(PoisonError::into_inner);
+        // Some may be among what was lost.
+        writer.check().map_err(|error| self.unavailable("sync a pack", error))?;
         let has_some = writer.open.as_ref().is_some_and(|open| open.early_since.is_some());
         drop(writer);
         if has_some { self.sync_writer() } else { Ok(()) }
