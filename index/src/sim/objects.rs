@@ -21,8 +21,8 @@ use super::process::{Crash, Machine, Outcome, Process, ensure, say};
 use super::rows::{SimRows, check_pages};
 use crate::collector::{CollectControl, CollectOptions, Collector, Roots, squeeze};
 use crate::names::{
-    Bucket, BucketName, Cause, Condition, Current, Deleted, Durability, FixedSurroundings, List, Listed, Names,
-    NewBucket, ObjectKey, Owner, PartNumber, Shard, Upload, UploadRecord, check_digests,
+    Bucket, BucketName, Cause, Condition, Current, Deleted, DigestFunction, Durability, FixedSurroundings, List,
+    Listed, Names, NewBucket, ObjectKey, Owner, PartNumber, Shard, Upload, UploadRecord, check_digests,
 };
 use crate::{
     Body, Compression, Database, DigestsWanted, Error, ListedPart, ObjectOptions, Objects, SnapshotPolicy, Tenant,
@@ -682,6 +682,8 @@ impl World {
                     new.settings.chunk_sizes = sizes();
                     new.settings.inline_len = 50;
                     new.settings.durability = durability;
+                    // Those in parts wait for theirs in rows of their own.
+                    new.settings.digests = vec![DigestFunction::Blake3];
                     buckets.create(&name, new)
                 }
                 bucket => bucket,
