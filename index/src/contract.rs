@@ -471,7 +471,10 @@ fn a_schema_is_written_once_and_a_newer_one_refused() {
     };
     assert_eq!(
         set((SCHEMA + 1).to_be_bytes().to_vec()),
-        "the index in here has schema 4 and this release knows schemas up to 3: use the newer release"
+        format!(
+            "the index in here has schema {} and this release knows schemas up to {SCHEMA}: use the newer release",
+            SCHEMA + 1
+        )
     );
     assert_eq!(set(vec![1]), "schema row: it is no number");
 }
