@@ -193,7 +193,7 @@ impl ObjectStore {
         let options = config.grpc.options(config, pool_of(&config.s3));
         let door = Grpc::new(Arc::clone(&self.objects), options);
         if !config.grpc.fetch_hosts.is_empty() {
-            door.set_outgoing(config.outgoing.sender()?);
+            door.set_outgoing(Some(config.outgoing.sender()?));
         }
         Ok(Some(door))
     }

@@ -430,13 +430,14 @@ impl App {
         self.roots.store(Arc::new(roots));
     }
 
-    /// From now on assets are fetched as these settings have it; the old ones stay where their client does not start.
+    /// From now on assets are fetched as these settings have it; none are where their client does not start.
     pub(crate) fn set_outgoing(&self, config: &Config) {
         let Some(grpc) = &self.grpc else { return };
-        match config.outgoing.sender() {
-            Ok(outgoing) => grpc.set_outgoing(outgoing),
-            Err(error) => tracing::error!(error, "assets are fetched as before"),
+        let outgoing = config.outgoing.sender();
+        if let Err(error) = &outgoing {
+            tracing::error!(error, "assets are fetched no longer");
         }
+        grpc.set_outgoing(outgoing.ok());
     }
 
     /// New requests for buckets show these tokens, access keys, or links of these keys.

@@ -144,7 +144,8 @@ impl Shared {
         let mut wait = FIRST_AFTER;
         loop {
             let interval = Duration::from_secs(self.state().settings.interval_seconds);
-            match stopped.recv_timeout(wait.min(interval.max(Duration::from_millis(1)))) {
+            let pause = if interval.is_zero() { wait } else { wait.min(interval) };
+            match stopped.recv_timeout(pause) {
                 Err(RecvTimeoutError::Disconnected) => return,
                 Err(RecvTimeoutError::Timeout) | Ok(()) => {}
             }

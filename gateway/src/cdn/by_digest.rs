@@ -1,13 +1,14 @@
 //! Objects by a digest of their bytes: which object a path `/cdn/-/{algorithm}/{digest}` is answered with, and who may.
 //!
-//! What everybody reads is found first, then what is for whoever shows something: an access key and a token find what their owner may
-//! read, a link opens the digest that it was signed for, in its key's tenant, with `-` for the bucket. For all else there is one answer,
+//! What is for whoever shows something is found first (an access key and a token find what their owner may read, a link opens the digest
+//! that it was signed for, in its key's tenant, with `-` for the bucket), then what everybody reads. Of that nothing is said but the bytes:
+//! whoever has the same bytes in a bucket of their own could have any type or coding said of them. For all else there is one answer,
 //! 404, which says neither whether others have it nor, by its time, whether other tenants do (`Names::shown_by_digest`). It is kept by no cache:
 //! another who asks may find something.
 
 use cairn_identity::{Action, Permit, Principal, Resource, authorize};
+use cairn_index::Tenant;
 use cairn_index::names::{Bucket, DigestHolder, ObjectDigest, ObjectKey, ObjectVersion};
-use cairn_index::{Objects, Tenant};
 use http::StatusCode;
 
 use super::caching::Audience;
@@ -30,15 +31,6 @@ pub(super) fn parse(text: &str) -> Answer<ObjectDigest> {
     ObjectDigest::parse(text).ok_or_else(|| Refused::Words(StatusCode::BAD_REQUEST, words.to_owned()))
 }
 
-/// The bucket whose pages may ask for a digest: that of what everybody reads.
-pub(super) fn bucket(objects: &Objects, text: &str) -> Answer<Option<Bucket>> {
-    let Some(digest) = ObjectDigest::parse(text) else {
-        return Ok(None);
-    };
-    let found = objects.names().shown_by_digest(&digest)?;
-    Ok(found.map(|found| found.bucket))
-}
-
 /// Finds the object, and decides.
 ///
 /// Errors: 400, 401, 403 for what the request shows; 404.
@@ -54,10 +46,14 @@ pub(super) fn admit(core: &Core, ask: &Ask, digest: &ObjectDigest) -> Answer<Hol
 }
 
 fn find(core: &Core, ask: &Ask, digest: &ObjectDigest) -> Answer<Holder> {
-    let names = core.objects.names();
     let missing = || Refused::Missing("no-store".to_owned());
-    let mut shown = caller::shown_outright(core, ask)?;
-    if let Some(found) = names.shown_by_digest(digest)? {
+    let shown = caller::shown_outright(core, ask)?;
+    if let Some(shown) = &shown
+        && let Some(own) = own(core, shown, digest)?
+    {
+        return Ok(own);
+    }
+    if let Some(found) = core.objects.names().shown_by_digest(digest)? {
         let principal = shown.map_or(Principal::Anonymous, |shown| shown.principal);
         let (tenant, owner) = (found.bucket.tenant().as_str(), found.bucket.record.owner.as_str());
         let resource = Resource::PublicObject {
@@ -69,22 +65,32 @@ fn find(core: &Core, ask: &Ask, digest: &ObjectDigest) -> Answer<Holder> {
         let permit = authorize(&principal, Action::GetObject, resource).map_err(|_| missing())?;
         return Ok(holder(found, permit, Audience::Everybody));
     }
-    if shown.is_none() {
-        shown = caller::shown_by_cookie(ask)?;
-    }
-    let Some(shown) = shown else {
-        return Err(missing());
+    // A browser sends its cookie along whatever it asks for.
+    let by_cookie = match shown {
+        None => caller::shown_by_cookie(ask)?,
+        Some(_) => None,
     };
-    let Some(tenant) = tenant_of(&shown.principal) else {
-        return Err(missing());
-    };
-    let opens = |bucket: &Bucket| permit_of(&shown, digest, bucket, "").is_some();
-    let found = names.find_by_digest(&tenant, digest, opens)?.ok_or_else(missing)?;
-    let permit = permit_of(&shown, digest, &found.bucket, found.key.as_str()).ok_or_else(missing)?;
-    Ok(holder(found, permit, shown.audience))
+    let by_cookie = by_cookie.map(|shown| own(core, &shown, digest)).transpose()?;
+    by_cookie.flatten().ok_or_else(missing)
 }
 
-fn holder(found: DigestHolder, permit: Permit, audience: Audience) -> Holder {
+/// An object that is for who shows this.
+fn own(core: &Core, shown: &Shown, digest: &ObjectDigest) -> Answer<Option<Holder>> {
+    let Some(tenant) = tenant_of(&shown.principal) else {
+        return Ok(None);
+    };
+    let opens = |bucket: &Bucket| permit_of(shown, digest, bucket, "").is_some();
+    let Some(found) = core.objects.names().find_by_digest(&tenant, digest, opens)? else {
+        return Ok(None);
+    };
+    let permit = permit_of(shown, digest, &found.bucket, found.key.as_str());
+    Ok(permit.map(|permit| holder(found, permit, shown.audience)))
+}
+
+fn holder(mut found: DigestHolder, permit: Permit, audience: Audience) -> Holder {
+    if audience == Audience::Everybody {
+        found.version.keep_type_alone("application/octet-stream");
+    }
     Holder {
         admitted: Admitted {
             permit,

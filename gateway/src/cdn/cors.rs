@@ -24,13 +24,18 @@ pub(super) struct Cors {
 }
 
 impl Cors {
+    /// Pages of all origins may.
+    pub(super) fn everybody() -> Self {
+        Self {
+            allowed: Some(HeaderValue::from_static("*")),
+            varies: false,
+        }
+    }
+
     pub(super) fn of(delivery: &Delivery, request: &HeaderMap) -> Self {
         let origins = &delivery.cors_origins;
         if origins.iter().any(|origin| origin == "*") {
-            return Self {
-                allowed: Some(HeaderValue::from_static("*")),
-                varies: false,
-            };
+            return Self::everybody();
         }
         let origin = request.get(ORIGIN).and_then(|origin| origin.to_str().ok());
         let known = origin.filter(|origin| origins.iter().any(|own| own == origin));

@@ -34,7 +34,7 @@ use crate::pool::{Pool, PoolOptions};
 use crate::s3::error::{Code, S3Error};
 use crate::s3::uri::{self, Query};
 use by_digest::Holder;
-use caching::Tags;
+use caching::{Audience, Tags};
 use caller::Admitted;
 use cors::Cors;
 use frames::Proven;
@@ -198,13 +198,17 @@ impl Cdn {
         let Ok((bucket, key)) = split(path) else {
             return response;
         };
-        let core = Arc::clone(&self.0);
-        let found = self.0.pool.run(move || {
-            if bucket == BY_DIGEST {
-                return by_digest::bucket(&core.objects, &key);
+        if bucket == BY_DIGEST {
+            if by_digest::parse(&key).is_ok() {
+                Cors::everybody().say_before(headers, response.headers_mut());
             }
-            caller::bucket(&core.objects, &bucket).map_err(Refused::from)
-        });
+            return response;
+        }
+        let core = Arc::clone(&self.0);
+        let found = self
+            .0
+            .pool
+            .run(move || caller::bucket(&core.objects, &bucket).map_err(Refused::from));
         match found.await {
             Ok(Some(bucket)) => {
                 let cors = Cors::of(&bucket.record.settings.delivery, headers);
@@ -319,9 +323,14 @@ impl Core {
             key,
             version,
         } = held;
-        // It is purged with the object that it was found as.
-        let tags = Tags::of(bucket.name().as_str(), key.as_str());
-        let cors = Cors::of(&bucket.record.settings.delivery, &ask.headers);
+        // What everybody reads is nobody's in particular.
+        let (tags, cors) = match audience {
+            Audience::Everybody => (Tags::of(BY_DIGEST, &digest.to_string()), Cors::everybody()),
+            _ => (
+                Tags::of(bucket.name().as_str(), key.as_str()),
+                Cors::of(&bucket.record.settings.delivery, &ask.headers),
+            ),
+        };
         ask.key = key;
         let answered = get::get(self, permit, ask, bucket, audience, &tags, Some(version)).await;
         let mut response = answered.unwrap_or_else(|refused| refused.reply(&ask.method));

@@ -300,7 +300,10 @@ impl ByteStream {
                 is_finished = next.finish_write;
             }
             let at_end = next.is_none() || is_finished;
-            if let Some(next) = next {
+            // Messages without bytes would be held without a bound.
+            if let Some(next) = next
+                && !next.data.is_empty()
+            {
                 len += next.data.len();
                 waiting.push(next.data);
             }

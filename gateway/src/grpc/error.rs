@@ -74,6 +74,11 @@ fn status_of(error: &Error) -> Status {
     }
 }
 
+/// A client has paused for too long.
+pub(super) fn silent() -> Status {
+    Status::deadline_exceeded("nothing was sent for too long")
+}
+
 /// There is no room at this moment: come again.
 pub(super) fn busy(message: &str) -> Status {
     let retry = rpc::RetryInfo {

@@ -111,8 +111,8 @@ impl Fetches {
         }
     }
 
-    pub(super) fn set_outgoing(&self, outgoing: Outgoing) {
-        *self.outgoing.write().unwrap_or_else(PoisonError::into_inner) = Some(outgoing);
+    pub(super) fn set_outgoing(&self, outgoing: Option<Outgoing>) {
+        *self.outgoing.write().unwrap_or_else(PoisonError::into_inner) = outgoing;
     }
 
     fn outgoing(&self) -> Option<Outgoing> {

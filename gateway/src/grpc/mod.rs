@@ -31,6 +31,7 @@ use cairn_identity::{Action, Permit, Principal, Resource, authorize};
 use cairn_index::names::{BlobDigest, BlobFunction, Bucket, BucketName};
 use cairn_index::{BlobHasher, Objects, Tenant};
 use http::header::AUTHORIZATION;
+use tokio::sync::Semaphore;
 use tonic::metadata::MetadataMap;
 use tonic::{Code, Status, Streaming};
 
@@ -43,6 +44,9 @@ use error::{Answer, Failed};
 pub use fetch::FetchOptions;
 pub use serve::Grpc;
 pub use v1::SessionOptions;
+
+/// Of the calls at once, one in so many may follow events, which never ends by itself.
+const FOLLOWER_SHARE: usize = 8;
 
 /// What the door is told.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -81,6 +85,8 @@ pub struct GrpcOptions {
     pub fetch: FetchOptions,
     /// Its work.
     pub pool: PoolOptions,
+    /// Its work that may take long: copies from one domain to another.
+    pub slow_pool: PoolOptions,
 }
 
 impl Default for GrpcOptions {
@@ -103,6 +109,7 @@ impl Default for GrpcOptions {
             require_action: true,
             fetch: FetchOptions::default(),
             pool: PoolOptions::default(),
+            slow_pool: crate::s3::S3Options::default().slow_pool,
         }
     }
 }
@@ -113,6 +120,9 @@ struct Core {
     objects: Arc<Objects>,
     options: GrpcOptions,
     pool: Pool,
+    slow_pool: Pool,
+    /// Those who follow events: one in [`FOLLOWER_SHARE`] of the calls.
+    followers: Arc<Semaphore>,
     tokens: RwLock<Arc<[ServiceToken]>>,
     uploads: uploads::Uploads,
     sessions: v1::Sessions,
@@ -159,6 +169,8 @@ impl Core {
         Self {
             objects,
             pool: Pool::new("grpc", options.pool),
+            slow_pool: Pool::new("grpc_slow", options.slow_pool),
+            followers: Arc::new(Semaphore::new((options.calls / FOLLOWER_SHARE).max(1))),
             tokens: RwLock::new(Arc::new([])),
             uploads: uploads::Uploads::new(options.uploads, options.upload_kept),
             sessions: v1::Sessions::new(options.sessions),
@@ -202,7 +214,7 @@ impl Core {
     async fn next<T>(&self, messages: &mut Streaming<T>) -> Result<Option<T>, Status> {
         match tokio::time::timeout(self.options.idle, messages.message()).await {
             Ok(message) => message,
-            Err(_) => Err(Status::deadline_exceeded("nothing was sent for too long")),
+            Err(_) => Err(error::silent()),
         }
     }
 

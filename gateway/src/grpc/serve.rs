@@ -39,7 +39,7 @@ use tonic::server::NamedService;
 use tonic::{Code, Status};
 use tonic_reflection::pb as reflection;
 
-use super::error::busy;
+use super::error::{busy, silent};
 use super::{Core, GrpcOptions};
 use crate::admin::Admin;
 use crate::faces::ServiceToken;
@@ -58,6 +58,8 @@ const DESCRIBED: [&[u8]; 4] = [
 
 /// A deadline that is further away is none: what a client can hold for so long it could for ever.
 const DEADLINE_MAX: Duration = Duration::from_secs(24 * 60 * 60);
+/// Of the calls at once, one in so many more may ask for health and reflection.
+const OPEN_SHARE: usize = 8;
 
 /// The gRPC door.
 pub struct Grpc {
@@ -66,6 +68,8 @@ pub struct Grpc {
     /// `/package.Service/Method` of all that there is, for counting.
     methods: BTreeMap<String, Arc<str>>,
     places: Arc<Semaphore>,
+    /// Of what asks for nothing and tells nothing: health and reflection.
+    open_places: Arc<Semaphore>,
 }
 
 impl fmt::Debug for Grpc {
@@ -83,6 +87,7 @@ impl Grpc {
             routes: BTreeMap::new(),
             methods: methods(),
             places: Arc::new(Semaphore::new(calls.max(1))),
+            open_places: Arc::new(Semaphore::new((calls / OPEN_SHARE).max(1))),
             core: Arc::clone(&core),
         };
         macro_rules! serve {
@@ -129,7 +134,9 @@ impl Grpc {
     }
 
     /// From now on what is fetched is asked for so.
-    pub fn set_outgoing(&self, outgoing: Outgoing) {
+    ///
+    /// - `outgoing`: `None`: nothing is.
+    pub fn set_outgoing(&self, outgoing: Option<Outgoing>) {
         self.core.fetches.set_outgoing(outgoing);
     }
 
@@ -225,10 +232,13 @@ impl Grpc {
             count(&method, status.code() as i32, begun);
             status.into_http()
         };
-        let Ok(place) = Arc::clone(&self.places).try_acquire_owned() else {
+        let service = request.uri().path().split('/').nth(1).unwrap_or_default();
+        // Nobody needs to be known for these, and they may never end.
+        let is_open = service.starts_with("grpc.");
+        let places = if is_open { &self.open_places } else { &self.places };
+        let Ok(place) = Arc::clone(places).try_acquire_owned() else {
             return refused(busy("too many calls at a time"));
         };
-        let service = request.uri().path().split('/').nth(1).unwrap_or_default();
         let Some(route) = self.routes.get(service) else {
             return refused(Status::unimplemented("there is no such service here"));
         };
@@ -237,6 +247,14 @@ impl Grpc {
             Err(status) => return refused(status),
         };
         let mut deadline = Box::pin(tokio::time::sleep(left));
+        let idle = self.core.options.idle;
+        let request = request.map(|inner| {
+            Body::new(AskedBody {
+                inner,
+                idle,
+                silence: Box::pin(tokio::time::sleep(idle)),
+            })
+        });
         let response = tokio::select! {
             biased;
             response = route(request) => response,
@@ -328,6 +346,32 @@ struct End {
 impl Drop for End {
     fn drop(&mut self) {
         count(&self.method, self.code.unwrap_or(Code::Cancelled as i32), self.begun);
+    }
+}
+
+/// The body of a call, whose sender may not pause for too long.
+struct AskedBody {
+    inner: Body,
+    idle: Duration,
+    silence: Pin<Box<Sleep>>,
+}
+
+impl HttpBody for AskedBody {
+    type Data = Bytes;
+    type Error = Status;
+
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
+        if let Poll::Ready(frame) = Pin::new(&mut self.inner).poll_frame(cx) {
+            let until = tokio::time::Instant::now() + self.idle;
+            self.silence.as_mut().reset(until);
+            return Poll::Ready(frame);
+        }
+        ready!(self.silence.as_mut().poll(cx));
+        Poll::Ready(Some(Err(silent())))
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.inner.is_end_stream()
     }
 }
 

@@ -78,6 +78,7 @@ pub use version::{
     HEADERS_LEN_MAX, Headers, METADATA_LEN_MAX, NewVersion, ObjectRecord, ObjectVersion, PART_PAGE_LEN, PartRecord,
     Parts, ROW_PARTS_MAX, StorageClass, TAGS_MAX, VersionKind,
 };
+pub(crate) use whole_digest::Undigested;
 pub use whole_digest::{DigestFunction, DigestHolder, ObjectDigest};
 
 pub(crate) use roots::{Root, any_blobs, any_names, for_each_root};

@@ -316,6 +316,16 @@ impl ObjectVersion {
         }
     }
 
+    /// Of what its writer said of the bytes nothing is known any more, but for this type.
+    pub fn keep_type_alone(&mut self, content_type: &str) {
+        if let Some(record) = self.object_mut() {
+            record.headers = Headers {
+                content_type: Some(content_type.to_owned()),
+                ..Headers::default()
+            };
+        }
+    }
+
     pub(super) fn object_mut(&mut self) -> Option<&mut ObjectRecord> {
         match &mut self.kind {
             VersionKind::Object(record) => Some(record),

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use super::Objects;
 use super::digests::{DigestsWanted, Sums};
-use crate::names::Cause;
+use crate::names::{Cause, Undigested};
 use crate::{Error, Result};
 
 /// What became of an object.
@@ -42,15 +42,14 @@ impl Objects {
             return Ok(Some(DigestedAtRest::Nothing));
         };
         let mut sums = Sums::with_whole(&DigestsWanted::default(), &lacking.functions);
-        let read = self.read(bucket.tenant(), &record.content, 0..record.size)?;
-        for piece in read {
+        let pieces = match self.read(bucket.tenant(), &record.content, 0..record.size) {
+            Ok(pieces) => pieces,
+            Err(error) => return self.give_up(&next, error).map(Some),
+        };
+        for piece in pieces {
             let piece = match piece {
                 Ok(piece) => piece,
-                Err(Error::Store(_)) => {
-                    self.names.forget_undigested(&next)?;
-                    return Ok(Some(DigestedAtRest::GivenUp));
-                }
-                Err(error) => return Err(error),
+                Err(error) => return self.give_up(&next, error).map(Some),
             };
             sums.update(&piece);
             std::thread::sleep(wait(piece.len() as u64));
@@ -74,6 +73,18 @@ impl Objects {
                 Ok(Some(DigestedAtRest::Nothing))
             }
             Err(error) => Err(error),
+        }
+    }
+
+    /// Leaves an object that cannot be read without digests; any other trouble may pass.
+    fn give_up(&self, next: &Undigested, error: Error) -> Result<DigestedAtRest> {
+        use cairn_store::Error::{Corrupt, Missing};
+        match error {
+            Error::Store(Missing { .. } | Corrupt { .. }) | Error::Malformed { .. } => {
+                self.names.forget_undigested(next)?;
+                Ok(DigestedAtRest::GivenUp)
+            }
+            error => Err(error),
         }
     }
 }

@@ -235,6 +235,7 @@ impl Grpc {
                 patience: Duration::from_secs(self.fetch_seconds),
             },
             pool,
+            ..GrpcOptions::default()
         }
     }
 

@@ -93,7 +93,7 @@ fn fetching() -> World {
         body_len_max: 1,
         ..OutgoingPolicy::default()
     };
-    world.door.set_outgoing(Outgoing::new(policy).unwrap());
+    world.door.set_outgoing(Some(Outgoing::new(policy).unwrap()));
     world
 }
 

@@ -20,7 +20,7 @@ use tonic::{Request, Response, Status, Streaming};
 use super::commit::Commit;
 use super::events::{Cursor, Place, Told, Watched, told};
 use super::objects::version_of;
-use super::{Asked, InBucket, in_bucket, of_index};
+use super::{Asked, InBucket, admit, in_bucket, of_index};
 use crate::faces::caller::Need;
 use crate::grpc::Core;
 use crate::grpc::byte_stream::batch_len;
@@ -30,12 +30,16 @@ use crate::grpc::error::{Answer, Failed};
 pub(super) const IDS_MAX: usize = 65_536;
 /// Chunks that are asked for together; a job asks until it has the bytes that one call may have in memory.
 const READ_CHUNKS: usize = 8;
+/// Of a message, what is no bytes of a chunk.
+const OVERHEAD_LEN: usize = 64;
+/// Bytes of room for each of them.
+const READ_LEN: usize = 128 << 10;
 /// Chunks stored in one job, and bytes after which no more are added to it.
 const STORED_CHUNKS: usize = 64;
 const STORED_LEN: usize = 2 << 20;
 /// Extents of a message, and of a call.
 const EXTENTS: usize = 4096;
-const EXTENTS_MAX: usize = 1 << 18;
+const EXTENTS_MAX: usize = 1 << 14;
 
 #[derive(Clone, Debug)]
 pub(in crate::grpc) struct ChunkStore(pub(in crate::grpc) Arc<Core>);
@@ -78,19 +82,19 @@ impl chunk_store_server::ChunkStore for ChunkStore {
         };
         let (bucket, session) = (first.bucket.clone(), first.session.clone());
         let asked = to_write(&metadata, &bucket);
-        let begun = session.clone();
+        let (begun, again) = (session.clone(), asked.clone());
         let opened = in_bucket(&self.0, asked, move |core, admitted| {
             core.sessions.renew_named(&admitted, &begun)?;
-            Ok((core.objects.chunk_store(&admitted.bucket), Arc::new(admitted)))
+            Ok((core.objects.chunk_store(&admitted.bucket), admitted.bucket.id()))
         });
-        let (store, admitted) = opened.await?;
+        let (store, opened) = opened.await?;
         let core = Arc::clone(&self.0);
         // The first may name the bucket and no more.
         let first = Some(first).filter(|first| !first.id.is_empty() || !first.data.is_empty());
         let state = (messages, first, 0_u64, false);
         let acks = stream::try_unfold(state, move |(mut messages, mut first, stored, ended)| {
             let (core, store, bucket) = (Arc::clone(&core), Arc::clone(&store), bucket.clone());
-            let (admitted, session) = (Arc::clone(&admitted), session.clone());
+            let (again, session) = (again.clone(), session.clone());
             async move {
                 if ended {
                     return Ok(None);
@@ -120,9 +124,17 @@ impl chunk_store_server::ChunkStore for ChunkStore {
                     return Ok(None);
                 }
                 let count = batch.len() as u64;
-                let (digest, len_max) = (core.objects.options().digest, core.options.message_len_max);
+                let (digest, len_max) = (
+                    core.objects.options().digest,
+                    core.options.message_len_max - OVERHEAD_LEN,
+                );
                 let inner = Arc::clone(&core);
                 let put = core.pool.run_patiently(move || {
+                    // Its right may have been taken away since.
+                    let admitted = admit(&inner, &again)?;
+                    if admitted.bucket.id() != opened {
+                        return Err(Status::not_found("there is no such bucket any more").into());
+                    }
                     inner.sessions.renew_named(&admitted, &session)?;
                     let chunks = prove(batch, digest, len_max)?;
                     store.put_many(&chunks).and_then(|()| store.flush()).map_err(of_store)
@@ -325,7 +337,9 @@ fn read(
 ) -> Answer<Vec<proto::GetChunksResponse>> {
     let (mut messages, mut len) = (Vec::new(), 0);
     while len < len_max {
-        let wanted: Vec<ChunkId> = ids.by_ref().take(READ_CHUNKS).collect();
+        // With little room one at a time: how long they are is not known before.
+        let count = (len_max / READ_LEN).clamp(1, READ_CHUNKS);
+        let wanted: Vec<ChunkId> = ids.by_ref().take(count).collect();
         if wanted.is_empty() {
             break;
         }

@@ -20,7 +20,7 @@ use tonic::{Request, Response, Status};
 use super::admin::{admin_of, status_of};
 use super::{Asked, admit, of_index};
 use crate::grpc::Core;
-use crate::grpc::error::{Answer, Failed};
+use crate::grpc::error::{Answer, Failed, busy};
 
 /// How often a follower's shards are looked at when there was nothing new.
 const LOOK_EVERY: Duration = Duration::from_millis(500);
@@ -164,12 +164,12 @@ impl Watched {
 /// Tells a subscriber, until all has been told or for as long as it follows.
 pub(super) fn told(core: &Arc<Core>, place: Place) -> Told {
     let core = Arc::clone(core);
-    let events = stream::try_unfold(place, move |mut place| {
+    let events = stream::try_unfold((place, None), move |(mut place, mut follows)| {
         let core = Arc::clone(&core);
         async move {
             loop {
                 if let Some(event) = place.ready.pop_front() {
-                    return Ok(Some((event, place)));
+                    return Ok(Some((event, (place, follows))));
                 }
                 let inner = Arc::clone(&core);
                 let looked = core.pool.run_patiently(move || {
@@ -182,6 +182,10 @@ pub(super) fn told(core: &Arc<Core>, place: Place) -> Told {
                 }
                 if !place.follow {
                     return Ok(None);
+                }
+                if follows.is_none() {
+                    let place = Arc::clone(&core.followers).try_acquire_owned();
+                    follows = Some(place.map_err(|_| busy("too many follow events at a time"))?);
                 }
                 tokio::time::sleep(LOOK_EVERY).await;
             }

@@ -90,12 +90,27 @@ async fn in_bucket<T: Send + 'static>(
     asked: Asked,
     work: impl FnOnce(&Arc<Core>, InBucket) -> Answer<T> + Send + 'static,
 ) -> Result<T, Status> {
-    let inner = Arc::clone(core);
-    let job = move || {
-        let admitted = admit(&inner, &asked)?;
-        work(&inner, admitted)
-    };
-    Ok(core.pool.run(job).await?)
+    Ok(core.pool.run(job_of(Arc::clone(core), asked, work)).await?)
+}
+
+/// [`in_bucket`] of what may take long: others do not wait behind it.
+async fn in_bucket_slowly<T: Send + 'static>(
+    core: &Arc<Core>,
+    asked: Asked,
+    work: impl FnOnce(&Arc<Core>, InBucket) -> Answer<T> + Send + 'static,
+) -> Result<T, Status> {
+    Ok(core.slow_pool.run(job_of(Arc::clone(core), asked, work)).await?)
+}
+
+fn job_of<T>(
+    core: Arc<Core>,
+    asked: Asked,
+    work: impl FnOnce(&Arc<Core>, InBucket) -> Answer<T>,
+) -> impl FnOnce() -> Answer<T> {
+    move || {
+        let admitted = admit(&core, &asked)?;
+        work(&core, admitted)
+    }
 }
 
 /// Finds out who asks, reads the bucket, decides. May block.

@@ -16,7 +16,7 @@ use cairn_proto::cairn::v1::{get_object_response, objects_server, put_object_req
 use futures_util::stream::{self, Stream};
 use tonic::{Request, Response, Status, Streaming};
 
-use super::{Asked, admit, in_bucket, of_index};
+use super::{Asked, admit, in_bucket, in_bucket_slowly, of_index};
 use crate::faces::caller::Need;
 use crate::grpc::Core;
 use crate::grpc::byte_stream::{STORED_LEN, batch_len};
@@ -134,7 +134,10 @@ impl objects_server::Objects for Objects {
                 return Err(Status::invalid_argument("an object has 5 TiB at most"));
             }
             waiting_len += data.len();
-            waiting.push(data);
+            // Messages without bytes would be held without a bound.
+            if !data.is_empty() {
+                waiting.push(data);
+            }
             if waiting_len >= STORED_LEN {
                 let pieces = std::mem::take(&mut waiting);
                 waiting_len = 0;
@@ -262,7 +265,7 @@ impl objects_server::Objects for Objects {
         let to = Asked::of_object(&metadata, &request.bucket, &request.key, Action::PutObject, Need::Write);
         let action = read_action(&request.from_version_id);
         let from = to.and_object(&request.from_bucket, &request.from_key, action, Need::Read);
-        let copied = in_bucket(&self.0, to, move |core, to| {
+        let copied = in_bucket_slowly(&self.0, to, move |core, to| {
             let from = admit(core, &from)?;
             let version = object_of(core, &from.bucket, &request.from_key, &request.from_version_id)?;
             let record = version.object().ok_or_else(nothing)?.clone();

@@ -38,6 +38,9 @@ impl Default for SessionOptions {
     }
 }
 
+/// Of all sessions, one in so many may be of one user.
+const OWN_SHARE: usize = 4;
+
 type SessionId = [u8; 16];
 
 /// Sessions that go on.
@@ -52,6 +55,7 @@ struct Session {
     bucket: BucketId,
     /// Who opened it, in the bucket's tenant.
     user: String,
+    tenant: String,
     begun: Instant,
     used: Instant,
     lease: Arc<ChunkLease>,
@@ -85,13 +89,16 @@ impl Sessions {
         let session = Session {
             bucket: admitted.bucket.id(),
             user: admitted.permit.user().id.clone(),
+            tenant: admitted.permit.user().tenant.clone(),
             begun: now,
             used: now,
             lease: Arc::new(objects.lease_chunks(self.options.idle)?),
         };
         let (id, shown) = (fastrand::u128(..).to_be_bytes(), self.show(&session));
         let mut open = self.open();
-        if open.len() >= self.options.max {
+        let is_same = |other: &&Session| (&other.tenant, &other.user) == (&session.tenant, &session.user);
+        let own = open.values().filter(is_same).count();
+        if open.len() >= self.options.max || own >= self.options.max.div_ceil(OWN_SHARE) {
             return Err(full().into());
         }
         open.insert(id, session);
