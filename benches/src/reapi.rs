@@ -7,6 +7,7 @@ use std::fs;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::time::Instant;
 
 use bytes::Bytes;
 use cairn_index::BlobHasher;
@@ -20,7 +21,7 @@ use crate::Result;
 use crate::cdn::wait;
 use crate::load::Connection;
 use crate::process::{Server, cpu_seconds};
-use crate::serve::free_address;
+use crate::serve::{CONNECT_EVERY, START_WITHIN, free_address};
 use crate::table::median;
 use crate::tools::ours;
 
@@ -431,7 +432,12 @@ fn cairnd(folder: &Path) -> Result<Peer> {
     for address in [public, address, s3] {
         wait(&mut server, address)?;
     }
-    let token = fs::read_to_string(data.join("admin-token"))?;
+    // It listens before it has made the token.
+    let (file, begun) = (data.join("admin-token"), Instant::now());
+    while !file.exists() && begun.elapsed() < START_WITHIN {
+        std::thread::sleep(CONNECT_EVERY);
+    }
+    let token = fs::read_to_string(file)?;
     let body = format!("{{\"name\": \"{BUCKET}\", \"owner\": \"admin\"}}");
     let mut admin = Connection::open(address)?;
     let head = format!(
