@@ -364,7 +364,7 @@ fn ghz(peer: &Peer, call: &str, file: &Path, calls: usize, clients: usize) -> Re
         ])
         .output()?;
     let told = String::from_utf8_lossy(&output.stdout);
-    if !output.status.success() || !told.contains(&format!("\"OK\": {calls}")) {
+    if !output.status.success() || !told.contains(&format!("{{\"OK\":{calls}}}")) {
         let words = String::from_utf8_lossy(&output.stderr);
         let told: String = told.chars().take(500).collect();
         return Err(format!("{call} of {}: {words} {told}", peer.name).into());
