@@ -1,7 +1,9 @@
-//! The Remote Execution API's cache beside buildbox-casd, both loaded by ghz: look-ups of 10 000 digests, batches of 64 KiB, streams of 100 MB.
+//! The Remote Execution API's cache beside bazel-remote and buildbox-casd, loaded by ghz: look-ups of 10 000 digests, batches of 64 KiB,
+//! streams of 100 MB.
 //!
-//! Both get the same blobs by the same calls, and their answers are compared before anything is measured. ghz takes most of the cores, so
-//! what counts is the server's CPU time. bazel-remote is the peer that one would want; where no registry has it, this one stands in.
+//! All get the same blobs by the same calls, and their answers are compared before anything is measured. ghz takes most of the cores, so
+//! what counts is the server's CPU time. Peers are those of the two that are on the PATH; bazel-remote, of which the goals are, is in no
+//! registry.
 
 use std::fs;
 use std::net::SocketAddr;
@@ -40,6 +42,7 @@ const MESSAGE_LEN: usize = 1 << 20;
 /// A server with the blobs in it.
 struct Peer {
     name: &'static str,
+    /// Ours alone has one.
     instance: &'static str,
     server: Server,
     address: SocketAddr,
@@ -62,14 +65,24 @@ struct Shown {
     cpu_per_call: f64,
 }
 
-/// Measures both servers with all calls.
+/// Measures all servers with all calls.
 ///
 /// - `share`: of the calls, 1.0 in a full run.
 pub(crate) fn run(scratch: &Path, repeats: usize, share: f64) -> Result<String> {
     let folder = scratch.join("reapi");
     fs::create_dir_all(&folder)?;
     let blobs = Blobs::new();
-    let peers = [casd(&folder)?, cairnd(&folder)?];
+    let mut peers = Vec::new();
+    if is_there("bazel-remote") {
+        peers.push(bazel_remote(&folder)?);
+    }
+    if is_there("buildbox-casd") {
+        peers.push(casd(&folder)?);
+    }
+    if peers.is_empty() {
+        return Err("neither bazel-remote nor buildbox-casd is on the PATH".into());
+    }
+    peers.push(cairnd(&folder)?);
     for peer in &peers {
         blobs.put(peer, &folder)?;
         blobs.compare(peer, &folder)?;
@@ -103,13 +116,11 @@ pub(crate) fn run(scratch: &Path, repeats: usize, share: f64) -> Result<String> 
         },
     ];
     let mut text = format!(
-        "\n### Remote Execution API\n\ncairnd beside buildbox-casd, loaded by ghz on the same cores, page cache warm, median of {repeats}, interleaved. \
-         Goals are of bazel-remote, which no registry gave.\n\n\
-         | call | server | calls/s | server CPU-s per 1000 calls | CPU-s per GiB | per CPU-s / casd | goal |\n|---|---|---|---|---|---|---|\n"
+        "\n### Remote Execution API\n\nLoaded by ghz on the same cores, page cache warm, median of {repeats}, interleaved. Goals are of bazel-remote.\n\n\
+         | call | server | calls/s | server CPU-s per 1000 calls | CPU-s per GiB | ours per CPU-s / its | goal |\n|---|---|---|---|---|---|---|\n"
     );
     for work in &works {
-        let mut cpu_of_casd = 0.0;
-        let mut shown = [Vec::new(), Vec::new()];
+        let mut shown: Vec<Vec<Shown>> = peers.iter().map(|_| Vec::new()).collect();
         for repeat in 0..=repeats {
             for (peer, shown) in peers.iter().zip(&mut shown) {
                 let one = load(peer, &folder, work)?;
@@ -119,26 +130,24 @@ pub(crate) fn run(scratch: &Path, repeats: usize, share: f64) -> Result<String> 
                 }
             }
         }
-        for (peer, shown) in peers.iter().zip(shown) {
-            let cpu = median(shown.iter().map(|one| one.cpu_per_call).collect());
+        let cpus: Vec<f64> = shown
+            .iter()
+            .map(|shown| median(shown.iter().map(|one| one.cpu_per_call).collect()))
+            .collect();
+        let ours = cpus.last().copied().unwrap_or(f64::NAN);
+        for ((peer, shown), cpu) in peers.iter().zip(shown).zip(cpus) {
             let speed = median(shown.iter().map(|one| one.per_second).collect());
             let per_gib = if work.gib > 0.0 {
                 format!("{:.2}", cpu / work.gib)
             } else {
                 String::new()
             };
-            let is_peer = peer.instance.is_empty();
-            if is_peer {
-                cpu_of_casd = cpu;
-            }
-            let ratio = cpu_of_casd / cpu;
-            let goal = if is_peer {
-                String::new()
-            } else {
-                format!("≥ {}", work.goal)
+            let (ratio, goal) = match peer.instance.is_empty() {
+                true => (format!("{:.2}", cpu / ours), format!("≥ {}", work.goal)),
+                false => Default::default(),
             };
             text += &format!(
-                "| {} | {} | {speed:.1} | {:.2} | {per_gib} | {ratio:.2} | {goal} |\n",
+                "| {} | {} | {speed:.1} | {:.2} | {per_gib} | {ratio} | {goal} |\n",
                 work.shown,
                 peer.name,
                 cpu * 1000.0
@@ -148,7 +157,7 @@ pub(crate) fn run(scratch: &Path, repeats: usize, share: f64) -> Result<String> 
     Ok(text)
 }
 
-/// What both servers hold.
+/// What all servers hold.
 struct Blobs {
     small: Vec<Bytes>,
     /// Of the same length, and not put.
@@ -233,7 +242,7 @@ impl Blobs {
         Ok(())
     }
 
-    /// Both have to say the same, and it has to be right.
+    /// All have to say the same, and it has to be right.
     fn compare(&self, peer: &Peer, folder: &Path) -> Result<()> {
         let find = FindMissingBlobsRequest::decode(&fs::read(request_file(peer, folder, "FindMissingBlobs"))?[..])?;
         let asked: Vec<String> = find.blob_digests.iter().map(json_of).collect();
@@ -391,6 +400,31 @@ fn load(peer: &Peer, folder: &Path, work: &Work) -> Result<Shown> {
     Ok(Shown {
         per_second,
         cpu_per_call: cpu / work.calls as f64,
+    })
+}
+
+fn is_there(program: &str) -> bool {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    std::env::split_paths(&path).any(|folder| folder.join(program).is_file())
+}
+
+fn bazel_remote(folder: &Path) -> Result<Peer> {
+    let (address, http, cache) = (free_address()?, free_address()?, folder.join("bazel-remote"));
+    let mut command = Command::new("bazel-remote");
+    command
+        .arg(format!("--grpc_address={address}"))
+        .arg(format!("--http_address={http}"))
+        .arg("--dir")
+        .arg(&cache)
+        .args(["--max_size=10", "--access_log_level=none"])
+        .stdin(Stdio::null());
+    let mut server = Server::start(command, &folder.join("bazel-remote.log"))?;
+    wait(&mut server, address)?;
+    Ok(Peer {
+        name: "bazel-remote",
+        instance: "",
+        server,
+        address,
     })
 }
 

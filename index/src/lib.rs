@@ -48,8 +48,8 @@ pub use liveness::{
 pub use memory::MemoryEngine;
 pub use objects::{
     AnyBlobWriter, ArchiveObject, BlobFrames, BlobHasher, BlobWriter, Body, ChunkLease, ChunkSum, Completed,
-    Compression, Digested, DigestedAtRest, DigestsWanted, IndexPieces, IngestCounts, ListedPart, LookedAt,
-    ObjectOptions, ObjectReader, ObjectWriter, Objects, VersionsDiff,
+    Compression, DigestCursor, Digested, DigestedAtRest, DigestsWanted, IndexPieces, IngestCounts, ListedPart,
+    LookedAt, ObjectOptions, ObjectReader, ObjectWriter, Objects, VersionsDiff,
 };
 pub use record::CommitRecord;
 pub use rocks::{BlockReads, PlacesMemory, RocksEngine, RocksLog, RocksOptions, RocksState};

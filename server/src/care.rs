@@ -25,6 +25,7 @@ use crate::backup::Part;
 use crate::config::Collect;
 use crate::keeper::{Keeper, Rows, unix_seconds};
 use crate::routes::chain;
+use crate::upkeep::Asked;
 
 /// Notes of where the log was, in one lease time.
 const NOTES: u32 = 16;
@@ -73,12 +74,10 @@ struct State {
     running: Option<Running>,
     /// Another is to begin as soon as that has ended.
     again: bool,
-    /// Somebody has asked for one, at this time.
-    asked_at: Option<u64>,
+    /// Somebody wants one.
+    asked: Asked,
     /// The last that has ended.
     last: Option<UpkeepRun>,
-    /// Wakes the thread that collects, until the end.
-    wake: Option<Sender<()>>,
     /// Where the log was, and when, the oldest first.
     notes: VecDeque<(Instant, LogPosition)>,
     stopped: bool,
@@ -107,9 +106,8 @@ impl Care {
             keepers: BTreeMap::new(),
             running: None,
             again: false,
-            asked_at: None,
+            asked: Asked::default(),
             last: None,
-            wake: None,
             notes: VecDeque::from([(Instant::now(), packs.position())]),
             stopped: false,
         };
@@ -130,7 +128,7 @@ impl Care {
             open_schema(&*care.shared.rows, packs.name().to_string().as_str()).map_err(|error| chain(&error))?;
             care.spawn("note", Shared::note)?;
             care.spawn("collect", Shared::collect)?;
-            care.shared.state().wake = care.stop.last().cloned();
+            care.shared.state().asked.wake = care.stop.last().cloned();
         }
         Ok(care)
     }
@@ -219,7 +217,7 @@ impl Drop for Care {
         {
             let mut state = self.shared.state();
             state.stopped = true;
-            state.wake = None;
+            state.asked.wake = None;
             if let Some(running) = &state.running {
                 running.control.stop();
             }
@@ -269,7 +267,7 @@ impl Shared {
         loop {
             let (settings, is_asked) = {
                 let state = self.state();
-                (state.settings.clone(), state.asked_at.is_some())
+                (state.settings.clone(), state.asked.at.is_some())
             };
             let interval = Duration::from_secs(settings.interval_seconds);
             let wait = if is_first { wait_max } else { interval.min(wait_max) };
@@ -292,6 +290,10 @@ impl Shared {
             };
             let done = self.collect_once(&settings, new_from);
             let again = std::mem::take(&mut self.state().again);
+            if again && is_asked {
+                // New settings ended it: who asked for it has not had it.
+                self.state().asked.at.get_or_insert_with(unix_seconds);
+            }
             if !is_early {
                 (last, is_first) = (Instant::now(), false);
                 wait_max = if again { Duration::ZERO } else { Duration::MAX };
@@ -322,7 +324,7 @@ impl Shared {
             } else if state.settings.paused {
                 control.pause();
             }
-            let begun_at = state.asked_at.take().unwrap_or_else(unix_seconds);
+            let begun_at = state.asked.at.take().unwrap_or_else(unix_seconds);
             state.running = Some(Running {
                 control: Arc::clone(&control),
                 begun_at,
@@ -406,16 +408,8 @@ impl Collections {
     pub(crate) fn start(&self) -> Result<(), UpkeepError> {
         let shared = self.0.upgrade().ok_or(UpkeepError::Leaving)?;
         let mut state = shared.state();
-        if state.running.is_some() || state.asked_at.is_some() {
-            return Err(UpkeepError::Running);
-        }
-        if state.settings.paused {
-            return Err(UpkeepError::Paused);
-        }
-        let wake = state.wake.clone().ok_or(UpkeepError::Leaving)?;
-        wake.send(()).map_err(|_| UpkeepError::Leaving)?;
-        state.asked_at = Some(unix_seconds());
-        Ok(())
+        let (is_running, is_paused) = (state.running.is_some(), state.settings.paused);
+        state.asked.ask(is_running, is_paused)
     }
 
     /// What runs, and what the last one did.
@@ -424,7 +418,7 @@ impl Collections {
             return UpkeepState::default();
         };
         let state = shared.state();
-        let waits = state.asked_at.map(|begun_at| (begun_at, CollectStage::Waiting));
+        let waits = state.asked.at.map(|begun_at| (begun_at, CollectStage::Waiting));
         let runs = state.running.as_ref().map(|run| (run.begun_at, run.control.stage()));
         UpkeepState {
             running: runs.or(waits).map(|(begun_at, stage)| UpkeepRun {

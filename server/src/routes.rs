@@ -467,9 +467,12 @@ impl App {
         }
     }
 
-    /// From now on the server is not ready, so that load balancers look elsewhere.
+    /// From now on the server is not ready, so that load balancers look elsewhere, and nobody follows it any more.
     pub(crate) fn leave(&self) {
         self.leaving.store(true, Ordering::Relaxed);
+        if let Some(grpc) = &self.grpc {
+            grpc.leave();
+        }
     }
 
     async fn health(&self, path: &str, method: &Method) -> Response<Body> {

@@ -19,6 +19,7 @@ use cairn_store::{ChunkStore, PackEngine, RateLimit, ScrubFile, ScrubOptions, Sc
 use crate::config::Scrub;
 use crate::keeper::unix_seconds;
 use crate::routes::chain;
+use crate::upkeep::Asked;
 
 /// Longest time between two looks for packs whose time has come.
 const LOOK_EVERY: Duration = Duration::from_secs(3600);
@@ -56,14 +57,12 @@ pub(crate) struct Scrubs(Weak<Shared>);
 struct State {
     settings: Scrub,
     sources: Vec<Arc<dyn ChunkStore>>,
-    /// Somebody has asked, at this time, for all to be read.
-    asked_at: Option<u64>,
+    /// Somebody wants all to be read.
+    asked: Asked,
     /// Since when a pass runs.
     running: Option<u64>,
     /// The last that has ended.
     last: Option<UpkeepRun>,
-    /// Wakes the thread, until the end.
-    wake: Option<Sender<()>>,
 }
 
 impl Scrubber {
@@ -72,10 +71,12 @@ impl Scrubber {
         let state = State {
             settings: settings.clone(),
             sources: Vec::new(),
-            asked_at: None,
+            asked: Asked {
+                at: None,
+                wake: Some(stop.clone()),
+            },
             running: None,
             last: None,
-            wake: Some(stop.clone()),
         };
         let shared = Arc::new(Shared {
             name: name.to_owned(),
@@ -126,7 +127,7 @@ impl Scrubber {
 impl Drop for Scrubber {
     fn drop(&mut self) {
         self.shared.interrupted.store(true, Ordering::Relaxed);
-        self.shared.state().wake = None;
+        self.shared.state().asked.wake = None;
         self.stop = None;
         if let Some(thread) = self.thread.take() {
             // One that panicked has said so.
@@ -154,7 +155,7 @@ impl Shared {
             self.interrupted.store(false, Ordering::Relaxed);
             let (settings, sources, asked_at) = {
                 let state = self.state();
-                (state.settings.clone(), state.sources.clone(), state.asked_at)
+                (state.settings.clone(), state.sources.clone(), state.asked.at)
             };
             if settings.paused || (settings.interval_seconds == 0 && asked_at.is_none()) {
                 continue;
@@ -183,7 +184,7 @@ impl Shared {
         state.running = None;
         let is_stopped = done.as_ref().is_ok_and(|report| report.stopped);
         if asked_at.is_some() && !is_stopped {
-            state.asked_at = None;
+            state.asked.at = None;
         }
         let is_idle = done.as_ref().is_ok_and(|report| report.packs == 0) && asked_at.is_none();
         if is_stopped || is_idle {
@@ -266,16 +267,8 @@ impl Scrubs {
     pub(crate) fn start(&self) -> Result<(), UpkeepError> {
         let shared = self.0.upgrade().ok_or(UpkeepError::Leaving)?;
         let mut state = shared.state();
-        if state.running.is_some() || state.asked_at.is_some() {
-            return Err(UpkeepError::Running);
-        }
-        if state.settings.paused {
-            return Err(UpkeepError::Paused);
-        }
-        let wake = state.wake.clone().ok_or(UpkeepError::Leaving)?;
-        wake.send(()).map_err(|_| UpkeepError::Leaving)?;
-        state.asked_at = Some(unix_seconds());
-        Ok(())
+        let (is_running, is_paused) = (state.running.is_some(), state.settings.paused);
+        state.asked.ask(is_running, is_paused)
     }
 
     /// What runs, and what the last one found.
@@ -294,7 +287,7 @@ impl Scrubs {
             .running
             .map(|begun_at| run(begun_at, "read", shared.read.load(Ordering::Relaxed)));
         UpkeepState {
-            running: runs.or(state.asked_at.map(|begun_at| run(begun_at, "waiting", 0))),
+            running: runs.or(state.asked.at.map(|begun_at| run(begun_at, "waiting", 0))),
             last: state.last.clone(),
         }
     }

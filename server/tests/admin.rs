@@ -8,7 +8,7 @@ mod client;
 mod daemon;
 
 use client::{Answer, Client};
-use daemon::Daemon;
+use daemon::{Daemon, wait_until};
 use serde_json::{Value, json};
 
 /// The token that a server has made.
@@ -409,4 +409,23 @@ fn secrets_of_keys_are_in_folders_of_the_server_alone() {
     std::fs::set_permissions(&objects, std::fs::Permissions::from_mode(0o755)).unwrap();
     let _daemon = Daemon::start_in(folder, "", &[]);
     assert_eq!(mode(&objects), 0o700);
+}
+
+/// Goal: a collection that was asked for is done, even if new settings end it the first time and the server has just begun.
+#[test]
+fn a_collection_that_was_asked_for_is_done_with_new_settings_too() {
+    let settings = |grace: u64| format!("[collect]\ninterval_seconds = 0\ngrace_seconds = {grace}\n");
+    let daemon = Daemon::start(&settings(600));
+    let (path, none) = ("admin/upkeep/collection", Value::Null);
+    let made = json!({"name": "abc", "owner": "admin"});
+    assert_eq!(ask(&daemon, "POST", "admin/buckets", made).0, 201);
+    assert_eq!(ask(&daemon, "GET", path, none.clone()).1["last"], Value::Null);
+    assert_eq!(ask(&daemon, "POST", path, none.clone()).0, 202);
+    wait_until("the collection", || {
+        ask(&daemon, "GET", path, none.clone()).1["running"]["state"] == "grace"
+    });
+    daemon.configure(&settings(0));
+    wait_until("its end", || {
+        ask(&daemon, "GET", path, none.clone()).1["last"]["state"] == "done"
+    });
 }

@@ -58,9 +58,8 @@ impl fetch_server::Fetch for Assets {
             )));
         }
         let ask = Ask::new(&metadata, &request.instance_name, Action::FetchAsset)?;
-        let work = move |core: &Arc<Core>, admitted: Admitted| Ok(may_fetch(core, admitted.permit.clone(), admitted));
-        match self.0.admitted(ask, work).await {
-            Ok(admitted) => fetch::fetch(&self.0, admitted, request).await.map(Response::new),
+        match self.0.admitted(ask.clone(), fetcher).await {
+            Ok(admitted) => fetch::fetch(&self.0, ask, admitted, request).await.map(Response::new),
             Err(status) if status.code() == Code::PermissionDenied => Ok(Response::new(unknown(
                 "nobody has pushed this asset, and only who may write can have it fetched",
             ))),
@@ -148,6 +147,11 @@ impl Assets {
             move |core: &Arc<Core>, admitted: Admitted| push(core, admitted.permit.clone(), &admitted, kind, request);
         self.0.admitted(ask, work).await
     }
+}
+
+/// Who may have something fetched.
+pub(super) fn fetcher(core: &Arc<Core>, admitted: Admitted) -> Answer<Admitted> {
+    Ok(may_fetch(core, admitted.permit.clone(), admitted))
 }
 
 fn may_fetch(_core: &Core, _permit: Permit, admitted: Admitted) -> Admitted {

@@ -23,10 +23,10 @@ use tokio::sync::Semaphore;
 use tokio::time::{Instant, timeout_at};
 use tonic::{Code, Status};
 
-use super::asset::{Kind, asset_key, found, now_ms, recall, record_of};
+use super::asset::{Kind, asset_key, fetcher, found, now_ms, recall, record_of};
 use super::error::{Answer, beside, wrong_fields};
 use super::names::{function_of, function_value, message_of};
-use super::{Admitted, Core};
+use super::{Admitted, Ask, Core};
 use crate::outgoing::{OpenAnswer, Outgoing, OutgoingError, OutgoingRequest};
 
 /// Redirects of one address that are followed.
@@ -147,12 +147,13 @@ pub(super) fn is_web(uri: &str) -> bool {
 /// Errors: what is wrong with the call. What is wrong with the asset is told within the answer.
 pub(super) async fn fetch(
     core: &Arc<Core>,
+    ask: Ask,
     admitted: Admitted,
     request: FetchBlobRequest,
 ) -> Result<FetchBlobResponse, Status> {
     let wanted = Wanted::of(&request.qualifiers, request.uris.len())?;
     let until = Instant::now() + patience(&request, core.fetches.options.patience)?;
-    let answer = match timeout_at(until, fetch_in_turn(core, admitted, request, wanted, until)).await {
+    let answer = match timeout_at(until, fetch_in_turn(core, ask, admitted, request, wanted, until)).await {
         Ok(answer) => answer?,
         Err(_) => lost(&Status::deadline_exceeded("the fetch took too long"), ""),
     };
@@ -176,6 +177,7 @@ fn patience(request: &FetchBlobRequest, most: Duration) -> Result<Duration, Stat
 /// Waits until nobody fetches the same and there is a place; from then on the fetch goes on without who asked, too.
 async fn fetch_in_turn(
     core: &Arc<Core>,
+    ask: Ask,
     admitted: Admitted,
     request: FetchBlobRequest,
     wanted: Wanted,
@@ -194,7 +196,7 @@ async fn fetch_in_turn(
     let fetching = tokio::spawn(async move {
         let _held = (turn, place);
         let words = "the fetch took too long";
-        let fetched = timeout_at(until, fetch_any(&core, admitted, request, &wanted, has_waited)).await;
+        let fetched = timeout_at(until, fetch_any(&core, ask, request, &wanted, has_waited)).await;
         fetched.unwrap_or_else(|_| Ok(lost(&Status::deadline_exceeded(words), "")))
     });
     fetching.await.map_err(|_| Status::internal("internal error"))?
@@ -203,11 +205,13 @@ async fn fetch_in_turn(
 /// The first of the addresses that gives what is wanted.
 async fn fetch_any(
     core: &Arc<Core>,
-    admitted: Admitted,
+    ask: Ask,
     request: FetchBlobRequest,
     wanted: &Wanted,
     has_waited: bool,
 ) -> Result<FetchBlobResponse, Status> {
+    // While they waited, their right may have been taken away, or the bucket.
+    let admitted = core.admitted(ask, fetcher).await?;
     let (admitted, request) = (Arc::new(admitted), Arc::new(request));
     if has_waited {
         // Who was there before may have brought it.

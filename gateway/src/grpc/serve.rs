@@ -31,7 +31,7 @@ use cairn_roots::Body as Answer;
 use http::header::CONTENT_TYPE;
 use http::{HeaderMap, Method, Request, Response, Version};
 use hyper::body::{Body as HttpBody, Frame};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tokio::time::Sleep;
 use tonic::body::Body;
 use tonic::codegen::Service;
@@ -60,6 +60,14 @@ const DESCRIBED: [&[u8]; 4] = [
 const DEADLINE_MAX: Duration = Duration::from_secs(24 * 60 * 60);
 /// Of the calls at once, one in so many more may ask for health and reflection.
 const OPEN_SHARE: usize = 8;
+/// Calls that need not end by themselves: a server that leaves ends them.
+const UNENDING: [&str; 5] = [
+    "cairn.v1.ChunkStore/Watch",
+    "cairn.v1.Events/Subscribe",
+    "grpc.health.v1.Health/Watch",
+    "grpc.reflection.v1.ServerReflection/ServerReflectionInfo",
+    "grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo",
+];
 
 /// The gRPC door.
 pub struct Grpc {
@@ -70,6 +78,8 @@ pub struct Grpc {
     places: Arc<Semaphore>,
     /// Of what asks for nothing and tells nothing: health and reflection.
     open_places: Arc<Semaphore>,
+    /// Whether the server leaves.
+    leaving: watch::Sender<bool>,
 }
 
 impl fmt::Debug for Grpc {
@@ -88,6 +98,7 @@ impl Grpc {
             methods: methods(),
             places: Arc::new(Semaphore::new(calls.max(1))),
             open_places: Arc::new(Semaphore::new((calls / OPEN_SHARE).max(1))),
+            leaving: watch::Sender::new(false),
             core: Arc::clone(&core),
         };
         macro_rules! serve {
@@ -138,6 +149,11 @@ impl Grpc {
     /// - `outgoing`: `None`: nothing is.
     pub fn set_outgoing(&self, outgoing: Option<Outgoing>) {
         self.core.fetches.set_outgoing(outgoing);
+    }
+
+    /// From now on who follows something is told to go on elsewhere; all other calls go on to their ends.
+    pub fn leave(&self) {
+        self.leaving.send_replace(true);
     }
 
     fn add<S>(&mut self, service: S)
@@ -262,9 +278,16 @@ impl Grpc {
         };
         let (parts, body) = response.into_parts();
         let code = code_of(&parts.headers);
+        let cut: Ending = match UNENDING.contains(&&*method) {
+            true => Box::pin(left_or_late(self.leaving.subscribe(), deadline)),
+            false => Box::pin(async move {
+                deadline.await;
+                late()
+            }),
+        };
         let body = CallBody {
             inner: body,
-            deadline,
+            cut,
             end: End {
                 method,
                 begun,
@@ -293,6 +316,15 @@ fn methods() -> BTreeMap<String, Arc<str>> {
         }
     }
     methods
+}
+
+/// Why a call that need not end is ended.
+async fn left_or_late(mut leaving: watch::Receiver<bool>, deadline: Pin<Box<Sleep>>) -> Status {
+    tokio::select! {
+        () = deadline => late(),
+        // Nobody can say so any more: it is over as well.
+        _ = leaving.wait_for(|leaving| *leaving) => Status::unavailable("the server stops: ask again where you were"),
+    }
 }
 
 fn late() -> Status {
@@ -375,10 +407,13 @@ impl HttpBody for AskedBody {
     }
 }
 
+/// What ends an answer that does not come to its end.
+type Ending = Pin<Box<dyn Future<Output = Status> + Send>>;
+
 /// The body of an answer, until the call's deadline.
 struct CallBody {
     inner: Body,
-    deadline: Pin<Box<Sleep>>,
+    cut: Ending,
     end: End,
     is_over: bool,
 }
@@ -398,14 +433,12 @@ impl HttpBody for CallBody {
             }
             return Poll::Ready(frame);
         }
-        ready!(self.deadline.as_mut().poll(cx));
+        let why = ready!(self.cut.as_mut().poll(cx));
         self.is_over = true;
         self.inner = Body::empty();
-        self.end.code = Some(Code::DeadlineExceeded as i32);
+        self.end.code = Some(why.code() as i32);
         let mut trailers = HeaderMap::new();
-        Poll::Ready(Some(
-            late().add_header(&mut trailers).map(|()| Frame::trailers(trailers)),
-        ))
+        Poll::Ready(Some(why.add_header(&mut trailers).map(|()| Frame::trailers(trailers))))
     }
 
     fn is_end_stream(&self) -> bool {

@@ -524,7 +524,7 @@ impl World {
         }
         self.names.buckets(&self.tenant).delete(&self.bucket).unwrap();
         sweep_names(self.names.kv().as_ref(), 0, None).unwrap();
-        assert!(self.names.next_undigested().unwrap().is_none());
+        assert!(self.names.next_undigested(None).unwrap().is_none());
         let tables = [
             crate::Table::Buckets,
             crate::Table::BucketsGone,

@@ -138,10 +138,17 @@ pub(crate) struct Lacking {
 }
 
 impl Names {
-    /// The first object of all that may lack a digest.
-    pub(crate) fn next_undigested(&self) -> Result<Option<Undigested>> {
-        let range = Key::of_index(Table::Undigested).range();
+    /// The object behind another of all that may lack a digest, and behind the last the first.
+    pub(crate) fn next_undigested(&self, after: Option<&Undigested>) -> Result<Option<Undigested>> {
+        let mut range = Key::of_index(Table::Undigested).range();
+        if let Some(last) = after {
+            let row = rows::undigested(&last.tenant, &last.bucket, &last.key);
+            range = range.after(row.as_bytes());
+        }
         let page = self.kv.scan(&range, Order::Forward, 1)?;
+        if page.rows.is_empty() && after.is_some() {
+            return self.next_undigested(None);
+        }
         let Some((key, row)) = page.rows.into_iter().next() else {
             return Ok(None);
         };

@@ -33,7 +33,7 @@ mod tests;
 mod undigested;
 
 use std::collections::HashMap;
-use std::ops::Range;
+use std::ops::{ControlFlow, Range};
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -56,7 +56,7 @@ pub use leases::ChunkLease;
 pub use multipart::{Completed, ListedPart};
 pub use put::{Body, ObjectWriter};
 pub use read::ObjectReader;
-pub use undigested::DigestedAtRest;
+pub use undigested::{DigestCursor, DigestedAtRest};
 
 use digests::Digests;
 use ingest::ChunkSink;
@@ -246,6 +246,43 @@ impl Objects {
                 (0..manifest.pages()).try_for_each(|page| visit(&manifest_page(self.kv(), tenant, manifest, page)?))
             }
         }
+    }
+
+    /// Visits the chunks of content that a range touches, with where each begins, until `visit` says that it is enough. Reads of a
+    /// manifest the pages that have them.
+    pub fn for_each_chunk_in(
+        &self,
+        tenant: &Tenant,
+        content: &Content,
+        range: Range<u64>,
+        mut visit: impl FnMut(u64, &ManifestChunk) -> ControlFlow<()>,
+    ) -> Result<()> {
+        let mut visit_page = |mut start: u64, page: &[ManifestChunk]| {
+            for chunk in page {
+                let end = start + u64::from(chunk.len);
+                if start >= range.end {
+                    return ControlFlow::Break(());
+                }
+                if end > range.start {
+                    visit(start, chunk)?;
+                }
+                start = end;
+            }
+            ControlFlow::Continue(())
+        };
+        let Content::Manifest(manifest) = content else {
+            return self.for_each_chunk(tenant, content, |page| {
+                // There is one.
+                let _ = visit_page(0, page);
+                Ok(())
+            });
+        };
+        for (row, start) in read::rows_from(self.kv(), tenant, manifest, range.start)? {
+            if visit_page(start, &manifest_page(self.kv(), tenant, manifest, row)?).is_break() {
+                break;
+            }
+        }
+        Ok(())
     }
 
     fn kv(&self) -> &dyn Kv {

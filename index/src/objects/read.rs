@@ -145,6 +145,22 @@ impl ObjectChunks for RowChunks {
     }
 }
 
+/// Pages of starts in a row of a manifest.
+const IN_ROW: usize = MANIFEST_PAGE_CHUNKS / MANIFEST_STARTS_EVERY;
+
+/// The rows of a manifest from the one that has a byte on, with where each begins.
+pub(super) fn rows_from(
+    kv: &dyn Kv,
+    tenant: &Tenant,
+    manifest: &Manifest,
+    offset: u64,
+) -> Result<impl Iterator<Item = (u32, u64)> + use<>> {
+    let starts = manifest_starts(kv, tenant, manifest)?;
+    let rows: Vec<(u32, u64)> = (0..).zip(starts.into_iter().step_by(IN_ROW)).collect();
+    let first = rows.partition_point(|(_, start)| *start <= offset).saturating_sub(1);
+    Ok(rows.into_iter().skip(first))
+}
+
 /// Chunks of a manifest, as many a page here as there are between two starts.
 struct ManifestPages {
     kv: Arc<dyn Kv>,
@@ -179,7 +195,6 @@ impl ObjectChunks for ManifestPages {
     }
 
     fn page(&self, page: usize) -> cairn_store::Result<Vec<ChunkSpan>> {
-        const IN_ROW: usize = MANIFEST_PAGE_CHUNKS / MANIFEST_STARTS_EVERY;
         let failed = |source: Error| cairn_store::Error::Unavailable {
             store: cairn_store::StoreName::new("the index"),
             action: "read the list of an object's chunks",

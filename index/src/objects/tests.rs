@@ -295,8 +295,26 @@ fn objects_of_very_many_chunks_read_back() {
     let chunks = world.objects.chunks(bucket.tenant(), &record.content).unwrap();
     assert!(chunks.len() > crate::COMMIT_CHUNKS_MAX, "{} chunks", chunks.len());
     for from in [0, 1, 77_777, 1_500_000, 2_999_999] {
-        let found = world.read(&bucket, &version, from..from + 100_000);
+        let range = from..from + 100_000;
+        let found = world.read(&bucket, &version, range.clone());
         assert!(found == bytes[from as usize..bytes.len().min(from as usize + 100_000)]);
+        let (mut start, mut expected, mut visited) = (0, Vec::new(), Vec::new());
+        for chunk in &chunks {
+            let end = start + u64::from(chunk.len);
+            if end > range.start && start < range.end {
+                expected.push((start, chunk.id));
+            }
+            start = end;
+        }
+        let visit = |start, chunk: &crate::ManifestChunk| {
+            visited.push((start, chunk.id));
+            std::ops::ControlFlow::Continue(())
+        };
+        let looked = world
+            .objects
+            .for_each_chunk_in(bucket.tenant(), &record.content, range, visit);
+        looked.unwrap();
+        assert!(visited == expected, "from {from}");
     }
     let copy = world.objects.copy(&bucket, &version, &bucket).unwrap();
     let describe = |_: &mut crate::names::NewVersion| {};

@@ -4,9 +4,6 @@
 //! of uploads in parts, copies and indexes. This page goes along those rows. An object that was exchanged while it was read gets nothing of
 //! what was read; one that cannot be read is given up, and told. Not here: when, and how fast.
 
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
-
 use super::Objects;
 use super::digests::{DigestsWanted, Sums};
 use crate::names::{Cause, Undigested};
@@ -23,16 +20,21 @@ pub enum DigestedAtRest {
     GivenUp,
 }
 
+/// The object whose digests were worked out last: the next are those of the one behind it, so that one which changes as fast as
+/// it is read holds up no other.
+#[derive(Debug, Default)]
+pub struct DigestCursor(Option<Undigested>);
+
 impl Objects {
     /// Works out the digests of the next object that lacks any; `None`: none does.
     ///
-    /// - `wait`: asked for each piece that was read how long to pause.
-    /// - `stop`: ends the work at the next piece, with [`Error::Stopped`].
-    /// - Errors: those of the index.
-    pub fn digest_next(&self, wait: &dyn Fn(u64) -> Duration, stop: &AtomicBool) -> Result<Option<DigestedAtRest>> {
-        let Some(next) = self.names.next_undigested()? else {
+    /// - `pace`: called for each piece that was read, with its length: pauses, and says whether to go on.
+    /// - Errors: [`Error::Stopped`] when it says no; those of the index.
+    pub fn digest_next(&self, cursor: &mut DigestCursor, pace: &dyn Fn(u64) -> bool) -> Result<Option<DigestedAtRest>> {
+        let Some(next) = self.names.next_undigested(cursor.0.as_ref())? else {
             return Ok(None);
         };
+        cursor.0 = Some(next.clone());
         let Some(lacking) = self.names.lacking(&next)? else {
             self.names.forget_undigested(&next)?;
             return Ok(Some(DigestedAtRest::Nothing));
@@ -52,8 +54,7 @@ impl Objects {
                 Err(error) => return self.give_up(&next, error).map(Some),
             };
             sums.update(&piece);
-            std::thread::sleep(wait(piece.len() as u64));
-            if stop.load(Ordering::Relaxed) {
+            if !pace(piece.len() as u64) {
                 return Err(Error::Stopped);
             }
         }
@@ -98,12 +99,12 @@ mod tests {
     use crate::Tenant;
     use crate::names::{Bucket, DigestFunction, ObjectDigest, check_digests};
 
-    fn quick(_: u64) -> Duration {
-        Duration::ZERO
+    fn quick(_: u64) -> bool {
+        true
     }
 
     fn next(world: &World) -> Option<DigestedAtRest> {
-        let next = world.objects.digest_next(&quick, &AtomicBool::new(false));
+        let next = world.objects.digest_next(&mut DigestCursor::default(), &quick);
         check_digests(world.objects.names().kv().as_ref()).unwrap().unwrap();
         next.unwrap()
     }
@@ -176,9 +177,9 @@ mod tests {
             if exchange.take() {
                 put_parts(&world, &bucket, "k", &new);
             }
-            Duration::ZERO
+            true
         };
-        let first = world.objects.digest_next(&wait, &AtomicBool::new(false));
+        let first = world.objects.digest_next(&mut DigestCursor::default(), &wait);
         assert!(first.unwrap().is_some());
         assert!(!is_found(&world, &old) && !is_found(&world, &new));
         assert_eq!(next(&world), Some(DigestedAtRest::Done(100_000)));
@@ -197,13 +198,36 @@ mod tests {
         assert_eq!(next(&world), None);
     }
 
+    /// Goal: an object that changes as fast as it is read holds up none of those behind it.
+    #[test]
+    fn one_that_never_rests_does_not_hold_up_the_others() {
+        let world = World::new();
+        let bucket = both(&world);
+        let (first, good) = (noise(1, 100_000), noise(2, 100_000));
+        put_parts(&world, &bucket, "a", &first);
+        put_parts(&world, &bucket, "b", &good);
+        let newer = noise(3, 100_000);
+        let exchange = |_| {
+            put_parts(&world, &bucket, "a", &newer);
+            true
+        };
+        let mut cursor = DigestCursor::default();
+        assert!(world.objects.digest_next(&mut cursor, &exchange).unwrap().is_some());
+        for found in [&good, &newer] {
+            assert!(!is_found(&world, found));
+            let done = world.objects.digest_next(&mut cursor, &quick).unwrap();
+            assert_eq!(done, Some(DigestedAtRest::Done(100_000)));
+            assert!(is_found(&world, found));
+        }
+    }
+
     #[test]
     fn the_work_stops_when_it_is_told_to_and_goes_on_later() {
         let world = World::new();
         let bucket = both(&world);
         let bytes = noise(1, 100_000);
         put_parts(&world, &bucket, "k", &bytes);
-        let stopped = world.objects.digest_next(&quick, &AtomicBool::new(true));
+        let stopped = world.objects.digest_next(&mut DigestCursor::default(), &|_| false);
         assert!(matches!(stopped, Err(Error::Stopped)));
         assert!(!is_found(&world, &bytes));
         assert_eq!(next(&world), Some(DigestedAtRest::Done(100_000)));
@@ -226,7 +250,7 @@ mod tests {
         let store = world.objects.store(bucket.record.settings.domain);
         store.flush().unwrap();
         store.remove_many(&[chunks.unwrap()[3].id]).unwrap();
-        let ask = || world.objects.digest_next(&quick, &AtomicBool::new(false)).unwrap();
+        let ask = || world.objects.digest_next(&mut DigestCursor::default(), &quick).unwrap();
         assert_eq!(ask(), Some(DigestedAtRest::GivenUp));
         let names = world.objects.names();
         let changed = names.buckets(bucket.tenant()).update(bucket.name(), |record| {

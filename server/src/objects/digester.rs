@@ -5,12 +5,11 @@
 
 use std::num::NonZeroU64;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use cairn_index::{DigestedAtRest, Error, Objects};
+use cairn_index::{DigestCursor, DigestedAtRest, Error, Objects};
 use cairn_store::RateLimit;
 
 use crate::routes::chain;
@@ -23,7 +22,7 @@ const AGAIN_AFTER: Duration = Duration::from_secs(60);
 /// Works digests out until it is dropped.
 #[derive(Debug)]
 pub(crate) struct Digester {
-    stopped: Arc<AtomicBool>,
+    /// Its end is what stops the thread.
     stop: Option<Sender<()>>,
     thread: Option<JoinHandle<()>>,
 }
@@ -33,18 +32,16 @@ impl Digester {
     /// - Errors, in words: there is no thread for it.
     pub(crate) fn start(objects: &Arc<Objects>, bytes_per_second: u64) -> Result<Self, String> {
         let (stop, asked) = channel();
-        let stopped = Arc::new(AtomicBool::new(false));
         let work = Work {
             objects: Arc::clone(objects),
             limit: RateLimit::new(NonZeroU64::new(bytes_per_second).unwrap_or(NonZeroU64::MIN)),
-            stopped: Arc::clone(&stopped),
+            asked,
         };
         let thread = std::thread::Builder::new()
             .name("digester".to_owned())
-            .spawn(move || work.run(&asked))
+            .spawn(move || work.run())
             .map_err(|error| format!("cannot start a thread: {error}"))?;
         Ok(Self {
-            stopped,
             stop: Some(stop),
             thread: Some(thread),
         })
@@ -53,7 +50,6 @@ impl Digester {
 
 impl Drop for Digester {
     fn drop(&mut self) {
-        self.stopped.store(true, Ordering::Relaxed);
         self.stop = None;
         if let Some(thread) = self.thread.take() {
             // One that panicked has said so.
@@ -65,15 +61,15 @@ impl Drop for Digester {
 struct Work {
     objects: Arc<Objects>,
     limit: RateLimit,
-    stopped: Arc<AtomicBool>,
+    asked: Receiver<()>,
 }
 
 impl Work {
-    fn run(&self, asked: &Receiver<()>) {
-        let mut pause = LOOK_EVERY;
-        while asked.recv_timeout(pause) == Err(RecvTimeoutError::Timeout) {
+    fn run(&self) {
+        let (mut pause, mut cursor) = (LOOK_EVERY, DigestCursor::default());
+        while self.goes_on(pause) {
             pause = LOOK_EVERY;
-            match self.all() {
+            match self.all(&mut cursor) {
                 Ok(()) => {}
                 Err(Error::Stopped) => return,
                 Err(error) => {
@@ -84,14 +80,21 @@ impl Work {
         }
     }
 
+    /// Waits for so long. Returns whether nobody has stopped it until then.
+    fn goes_on(&self, pause: Duration) -> bool {
+        self.asked.recv_timeout(pause) == Err(RecvTimeoutError::Timeout)
+    }
+
     /// Until no object waits.
-    fn all(&self) -> cairn_index::Result<()> {
-        let wait = |bytes: u64| match self.objects.uploads() {
-            0 => Duration::ZERO,
-            _ => self.limit.take(usize::try_from(bytes).unwrap_or(usize::MAX)),
+    fn all(&self, cursor: &mut DigestCursor) -> cairn_index::Result<()> {
+        let pace = |bytes: u64| {
+            self.goes_on(match self.objects.uploads() {
+                0 => Duration::ZERO,
+                _ => self.limit.take(usize::try_from(bytes).unwrap_or(usize::MAX)),
+            })
         };
         let count = |result: &'static str| metrics::counter!("s3_digests_total", "result" => result).increment(1);
-        while let Some(became) = self.objects.digest_next(&wait, &self.stopped)? {
+        while let Some(became) = self.objects.digest_next(cursor, &pace)? {
             match became {
                 DigestedAtRest::Done(bytes) => {
                     count("done");
@@ -103,7 +106,7 @@ impl Work {
                 }
                 DigestedAtRest::Nothing => {}
             }
-            if self.stopped.load(Ordering::Relaxed) {
+            if !self.goes_on(Duration::ZERO) {
                 return Err(Error::Stopped);
             }
         }

@@ -3,6 +3,7 @@
 //! What is sent was opened and hashed first; what comes is stored only if it is what its id says. Bounded: ids of a call, bytes read
 //! together, bytes stored together. Sessions are `sessions`, what they end with is `commit`, watching is `events`.
 
+use std::ops::ControlFlow;
 use std::pin::Pin;
 use std::sync::Arc;
 
@@ -182,9 +183,14 @@ impl chunk_store_server::ChunkStore for ChunkStore {
                     if ids.len() == 0 {
                         return Ok(None);
                     }
-                    let (store, digest, len) = (Arc::clone(&store), core.objects.options().digest, batch_len(&counted));
+                    let (store, len) = (Arc::clone(&store), batch_len(&counted));
+                    let form = GivenAs {
+                        digest: core.objects.options().digest,
+                        plain,
+                        len_max: core.options.message_len_max - OVERHEAD_LEN,
+                    };
                     let read = core.pool.run_patiently(move || {
-                        let messages = read(&*store, &mut ids, digest, plain, len)?;
+                        let messages = read(&*store, &mut ids, form, len)?;
                         Ok::<_, Failed>((ids, messages))
                     });
                     let (rest, messages) = read.await.map_err(Status::from)?;
@@ -299,26 +305,22 @@ fn resolve(core: &Core, admitted: &InBucket, request: &proto::ResolveRangeReques
     if request.offset > record.size {
         return Err(Status::out_of_range(format!("the object has {} bytes", record.size)).into());
     }
-    let (mut extents, mut offset, mut too_many) = (Vec::new(), 0_u64, false);
-    let objects = &core.objects;
-    let visited = objects.for_each_chunk(admitted.bucket.tenant(), &record.content, |page| {
-        for chunk in page {
-            let (start, next) = (offset, offset + u64::from(chunk.len));
-            offset = next;
-            if next > request.offset && start < end {
-                if extents.len() == EXTENTS_MAX {
-                    too_many = true;
-                    return Ok(());
-                }
-                extents.push(Extent {
-                    id: Bytes::copy_from_slice(chunk.id.as_bytes()),
-                    offset: start,
-                    length: chunk.len,
-                });
+    let (mut extents, mut too_many) = (Vec::new(), false);
+    let (tenant, range) = (admitted.bucket.tenant(), request.offset..end);
+    let visited = core
+        .objects
+        .for_each_chunk_in(tenant, &record.content, range, |start, chunk| {
+            if extents.len() == EXTENTS_MAX {
+                too_many = true;
+                return ControlFlow::Break(());
             }
-        }
-        Ok(())
-    });
+            extents.push(Extent {
+                id: Bytes::copy_from_slice(chunk.id.as_bytes()),
+                offset: start,
+                length: chunk.len,
+            });
+            ControlFlow::Continue(())
+        });
     visited.map_err(of_index)?;
     if too_many {
         let words = format!("the range has more than {EXTENTS_MAX} chunks: ask for a shorter one");
@@ -327,12 +329,21 @@ fn resolve(core: &Core, admitted: &InBucket, request: &proto::ResolveRangeReques
     Ok(extents)
 }
 
+/// How chunks are given.
+#[derive(Clone, Copy, Debug)]
+struct GivenAs {
+    digest: DigestAlgorithm,
+    /// Even if they are compressed where they lie.
+    plain: bool,
+    /// Bytes of one, at most.
+    len_max: usize,
+}
+
 /// The messages of the next chunks: no more are asked for once these have so many bytes.
 fn read(
     store: &dyn cairn_store::ChunkStore,
     ids: &mut impl Iterator<Item = ChunkId>,
-    digest: DigestAlgorithm,
-    plain: bool,
+    form: GivenAs,
     len_max: usize,
 ) -> Answer<Vec<proto::GetChunksResponse>> {
     let (mut messages, mut len) = (Vec::new(), 0);
@@ -344,7 +355,7 @@ fn read(
             break;
         }
         for (id, stored) in wanted.iter().zip(store.get_many(&wanted)) {
-            let message = message_of(store, *id, stored, digest, plain)?;
+            let message = message_of(store, *id, stored, form)?;
             // So many that are missing are an answer, too.
             len += message.data.len() + id.as_bytes().len();
             messages.push(message);
@@ -357,8 +368,7 @@ fn message_of(
     store: &dyn cairn_store::ChunkStore,
     id: ChunkId,
     stored: cairn_store::Result<EncodedChunk>,
-    digest: DigestAlgorithm,
-    plain: bool,
+    form: GivenAs,
 ) -> Answer<proto::GetChunksResponse> {
     let mut message = proto::GetChunksResponse {
         id: Bytes::copy_from_slice(id.as_bytes()),
@@ -376,12 +386,19 @@ fn message_of(
         source,
     };
     let chunk = stored
-        .open(digest, CHUNK_LEN_MAX)
+        .open(form.digest, CHUNK_LEN_MAX)
         .map_err(|error| of_store(corrupt(error)))?;
-    let (encoding, data) = match plain || stored.form == ChunkForm::Plain {
+    let (encoding, data) = match form.plain || stored.form == ChunkForm::Plain {
         true => (proto::ChunkEncoding::Plain, chunk.into_plain()),
         false => (proto::ChunkEncoding::Zstd, stored.bytes),
     };
+    if data.len() > form.len_max {
+        let words = format!(
+            "chunk {id} has {} bytes, more than a message here may (grpc.message_bytes): get it from the chunk root",
+            data.len()
+        );
+        return Err(Status::out_of_range(words).into());
+    }
     message.encoding = encoding as i32;
     message.data = data;
     Ok(message)

@@ -6,6 +6,8 @@ use std::collections::{BTreeSet, HashMap};
 
 use bytes::Bytes;
 use cairn_formats::{Chunk, ChunkForm, DigestAlgorithm, Level};
+use cairn_index::Tenant;
+use cairn_index::names::BucketName;
 use cairn_proto::DESCRIPTORS;
 use cairn_proto::cairn::v1::admin_client::AdminClient;
 use cairn_proto::cairn::v1::buckets_client::BucketsClient;
@@ -212,6 +214,32 @@ async fn chunks_are_put_found_and_read_many_in_a_call() {
     let refused = reader.resolve_range(resolve(300_001, 0)).await;
     seen.refused("ChunkStore/ResolveRange", refused, Code::OutOfRange);
     seen.check(&["ChunkStore"]);
+}
+
+/// Goal: a chunk that came by another door and is longer than a message may be is refused by its name, and given where it is short.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_chunk_longer_than_a_message_is_named() {
+    let world = World::new();
+    let chunk = chunk(0, 17 << 20);
+    let (objects, main) = (world.door.objects(), BucketName::new("main").unwrap());
+    let bucket = objects.names().buckets(&Tenant::default()).get(&main).unwrap();
+    let stored = chunk.encode(ChunkForm::Compressed, Level::DEFAULT);
+    objects.chunk_store(&bucket).put_many(&[stored]).unwrap();
+    let mut reader = ChunkStoreClient::new(world.channel("reads"));
+    let get = |plain| GetChunksRequest {
+        bucket: "main".to_owned(),
+        ids: Bytes::copy_from_slice(chunk.id().as_bytes()),
+        plain,
+    };
+    let short = all(reader.get_chunks(get(false)).await.unwrap().into_inner())
+        .await
+        .unwrap();
+    assert!(!short[0].missing && short[0].encoding() == ChunkEncoding::Zstd);
+    let refused = all(reader.get_chunks(get(true)).await.unwrap().into_inner())
+        .await
+        .unwrap_err();
+    assert_eq!(refused.code(), Code::OutOfRange);
+    assert!(refused.message().contains(&chunk.id().to_string()), "{refused}");
 }
 
 fn header(key: &str) -> put_object_request::Header {
@@ -666,7 +694,10 @@ async fn events_are_told_from_a_cursor_on() {
     put(&world, "d", b"bytes").await.unwrap();
     let event = following.message().await.unwrap().unwrap();
     assert_eq!(created(&[event]), 1);
-    drop(following);
+    // A server that leaves ends it, and no call that ends by itself.
+    world.door.leave();
+    assert_eq!(following.message().await.unwrap_err().code(), Code::Unavailable);
+    put(&world, "e", b"bytes").await.unwrap();
     let refused = events.subscribe(subscribe(&HashMap::from([(16, 0)]), false)).await;
     seen.refused("Events/Subscribe", refused, Code::InvalidArgument);
     let refused = EventsClient::new(world.channel("all"))

@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use cairn_formats::ChunkIndex;
-use cairn_index::names::{BucketName, ObjectKey};
-use cairn_index::{CollectControl, CollectOptions, Roots, Tenant};
+use cairn_index::names::ObjectKey;
+use cairn_index::{CollectControl, CollectOptions, Roots};
 
 use super::*;
 
