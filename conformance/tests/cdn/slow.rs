@@ -11,8 +11,9 @@ const READERS: (usize, usize) = (1_000, 10_000);
 const BUFFER: usize = 64 << 20;
 /// ... for a connection besides: its task, its request, the least piece on its way ...
 const CONNECTION: usize = 48 << 10;
-/// ... and for the threads that read, however many readers there are.
-const THREADS: usize = 64 << 20;
+/// ... and for the jobs that read, however many readers there are: 64 MiB in hand before what they read at once becomes shorter, and a
+/// frame of up to 1 MiB that each of 64 threads keeps.
+const THREADS: usize = 128 << 20;
 
 /// Anonymous memory of a process, bytes.
 fn memory(pid: u32) -> usize {
