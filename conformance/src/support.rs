@@ -43,6 +43,18 @@ pub fn desync() -> Command {
     Command::new(cache.map_or(PathBuf::from("desync"), |cache| cache.join("desync")))
 }
 
+/// Whole path of a command's program, for those who search elsewhere than this process.
+///
+/// # Panics
+///
+/// There is none.
+#[track_caller]
+pub fn whole_path(command: &Command) -> PathBuf {
+    let mut which = Command::new("sh");
+    let said = ok(which.args(["-c", "command -v \"$0\""]).arg(command.get_program()));
+    PathBuf::from(String::from_utf8_lossy(&said.stdout).trim())
+}
+
 /// Runs a command to its end; it must succeed.
 #[track_caller]
 pub fn ok(command: &mut Command) -> Output {

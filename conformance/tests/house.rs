@@ -12,6 +12,8 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
+use cairn_conformance::support::whole_path;
+
 /// What a crate of the workspace may depend on, of the workspace's own crates.
 const ARROWS: &[(&str, &[&str])] = &[
     ("cairn-formats", &[]),
@@ -542,10 +544,8 @@ fn cargo() -> &'static str {
 }
 
 /// Whole path of a program on the search path.
-fn which(program: &str) -> String {
-    output(Command::new("sh").args(["-c", "command -v \"$0\"", program]))
-        .trim()
-        .to_owned()
+fn which(program: &str) -> PathBuf {
+    whole_path(&Command::new(program))
 }
 
 /// What a command printed; its failure is the test's.

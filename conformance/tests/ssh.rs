@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use cairn_conformance::sshd::{Sshd, script};
-use cairn_conformance::support::{args, built, cairn, casync, desync, input, ok, refused};
+use cairn_conformance::support::{args, built, cairn, casync, desync, input, ok, refused, whole_path};
 
 /// A folder with a blob, a tree, and a way to a far end.
 struct Far {
@@ -129,7 +129,9 @@ fn all_read_from_each_other(far: &Far) {
     ]));
     let index = far.path("b.caibx");
     let us = built("cairn");
-    let desyncs = script(far.folder.path(), "far-desync", "exec desync \"$@\"");
+    // Who comes through an sshd has the system's search path.
+    let theirs = format!("exec '{}' \"$@\"", whole_path(&desync()).display());
+    let desyncs = script(far.folder.path(), "far-desync", &theirs);
     let back = |name: &str| far.path(name);
     // desync has no ports either.
     let port_less = format!("ssh://127.0.0.1{}", far.path("store").display());
