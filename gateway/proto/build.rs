@@ -27,6 +27,7 @@ fn main() -> Result<(), Box<dyn Error>> {
         // Blobs are not copied out of the buffer that they came in.
         .bytes(".")
         .build_transport(false)
+        .codec_path("crate::codec::WholeCodec")
         .compile_fds(files)?;
     Ok(())
 }

@@ -125,6 +125,8 @@ pub enum Table {
     Shown = 33,
     /// Objects that lack a digest which their bucket wants; of the index itself.
     Undigested = 34,
+    /// Whether blobs were taken away: its version says when.
+    BlobsRemoved = 35,
 }
 
 impl Table {
@@ -163,11 +165,15 @@ impl Table {
             Self::Digests,
             Self::Shown,
             Self::Undigested,
+            Self::BlobsRemoved,
         ]
         .into_iter()
         .find(|table| *table as u8 == number)
     }
 }
+
+/// Room for most keys.
+const KEY_LEN_MEAN: usize = 80;
 
 /// A key being built, and built: each call appends a part.
 #[derive(Clone, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -176,7 +182,7 @@ pub struct Key(Vec<u8>);
 impl Key {
     /// A key of a table of a tenant, without further parts: also what all its keys begin with.
     pub fn of(tenant: &Tenant, table: Table) -> Self {
-        Self(Vec::with_capacity(64))
+        Self(Vec::with_capacity(KEY_LEN_MEAN))
             .bytes(tenant.0.as_bytes())
             .byte(table as u8)
     }
@@ -188,7 +194,7 @@ impl Key {
 
     /// What all keys of a tenant begin with.
     pub fn of_tenant(tenant: &Tenant) -> Self {
-        Self(Vec::with_capacity(64)).bytes(tenant.0.as_bytes())
+        Self(Vec::with_capacity(KEY_LEN_MEAN)).bytes(tenant.0.as_bytes())
     }
 
     /// Appends a number that sorts by value.
@@ -224,11 +230,11 @@ impl Key {
 
     /// Appends what all keys begin with whose next part, written by [`Key::bytes`], begins with `start`. Nothing may follow.
     pub fn text_start(mut self, start: &[u8]) -> Self {
-        for &byte in start {
-            self.0.push(byte);
-            if byte == 0 {
-                self.0.push(0xff);
+        for (n, piece) in start.split(|byte| *byte == 0).enumerate() {
+            if n > 0 {
+                self.0.extend_from_slice(&[0, 0xff]);
             }
+            self.0.extend_from_slice(piece);
         }
         self
     }

@@ -6,6 +6,8 @@
 // Generated code is not ours to document, nor to lint.
 #![allow(missing_docs, unreachable_pub, clippy::all, clippy::unwrap_used)]
 
+pub mod codec;
+
 /// All files as a `FileDescriptorSet`, for reflection.
 pub const DESCRIPTORS: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/descriptors.bin"));
 

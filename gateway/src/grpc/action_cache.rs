@@ -16,7 +16,7 @@ use prost::Message as _;
 use tonic::{Request, Response, Status};
 
 use super::error::{Answer, missing};
-use super::names::{digest_of, function_of, message_of};
+use super::names::{action_of, digest_of, function_of, message_of};
 use super::{Admitted, Ask, Core};
 
 /// Bytes of an encoded result, at most.
@@ -66,7 +66,7 @@ impl action_cache_server::ActionCache for ActionCache {
 fn get(core: &Core, _permit: Permit, admitted: &Admitted, request: &GetActionResultRequest) -> Answer<ActionResult> {
     let served = &core.options.functions;
     let function = function_of(request.digest_function, served)?;
-    let action = digest_of(request.action_digest.as_ref(), function, served)?;
+    let action = action_of(request.action_digest.as_ref(), function, served)?;
     let none = || Status::not_found("there is no result of this action");
     let key = BlobKey::Action {
         instance: admitted.instance.clone(),
@@ -100,7 +100,7 @@ fn update(
 ) -> Answer<ActionResult> {
     let served = &core.options.functions;
     let function = function_of(request.digest_function, served)?;
-    let action = digest_of(request.action_digest.as_ref(), function, served)?;
+    let action = action_of(request.action_digest.as_ref(), function, served)?;
     let mut result = request
         .action_result
         .ok_or_else(|| Status::invalid_argument("the result is missing"))?;
@@ -110,7 +110,7 @@ fn update(
         function: action.function(),
     };
     if core.options.require_action {
-        reader.check_action(&action)?;
+        reader.check_action(&digest_of(request.action_digest.as_ref(), function, served)?)?;
     }
     let mut blobs = Vec::new();
     for (raw, digest) in [

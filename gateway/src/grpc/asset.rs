@@ -1,7 +1,8 @@
 //! Assets: which blob or directory an address and some qualifiers stand for, as somebody has said who may.
 //!
-//! What was pushed is answered as long as it has not expired and all that it names is there, which lives on with the answer. A blob that nobody
-//! has pushed is fetched (`fetch`) where settings have it; a directory is not.
+//! What was pushed is answered as long as it has not expired and all that it names is there, which lives on with the answer. A blob
+//! whose checksum is asked for is answered if its bytes are there, whoever brought them. One that nobody has pushed is fetched (`fetch`)
+//! where settings have it; a directory is not.
 
 use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -165,7 +166,9 @@ fn find(
     kind: Kind,
     wanted: &FetchBlobRequest,
 ) -> Answer<Option<FetchBlobResponse>> {
-    check_words(&wanted.uris, &wanted.qualifiers)?;
+    // A blob may be asked for by its checksum alone, as caches do that know no size.
+    let is_named = kind == Kind::Blob && !fetch::content_of(&wanted.qualifiers).is_empty();
+    check_words(&wanted.uris, &wanted.qualifiers, is_named)?;
     recall(core, admitted, kind, wanted)
 }
 
@@ -212,6 +215,21 @@ pub(super) fn recall(
             return Ok(Some(found(uri, &wanted.qualifiers, record.expire_at, first)));
         }
     }
+    let uri = wanted.uris.first().map_or("", String::as_str);
+    let is_served = |digest: &BlobDigest| core.options.functions.contains(&digest.function());
+    let is_wanted = |digest: &BlobDigest| function.is_none_or(|function| function == digest.function());
+    // That the bytes are there says nothing of the address, whose time does not count.
+    let content = match kind {
+        Kind::Blob => fetch::content_of(&wanted.qualifiers),
+        _ => Vec::new(),
+    };
+    for digest in content.into_iter().filter(is_served).filter(is_wanted) {
+        if let Some(digest) = blobs.of_hash(digest)?
+            && absent(core, admitted, &[digest])?.is_empty()
+        {
+            return Ok(Some(found(uri, &wanted.qualifiers, None, &digest)));
+        }
+    }
     Ok(None)
 }
 
@@ -241,7 +259,7 @@ fn unknown(words: &str) -> FetchBlobResponse {
 }
 
 fn push(core: &Core, _permit: Permit, admitted: &Admitted, kind: Kind, mut request: PushBlobRequest) -> Answer<()> {
-    check_words(&request.uris, &request.qualifiers)?;
+    check_words(&request.uris, &request.qualifiers, false)?;
     if request.references_blobs.len() + request.references_directories.len() > REFERENCES_MAX {
         return Err(Status::invalid_argument(format!("more than {REFERENCES_MAX} references")).into());
     }
@@ -308,9 +326,10 @@ fn absent(core: &Core, admitted: &Admitted, digests: &[BlobDigest]) -> Answer<Ve
         .collect())
 }
 
-fn check_words(uris: &[String], qualifiers: &[Qualifier]) -> Answer<()> {
+/// - `is_named`: it needs no address.
+fn check_words(uris: &[String], qualifiers: &[Qualifier], is_named: bool) -> Answer<()> {
     let is_short = |text: &String| text.len() <= WORD_LEN_MAX;
-    let is_fine = !uris.is_empty()
+    let is_fine = (is_named || !uris.is_empty())
         && uris.len() <= WORDS_MAX
         && qualifiers.len() <= WORDS_MAX
         && uris.iter().all(|uri| is_short(uri) && !uri.is_empty())

@@ -87,6 +87,7 @@ impl byte_stream_server::ByteStream for ByteStream {
         let resource = Resource::of_write(&first.resource_name, &self.0.options.functions)?;
         let ask = Ask::new(&metadata, &resource.instance, Action::PutBlob)?;
         let (name, offset) = (first.resource_name.clone(), first.write_offset);
+        let size = resource.digest.size();
         let begun = {
             let name = name.clone();
             let work = move |core: &Arc<Core>, admitted: Admitted| {
@@ -96,7 +97,7 @@ impl byte_stream_server::ByteStream for ByteStream {
         };
         let committed_size = match begun {
             Begun::There(size) => size,
-            Begun::Open(held) => self.take(held, first, &name, &mut messages).await?,
+            Begun::Open(held) => self.take(held, size, first, &mut messages).await?,
         };
         Ok(Response::new(WriteResponse { committed_size }))
     }
@@ -266,15 +267,20 @@ fn status(
 
 impl ByteStream {
     /// Takes the messages of an upload. Returns what is answered.
+    ///
+    /// What is left out is taken for what it can only be, as bazel-remote leaves it out: 0 as the offset of a later message goes on behind the
+    /// one before, and a stream that ends when all is there is finished. The digest is compared in any case.
+    ///
+    /// - `size`: of the blob.
     async fn take(
         &self,
         held: Held,
+        size: u64,
         first: WriteRequest,
-        name: &str,
         messages: &mut Streaming<WriteRequest>,
     ) -> Result<i64, Status> {
         // Where the next message has to go on: of what is compressed, the plain place of the beginning and compressed bytes since.
-        let mut place = first.write_offset;
+        let (mut place, name) = (first.write_offset, first.resource_name.clone());
         let mut message = Some(first);
         let (mut waiting, mut len) = (Vec::new(), 0);
         loop {
@@ -291,7 +297,8 @@ impl ByteStream {
                 },
             };
             if let Some(next) = &next {
-                if !(next.resource_name.is_empty() || next.resource_name == name) || next.write_offset != place {
+                let is_named = next.resource_name.is_empty() || next.resource_name == name;
+                if !is_named || ![0, place].contains(&next.write_offset) {
                     return Err(Status::invalid_argument(format!(
                         "a message of another resource, or not for offset {place}"
                     )));
@@ -318,8 +325,11 @@ impl ByteStream {
                 return self.finish(held, place).await;
             }
             if at_end {
-                // Half-closed in the middle: it waits for who goes on.
                 let committed = lock(&held.upload).byte_len().unwrap_or(0);
+                if committed == size {
+                    return self.finish(held, place).await;
+                }
+                // Half-closed in the middle: it waits for who goes on.
                 return Ok(i64::try_from(committed).unwrap_or(i64::MAX));
             }
         }

@@ -137,6 +137,16 @@ pub(super) fn checksum_key(instance: &str, qualifiers: &[Qualifier]) -> Option<B
     Some(asset_key(instance, Kind::Checksum, &given.value, &[]))
 }
 
+/// Digests of content that would do, of unknown size; none where the checksum is not understood, or is not there.
+pub(super) fn content_of(qualifiers: &[Qualifier]) -> Vec<BlobDigest> {
+    let given = qualifiers.iter().find(|one| one.name == CHECKSUM);
+    let Some(Ok(Checksum { function, digests })) = given.map(|given| Checksum::parse(&given.value)) else {
+        return Vec::new();
+    };
+    let digests = digests.iter().filter_map(|digest| BlobDigest::new(function, digest, 0));
+    digests.collect()
+}
+
 /// Whether an address is one that could be fetched.
 pub(super) fn is_web(uri: &str) -> bool {
     ["https://", "http://"].iter().any(|scheme| uri.starts_with(scheme))

@@ -91,6 +91,17 @@ pub(super) fn digest_of(
     parse(&digest.hash, digest.size_bytes, function, served)
 }
 
+/// What the result of an action is found by: its hash alone. Caches that pass results on know no more of the action, and send a size of -1
+/// (bazel-remote), or that of the result.
+pub(super) fn action_of(
+    digest: Option<&Digest>,
+    function: Option<BlobFunction>,
+    served: &[BlobFunction],
+) -> Result<BlobDigest, Status> {
+    let digest = digest.ok_or_else(|| Status::invalid_argument("a digest is missing"))?;
+    parse(&digest.hash, 0, function, served)
+}
+
 fn parse(hash: &str, size: i64, function: Option<BlobFunction>, served: &[BlobFunction]) -> Result<BlobDigest, Status> {
     let wrong =
         || Status::invalid_argument("a digest is lower-case hexadecimal digits of its function, and a size from 0 on");

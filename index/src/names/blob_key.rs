@@ -6,6 +6,9 @@ use std::fmt;
 
 use crate::Key;
 
+/// In front of the keys of content.
+const CONTENT: u8 = 1;
+
 /// Bytes of the longest digest.
 const HASH_LEN_MAX: usize = 64;
 
@@ -91,7 +94,22 @@ impl BlobDigest {
     }
 
     fn append_to(&self, key: Key) -> Key {
-        key.byte(self.function as u8).bytes(self.hash()).u64(self.size)
+        self.append_hash_to(key).u64(self.size)
+    }
+
+    fn append_hash_to(&self, key: Key) -> Key {
+        key.byte(self.function as u8).bytes(self.hash())
+    }
+
+    /// What keys of blobs of this digest and any size begin with.
+    pub(super) fn of_any_size(&self, key: Key) -> Key {
+        self.append_hash_to(key.byte(CONTENT))
+    }
+
+    /// The same digest of so many bytes.
+    pub(super) fn sized(mut self, size: u64) -> Self {
+        self.size = size;
+        self
     }
 }
 
@@ -145,7 +163,7 @@ impl BlobKey {
 
     pub(super) fn append_to(&self, key: Key) -> Key {
         match self {
-            Self::Content(blob) => blob.append_to(key.byte(1)),
+            Self::Content(blob) => blob.append_to(key.byte(CONTENT)),
             Self::Action { instance, action } => action.append_to(key.byte(2).bytes(instance.as_bytes())),
             Self::Asset { instance, request } => key.byte(3).bytes(instance.as_bytes()).fixed(request),
             Self::Layout { blob, rule } => blob.append_to(key.byte(4).byte(*rule)),

@@ -7,16 +7,17 @@
 
 use cairn_store::SyncPolicy;
 
-use super::blob_key::BlobKey;
+use super::blob_key::{BlobDigest, BlobKey};
 use super::bucket::Bucket;
 use super::content::{Content, NewContent};
 use super::edit::{Edit, Guard, READ_GRACE_S};
 use super::fields::{Fields, malformed, read};
 use super::objects::Objects;
+use super::seen::Moment;
 use super::{Names, TRIES_MAX, rows};
 use crate::kv::{Batch, Check, Commit, Kv, Order, Row, ViewExt as _};
 use crate::liveness::retire;
-use crate::{Error, Key, Result, Table, Tenant};
+use crate::{Error, Key, KeyReader, Result, Table, Tenant};
 
 /// Blobs whose use is noted in one commit, at most: their keys twice are about a quarter of a batch.
 const TOUCHED_AT_ONCE: usize = 4000;
@@ -144,14 +145,42 @@ impl Blobs<'_> {
 
     /// Which of these are there; one answer each, in order. Those that are have been used today.
     ///
-    /// One batched look-up, and a commit for those that had not been used today yet, which waits for no disk.
+    /// One batched look-up, and a commit for those that had not been used today yet, which waits for no disk. Those that were found today
+    /// before are looked up in memory (`seen`).
     pub fn present(&self, blobs: &[BlobKey]) -> Result<Vec<bool>> {
-        let mut present = Vec::with_capacity(blobs.len());
-        for blobs in blobs.chunks(TOUCHED_AT_ONCE) {
-            let keys = self.keys(Table::Blobs, blobs);
-            present.extend(self.touch(&keys)?);
+        let (seen, bucket) = (&self.names.seen, self.bucket.id);
+        let removed = self.names.kv.get(rows::blobs_removed(&self.bucket.tenant))?;
+        let now = Moment {
+            day: self.names.today(),
+            removed: removed.map(|row| row.version),
+        };
+        let mut present: Vec<bool> = blobs.iter().map(|blob| seen.has(bucket, blob, now)).collect();
+        let asked: Vec<usize> = (0..blobs.len()).filter(|&at| !present[at]).collect();
+        for asked in asked.chunks(TOUCHED_AT_ONCE) {
+            let keys: Vec<Key> = asked.iter().map(|&at| self.key(Table::Blobs, &blobs[at])).collect();
+            for (&at, is_there) in asked.iter().zip(self.touch(&keys)?) {
+                present[at] = is_there;
+                if is_there {
+                    seen.note(bucket, &blobs[at], now);
+                }
+            }
         }
         Ok(present)
+    }
+
+    /// The digest with its size of a blob whose size is not known; `None`: there is none. It has not been used by that.
+    ///
+    /// - `digest`: of any size.
+    pub fn of_hash(&self, digest: BlobDigest) -> Result<Option<BlobDigest>> {
+        let start = digest.of_any_size(rows::in_bucket(&self.bucket.tenant, Table::Blobs, self.bucket.id));
+        let page = self.names.kv.scan(&start.range(), Order::Forward, 1)?;
+        let Some((key, _)) = page.rows.first() else {
+            return Ok(None);
+        };
+        let mut reader = KeyReader::new(&key[start.as_bytes().len()..]);
+        let size = reader.u64()?;
+        reader.end()?;
+        Ok(Some(digest.sized(size)))
     }
 
     /// - `keys`: rows in `Blobs`.
@@ -322,6 +351,9 @@ fn remove(
     until: u64,
 ) -> Result<()> {
     let keys: Vec<Key> = blobs.iter().map(|(key, _)| rows::blob_content(tenant, key)).collect();
+    if !blobs.is_empty() {
+        batch.put(rows::blobs_removed(tenant), Vec::new());
+    }
     let contents = kv.get_many(&keys.iter().map(Key::as_bytes).collect::<Vec<_>>())?;
     for (((key, row), content_key), content) in blobs.iter().zip(keys).zip(contents) {
         // Content changes with this row, and with it alone.
@@ -389,7 +421,7 @@ mod tests {
     use cairn_formats::{ChunkId, DomainId};
 
     use super::*;
-    use crate::names::{BlobDigest, BlobFunction, BucketName, FixedSurroundings, NewBucket, Owner};
+    use crate::names::{BlobFunction, BucketName, FixedSurroundings, NewBucket, Owner};
     use crate::{Database, MemoryEngine};
 
     fn names() -> (Names, Arc<FixedSurroundings>) {
@@ -471,6 +503,46 @@ mod tests {
             (0..9000).map(version).collect::<std::collections::BTreeSet<_>>(),
             commits
         );
+    }
+
+    /// Goal: who was told that a blob is there hears that it is gone as soon as it was taken away, and on the next day its row is used again.
+    #[test]
+    fn what_was_found_today_is_remembered_until_it_is_taken_away() {
+        let (names, surroundings) = names();
+        let bucket = bucket(&names);
+        let new: Vec<_> = keys(0..3).into_iter().map(|key| (key, blob(b"hello"))).collect();
+        let blobs = names.blobs(&bucket);
+        blobs.put_many(&new).unwrap();
+        for _ in 0..2 {
+            assert_eq!(blobs.present(&keys(0..4)).unwrap(), [true, true, true, false]);
+        }
+        blobs.delete(&keys(1..2)[0]).unwrap();
+        for _ in 0..2 {
+            assert_eq!(blobs.present(&keys(0..4)).unwrap(), [true, false, true, false]);
+        }
+        // One that comes is seen at once.
+        blobs.put_many(&new).unwrap();
+        assert_eq!(blobs.present(&keys(0..3)).unwrap(), [true; 3]);
+        let kv = names.kv().as_ref();
+        surroundings.set_now(DAY_MS * 101);
+        assert_eq!(blobs.present(&keys(0..1)).unwrap(), [true]);
+        assert_eq!(expire_blobs(kv, &Tenant::default(), DAY_MS * 102, 1).unwrap(), 2);
+        assert_eq!(blobs.present(&keys(0..3)).unwrap(), [true, false, false]);
+        // Whatever clock the collector goes by.
+        assert_eq!(expire_blobs(kv, &Tenant::default(), DAY_MS * 500, 1).unwrap(), 1);
+        assert_eq!(blobs.present(&keys(0..3)).unwrap(), [false; 3]);
+    }
+
+    #[test]
+    fn a_blob_whose_size_is_not_known_is_found_by_its_hash() {
+        let (names, _) = names();
+        let bucket = bucket(&names);
+        let blobs = names.blobs(&bucket);
+        blobs.put_many(&[(digest(1).into(), blob(b"hello"))]).unwrap();
+        for size in [0, 5, u64::MAX] {
+            assert_eq!(blobs.of_hash(digest(1).sized(size)).unwrap(), Some(digest(1)));
+            assert_eq!(blobs.of_hash(digest(2).sized(size)).unwrap(), None);
+        }
     }
 
     #[test]

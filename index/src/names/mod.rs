@@ -35,6 +35,7 @@ mod roots;
 mod rows;
 mod search;
 mod search_tenant;
+mod seen;
 mod surroundings;
 mod sweep;
 #[cfg(test)]
@@ -88,6 +89,7 @@ pub(crate) use whole_digest::{any_wanted_digests, clear_digests, fill_digests};
 
 use crate::kv::Kv;
 use crate::{Result, Tenant};
+use seen::Seen;
 
 /// How often a call decides anew because others changed what it was decided by.
 const TRIES_MAX: u32 = 100;
@@ -97,6 +99,7 @@ const TRIES_MAX: u32 = 100;
 pub struct Names {
     kv: Arc<dyn Kv>,
     surroundings: Arc<dyn Surroundings>,
+    seen: Arc<Seen>,
 }
 
 impl Names {
@@ -107,7 +110,11 @@ impl Names {
 
     /// [`Names::new`] with another clock and source of chance.
     pub fn with_surroundings(kv: Arc<dyn Kv>, surroundings: Arc<dyn Surroundings>) -> Self {
-        Self { kv, surroundings }
+        Self {
+            kv,
+            surroundings,
+            seen: Arc::default(),
+        }
     }
 
     /// The rows.

@@ -198,6 +198,11 @@ pub(super) fn blob(tenant: &Tenant, table: Table, id: BucketId, blob: &BlobKey) 
     blob.append_to(in_bucket(tenant, table, id))
 }
 
+/// The row that each removal of blobs writes.
+pub(super) fn blobs_removed(tenant: &Tenant) -> Key {
+    Key::of(tenant, Table::BlobsRemoved)
+}
+
 /// The row in `BlobContents` of a blob whose row in `Blobs` has this key.
 pub(super) fn blob_content(tenant: &Tenant, key: &[u8]) -> Key {
     let behind = Key::of(tenant, Table::Blobs).as_bytes().len();

@@ -180,14 +180,17 @@ impl RocksEngine {
 
 impl View for RocksEngine {
     fn get_many(&self, keys: &[&[u8]]) -> Result<Vec<Option<Row>>> {
-        let rows = self
+        let (order, sorted) = sorted(keys);
+        let found = self
             .db
-            .batched_multi_get_cf(self.family(ROWS), keys.iter().copied(), false);
-        let row = |row: std::result::Result<Option<_>, _>| -> Result<Option<Row>> {
-            let row: Option<rocksdb::DBPinnableSlice<'_>> = row.map_err(|source| self.failed("read", source))?;
-            row.map(|row| decode_row(&row)).transpose()
-        };
-        rows.into_iter().map(row).collect()
+            .batched_multi_get_cf(self.family(ROWS), sorted.iter().copied(), true);
+        let mut rows = vec![None; keys.len()];
+        for (at, row) in order.into_iter().zip(found) {
+            if let Some(row) = row.map_err(|source| self.failed("read", source))? {
+                rows[at] = Some(decode_row(&row)?);
+            }
+        }
+        Ok(rows)
     }
 
     fn scan(&self, range: &KeyRange, order: Order, limit: usize) -> Result<Page> {
@@ -303,6 +306,27 @@ impl View for RocksSnapshot<'_> {
             .raw_iterator_cf_opt(self.engine.family(ROWS), within(range));
         page(rows, range, order, limit).map_err(|error| self.engine.scan_failed(error))
     }
+}
+
+/// Keys in their order, and where each of them was: RocksDB then walks each file once. It would sort them itself, at several times the cost.
+fn sorted<'a>(keys: &[&'a [u8]]) -> (Vec<usize>, Vec<&'a [u8]>) {
+    let Some(first) = keys.first() else {
+        return Default::default();
+    };
+    // Behind what they all begin with a number says nearly everything.
+    let common = |key: &&[u8]| first.iter().zip(*key).take_while(|(a, b)| a == b).count();
+    let common = keys.iter().map(common).min().unwrap_or(0);
+    let number = |key: &[u8]| {
+        let mut bytes = [0; 8];
+        let rest = &key[common..key.len().min(common + 8)];
+        bytes[..rest.len()].copy_from_slice(rest);
+        u64::from_be_bytes(bytes)
+    };
+    let mut order: Vec<(u64, usize)> = keys.iter().map(|key| number(key)).zip(0..).collect();
+    order.sort_unstable_by(|a, b| a.0.cmp(&b.0).then_with(|| keys[a.1].cmp(keys[b.1])));
+    let order: Vec<usize> = order.into_iter().map(|(_, at)| at).collect();
+    let sorted = order.iter().map(|&at| keys[at]).collect();
+    (order, sorted)
 }
 
 enum ScanError {

@@ -233,6 +233,29 @@ async fn what_nobody_pushed_is_fetched_once() {
     assert_eq!(origin.requests(), 1);
 }
 
+/// Goal: a blob that came by any way is found by its checksum, with or without an address, as caches ask that know no size.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_there_is_found_by_its_checksum() {
+    let world = World::new();
+    let (body, other) = (noise(1, 9000), noise(2, 10));
+    for (sum, expected) in [(checksum(&body), Code::NotFound), (checksum(&other), Code::NotFound)] {
+        assert_eq!(code(&fetch(&world, "reads", &[], &[sum]).await), expected);
+    }
+    world.put(std::slice::from_ref(&body)).await;
+    for uris in [&[][..], &["https://example.net/a".to_owned()]] {
+        let found = fetch(&world, "reads", uris, &[checksum(&body)]).await;
+        assert_eq!((code(&found), found.blob_digest), (Code::Ok, Some(digest(&body))));
+        assert_eq!(
+            code(&fetch(&world, "reads", uris, &[checksum(&other)]).await),
+            Code::NotFound
+        );
+    }
+    for sums in [&[][..], &[qualifier("checksum.sri", "sha256-x")]] {
+        let refused = try_fetch(&world, "reads", &[], sums).await.unwrap_err();
+        assert_eq!(refused.code(), Code::InvalidArgument);
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn without_a_checksum_an_address_is_asked_each_time() {
     let world = fetching();

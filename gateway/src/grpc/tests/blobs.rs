@@ -359,6 +359,36 @@ async fn an_upload_that_stops_goes_on_where_it_stopped() {
     assert_eq!(read, text);
 }
 
+/// Goal: what bazel-remote sends as a proxy is taken: no offset behind the first message, and no word that it was the last one.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_write_without_offsets_that_ends_when_all_is_there_is_one() {
+    let world = World::new();
+    let text = Bytes::from("compressed lines\n".repeat(50_000));
+    let plain = noise(45, 3_000_000);
+    let frames = compress_frame(&text, Level::new(3));
+    let bare = |name: &str, bytes: &[u8]| {
+        let mut sent = messages(name, bytes, 0, 1000);
+        for message in &mut sent {
+            (message.write_offset, message.finish_write) = (0, false);
+        }
+        sent
+    };
+    let (whole, compressed) = (path(&digest(&plain)), path(&digest(&text)));
+    let taken = world.write(bare(&format!("uploads/p/blobs/{whole}"), &plain)).await;
+    assert_eq!(taken.unwrap(), 3_000_000);
+    let name = format!("uploads/z/compressed-blobs/zstd/{compressed}");
+    assert_eq!(world.write(bare(&name, &frames)).await.unwrap(), frames.len() as i64);
+    assert_eq!(world.read(format!("blobs/{whole}"), 0, 0).await.unwrap(), plain);
+    assert_eq!(world.read(format!("blobs/{compressed}"), 0, 0).await.unwrap(), text);
+    // Bytes that are others are found out.
+    let other = noise(46, 3_000_000);
+    let wrong = world
+        .write(bare(&format!("uploads/q/blobs/{}", path(&digest(&other))), &plain))
+        .await;
+    assert_eq!(wrong.unwrap_err().code(), Code::InvalidArgument);
+    assert_eq!(world.missing(&[digest(&other)]).await.len(), 1);
+}
+
 /// Goal: uploads that wait are bounded; the one that has waited longest makes room.
 #[tokio::test(flavor = "multi_thread")]
 async fn uploads_that_wait_make_room_for_new_ones() {

@@ -189,6 +189,16 @@ async fn results_are_answered_as_long_as_all_they_name_is_there() {
         .into_inner();
     assert_eq!(found.stdout_raw, result.stdout_raw);
     assert_eq!(found.output_files[0].contents, output);
+    // A cache that passes results on knows the action's hash alone.
+    for size_bytes in [-1, 0, 1 << 40] {
+        let hash = digest(&action).hash;
+        let by_hash = GetActionResultRequest {
+            action_digest: Some(Digest { hash, size_bytes }),
+            ..get("")
+        };
+        let passed_on = world.actions("reads").get_action_result(by_hash).await.unwrap();
+        assert_eq!(passed_on.into_inner(), found);
+    }
     let document = Bytes::from_static(b"{\"this\": \"is no Action\"}");
     world.put(std::slice::from_ref(&document)).await;
     let other = UpdateActionResultRequest {
