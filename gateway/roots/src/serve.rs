@@ -6,6 +6,7 @@
 use std::convert::Infallible;
 use std::io;
 use std::net::IpAddr;
+use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -190,10 +191,11 @@ async fn serve_stream<H: Handler>(
     let _ = stream.set_nodelay(true);
     let peer = stream.peer_addr().ok().map(|address| Peer(address.ip().to_canonical()));
     let handler = Arc::new(OfPeer { handler, peer });
+    // Each kind in memory of its own, or every connection had that of the largest.
     let Some(tls) = tls else {
         return match options.h2c {
-            Some(h2c) => serve_either(stream, handler, options, h2c, shutdown).await,
-            None => serve_http1(stream, handler, options, shutdown).await,
+            Some(h2c) => Box::pin(serve_either(stream, handler, options, h2c, shutdown)).await,
+            None => Box::pin(serve_http1(stream, handler, options, shutdown)).await,
         };
     };
     let acceptor = TlsAcceptor::from(tls.0.load_full());
@@ -203,9 +205,9 @@ async fn serve_stream<H: Handler>(
                 streams: STREAMS_MAX,
                 window: WINDOW_LEN,
             };
-            serve_http2(stream, handler, options, bounds, shutdown).await;
+            Box::pin(serve_http2(stream, handler, options, bounds, shutdown)).await;
         }
-        Ok(Ok(stream)) => serve_http1(stream, handler, options, shutdown).await,
+        Ok(Ok(stream)) => Box::pin(serve_http1(stream, handler, options, shutdown)).await,
         Ok(Err(error)) => tracing::debug!(%error, "a TLS handshake failed"),
         Err(_) => tracing::debug!("a TLS handshake took too long"),
     }
@@ -243,9 +245,9 @@ async fn serve_either<H: Handler>(
     // As if nobody had looked.
     let stream = tokio::io::join(io::Cursor::new(head).chain(read), write);
     if is_http2 {
-        serve_http2(stream, handler, options, h2c, shutdown).await;
+        Box::pin(serve_http2(stream, handler, options, h2c, shutdown)).await;
     } else {
-        serve_http1(stream, handler, options, shutdown).await;
+        Box::pin(serve_http1(stream, handler, options, shutdown)).await;
     }
 }
 
@@ -264,16 +266,22 @@ impl<H: Handler> Handler for OfPeer<H> {
     }
 }
 
+type Answering = Pin<Box<dyn Future<Output = Result<Response<Body>, Infallible>> + Send>>;
+
+/// Answers a request, in memory of its own: the work of all doors together takes tens of KiB, which a connection that waits, or whose
+/// client takes an answer slowly, would have all the time.
+fn answering<H: Handler>(handler: &Arc<H>, request: Request<Incoming>) -> Answering {
+    let handler = Arc::clone(handler);
+    Box::pin(async move { Ok(handler.handle(request).await) })
+}
+
 async fn serve_http1<H: Handler, S: AsyncRead + AsyncWrite + Send + Unpin + 'static>(
     stream: S,
     handler: Arc<H>,
     options: ServeOptions,
     mut shutdown: Shutdown,
 ) {
-    let service = service_fn(|request| {
-        let handler = Arc::clone(&handler);
-        async move { Ok::<_, Infallible>(handler.handle(request).await) }
-    });
+    let service = service_fn(|request| answering(&handler, request));
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(options.idle)
@@ -301,10 +309,7 @@ async fn serve_http2<H: Handler, S: AsyncRead + AsyncWrite + Send + Unpin + 'sta
     bounds: H2c,
     mut shutdown: Shutdown,
 ) {
-    let service = service_fn(move |request| {
-        let handler = Arc::clone(&handler);
-        async move { Ok::<_, Infallible>(handler.handle(request).await) }
-    });
+    let service = service_fn(move |request| answering(&handler, request));
     let connection = http2::Builder::new(TokioExecutor::new())
         .timer(TokioTimer::new())
         .keep_alive_interval(options.idle)
