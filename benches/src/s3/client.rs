@@ -59,12 +59,24 @@ impl Client {
 
     /// Puts what lies in memory.
     pub(crate) fn put_bytes(&mut self, bucket: &str, key: &str, bytes: &[u8]) -> Result<()> {
-        self.ask("PUT", &format!("/{bucket}/{key}"), "", bytes).map(drop)
+        self.put_described(bucket, key, &[], bytes)
+    }
+
+    /// Puts what lies in memory, with headers as [`Signer::head`] takes them.
+    pub(crate) fn put_described(
+        &mut self,
+        bucket: &str,
+        key: &str,
+        headers: &[(&str, &str)],
+        bytes: &[u8],
+    ) -> Result<()> {
+        let path = format!("/{bucket}/{key}");
+        self.ask_with("PUT", &path, "", headers, bytes).map(drop)
     }
 
     pub(crate) fn get(&mut self, bucket: &str, key: &str, source: Source<'_>) -> Result<()> {
         let path = format!("/{bucket}/{key}");
-        let head = self.signer.head("GET", &self.host, &path, "", 0)?;
+        let head = self.signer.head("GET", &self.host, &path, "", &[], 0)?;
         self.connection.send(head.as_bytes())?;
         let head = self.connection.head()?;
         if head.status != 200 || head.len != Some(source.len) {
@@ -85,7 +97,7 @@ impl Client {
 
     pub(crate) fn head(&mut self, bucket: &str, key: &str, len: u64) -> Result<()> {
         let path = format!("/{bucket}/{key}");
-        let head = self.signer.head("HEAD", &self.host, &path, "", 0)?;
+        let head = self.signer.head("HEAD", &self.host, &path, "", &[], 0)?;
         self.connection.send(head.as_bytes())?;
         let head = self.connection.head()?;
         match head.status == 200 && head.len == Some(len) {
@@ -150,7 +162,7 @@ impl Client {
     fn upload(&mut self, path: &str, query: &str, source: Source<'_>) -> Result<String> {
         let mut head = self
             .signer
-            .head("PUT", &self.host, path, query, source.len)?
+            .head("PUT", &self.host, path, query, &[], source.len)?
             .into_bytes();
         let mut done = 0;
         // What is short goes out together with its head.
@@ -178,7 +190,20 @@ impl Client {
 
     /// A request whose answer is short.
     fn ask(&mut self, method: &str, path: &str, query: &str, body: &[u8]) -> Result<Vec<u8>> {
-        let head = self.signer.head(method, &self.host, path, query, body.len() as u64)?;
+        self.ask_with(method, path, query, &[], body)
+    }
+
+    fn ask_with(
+        &mut self,
+        method: &str,
+        path: &str,
+        query: &str,
+        headers: &[(&str, &str)],
+        body: &[u8],
+    ) -> Result<Vec<u8>> {
+        let head = self
+            .signer
+            .head(method, &self.host, path, query, headers, body.len() as u64)?;
         self.connection.send(&[head.as_bytes(), body].concat())?;
         let head = self.connection.head()?;
         if !(200..300).contains(&head.status) {

@@ -9,6 +9,7 @@ mod large;
 mod many;
 mod rebuild;
 mod report;
+mod search;
 mod servers;
 pub(crate) mod sign;
 mod work;
@@ -50,7 +51,7 @@ pub(crate) struct Options {
     /// Clients of the work memory
     #[arg(long, default_value_t = 1000)]
     s3_memory_clients: usize,
-    /// Objects of the index that is rebuilt and searched
+    /// Objects that are searched, and of the index that is rebuilt
     #[arg(long, default_value_t = 50_000)]
     s3_rows: u64,
     /// Seconds for which nothing is asked before disks are looked at
@@ -96,6 +97,8 @@ enum Work {
     Memory,
     /// The index layer, without a door: made again from the packs, and searched
     Rebuild,
+    /// Searches over HTTP, by each thing that can be asked for
+    Search,
     /// One load as `--s3-operation` and the others after it say; only when named
     Load,
 }
@@ -138,6 +141,7 @@ pub(crate) fn run(folder: &Path, options: &Options, repeats: usize) -> Result<St
             Work::Complete => large::complete(&bench, &mut report)?,
             Work::Memory => many::memory(&bench, &mut report)?,
             Work::Rebuild => rebuild::run(&bench, &mut report)?,
+            Work::Search => search::run(&bench, &mut report)?,
             Work::Load => free(&bench, &mut report)?,
         }
     }

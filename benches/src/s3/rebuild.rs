@@ -18,15 +18,15 @@ use crate::s3::Bench;
 use crate::s3::body::mix;
 use crate::s3::report::Report;
 
-const THREADS: u64 = 64;
+pub(super) const THREADS: u64 = 64;
 /// One object in so many is overwritten, one in so many deleted.
 const CHANGED_EVERY: u64 = 10;
 /// Values that a tag has.
-const TAGS: u64 = 1000;
-const TYPES: [&str; 4] = ["text/plain", "image/jpeg", "application/json", "video/mp4"];
+pub(super) const TAGS: u64 = 1000;
+pub(super) const TYPES: [&str; 4] = ["text/plain", "image/jpeg", "application/json", "video/mp4"];
 /// Queries of each kind.
-const QUERIES: u64 = 200;
-const PAGE_LEN: usize = 100;
+pub(super) const QUERIES: u64 = 200;
+pub(super) const PAGE_LEN: usize = 100;
 
 pub(super) fn run(bench: &Bench<'_>, report: &mut Report) -> Result<()> {
     let (folder, count) = (bench.folder.join("rebuild"), bench.options.s3_rows);

@@ -156,6 +156,14 @@ impl Peer {
         Client::open(self.address, &self.signer)
     }
 
+    /// A connection to the admin API, as whoever has the server's token. MinIO has none.
+    pub(crate) fn api(&self) -> Result<Api> {
+        Ok(Api {
+            connection: Connection::open(self.internal.ok_or("it has no such API")?)?,
+            token: fs::read_to_string(self.data.join("admin-token"))?.trim().to_owned(),
+        })
+    }
+
     /// Bytes of disk that it takes for all it has.
     pub(crate) fn disk(&self) -> Result<u64> {
         // It may be moving files meanwhile.
@@ -185,6 +193,32 @@ impl Peer {
             cpu: cpu_seconds(pid)?,
             peak: Peak::watch(pid),
         })
+    }
+}
+
+/// A connection to the admin API.
+pub(crate) struct Api {
+    connection: Connection,
+    token: String,
+}
+
+impl Api {
+    /// The answer to a GET of what lies under `/api/v1/`.
+    pub(crate) fn get(&mut self, path: &str) -> Result<String> {
+        let token = &self.token;
+        let head = format!("GET /api/v1/{path} HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer {token}\r\n\r\n");
+        self.connection.send(head.as_bytes())?;
+        let head = self.connection.head()?;
+        let mut answer = Vec::new();
+        self.connection.body(&head, &mut |bytes| {
+            answer.extend_from_slice(bytes);
+            Ok(())
+        })?;
+        let answer = String::from_utf8(answer)?;
+        match head.status {
+            200 => Ok(answer),
+            status => Err(format!("GET {path}: {status} {answer}").into()),
+        }
     }
 }
 

@@ -33,7 +33,16 @@ impl Signer {
     /// The head of a request, signed.
     ///
     /// - `path`, `query`: as they are sent; the query's names in order, and encoded as the signature wants them.
-    pub(crate) fn head(&mut self, method: &str, host: &str, path: &str, query: &str, body_len: u64) -> Result<String> {
+    /// - `headers`: further ones, names in lower case, signed too.
+    pub(crate) fn head(
+        &mut self,
+        method: &str,
+        host: &str,
+        path: &str,
+        query: &str,
+        headers: &[(&str, &str)],
+        body_len: u64,
+    ) -> Result<String> {
         let seconds = SystemTime::now().duration_since(UNIX_EPOCH)?.as_secs();
         let (day, time) = date(seconds);
         if day != self.day {
@@ -43,21 +52,31 @@ impl Signer {
             }
             (self.day, self.key) = (day.clone(), key);
         }
-        let canonical = format!(
-            "{method}\n{path}\n{query}\nhost:{host}\nx-amz-content-sha256:UNSIGNED-PAYLOAD\nx-amz-date:{day}T{time}Z\n\n\
-             host;x-amz-content-sha256;x-amz-date\nUNSIGNED-PAYLOAD"
-        );
+        let stamp = format!("{day}T{time}Z");
+        let own = [
+            ("host", host),
+            ("x-amz-content-sha256", "UNSIGNED-PAYLOAD"),
+            ("x-amz-date", &stamp),
+        ];
+        let mut all = [&own, headers].concat();
+        all.sort_unstable();
+        let (mut names, mut signed, mut sent) = (String::new(), String::new(), String::new());
+        for (name, value) in all {
+            names += if names.is_empty() { "" } else { ";" };
+            names += name;
+            signed += &format!("{name}:{value}\n");
+            sent += &format!("{name}: {value}\r\n");
+        }
+        let canonical = format!("{method}\n{path}\n{query}\n{signed}\n{names}\nUNSIGNED-PAYLOAD");
         let scope = format!("{day}/{REGION}/s3/aws4_request");
         let digest = hex(&Sha256::digest(canonical.as_bytes()));
-        let text = format!("AWS4-HMAC-SHA256\n{day}T{time}Z\n{scope}\n{digest}");
+        let text = format!("AWS4-HMAC-SHA256\n{stamp}\n{scope}\n{digest}");
         let signature = hex(&hmac(&self.key, text.as_bytes()));
         let mark = if query.is_empty() { "" } else { "?" };
         let id = &self.id;
         Ok(format!(
-            "{method} {path}{mark}{query} HTTP/1.1\r\nHost: {host}\r\nContent-Length: {body_len}\r\n\
-             x-amz-content-sha256: UNSIGNED-PAYLOAD\r\nx-amz-date: {day}T{time}Z\r\n\
-             Authorization: AWS4-HMAC-SHA256 Credential={id}/{scope}, \
-             SignedHeaders=host;x-amz-content-sha256;x-amz-date, Signature={signature}\r\n\r\n"
+            "{method} {path}{mark}{query} HTTP/1.1\r\n{sent}Content-Length: {body_len}\r\n\
+             Authorization: AWS4-HMAC-SHA256 Credential={id}/{scope}, SignedHeaders={names}, Signature={signature}\r\n\r\n"
         ))
     }
 }
@@ -92,7 +111,7 @@ fn hex(bytes: &[u8]) -> String {
 }
 
 /// `YYYYMMDD` and `HHMMSS` of seconds since 1970 UTC.
-fn date(seconds: u64) -> (String, String) {
+pub(crate) fn date(seconds: u64) -> (String, String) {
     let (days, rest) = (seconds / 86_400, seconds % 86_400);
     // Years begin in March, so that the day that comes every four years is the last one: Howard Hinnant, "chrono-compatible
     // low-level date algorithms", civil_from_days.
