@@ -17,7 +17,7 @@ impl Avx2 {
 }
 
 impl Kernel<8> for Avx2 {
-    const WORTHWHILE: usize = 3;
+    const WORTHWHILE: usize = 2;
 
     fn compress(&self, state: &mut State<8>, data: [&[Block]; 8]) {
         // SAFETY: `self` exists, so `detect` saw AVX2.

@@ -97,7 +97,7 @@ pub enum Md5Kernel {
     Library,
     /// 8 streams in AVX2 vectors.
     Avx2,
-    /// 16 streams in AVX-512 vectors.
+    /// 16 streams in AVX-512 vectors; up to 8 as [`Md5Kernel::Avx2`].
     Avx512,
 }
 
@@ -128,7 +128,7 @@ impl Md5Kernel {
     ///
     /// Best given pieces of equal length, and as many as there are lanes.
     pub fn update(self, pieces: &mut [(Md5Stream, &[u8])]) {
-        let runs = pieces
+        let runs: Vec<Run<'_>> = pieces
             .iter_mut()
             .filter_map(|(stream, bytes)| stream.take(bytes))
             .collect();
@@ -141,6 +141,12 @@ impl Md5Kernel {
                 }
             }
             Self::Avx512 => {
+                // Where vectors of 512 bits are two of 256, so many streams cost less in one.
+                if runs.len() <= Self::Avx2.lanes()
+                    && let Some(kernel) = avx2::Avx2::detect()
+                {
+                    return lanes::compress(&kernel, runs);
+                }
                 if let Some(kernel) = avx512::Avx512::detect() {
                     return lanes::compress(&kernel, runs);
                 }

@@ -2,7 +2,9 @@
 //!
 //! MD5 is slower than all else that happens to an upload, and serial within it; across uploads it goes 8 or 16 at a time
 //! ([`Md5Kernel`]). The thread begins when all uploads that go on have bytes there, or as many as there are lanes, or somebody
-//! waits, without a timer: an upload alone has it to itself and loses nothing. Each upload may be so many bytes ahead, then it waits. Not here: which digests are wanted, what they are compared with.
+//! waits, without a timer: an upload alone has it to itself and loses nothing. All uploads together may be so many bytes ahead, which
+//! the fast ones take: lanes are the fuller the longer nobody has to wait. Not here: which digests are wanted, what they are compared
+//! with.
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
@@ -114,6 +116,7 @@ impl Sums {
 #[derive(Debug)]
 pub(super) struct Digests {
     shared: Arc<Shared>,
+    ahead_max: usize,
     threads: Vec<JoinHandle<()>>,
 }
 
@@ -132,6 +135,8 @@ struct State {
     /// Those that have bytes and whose sums are here.
     ready: VecDeque<u64>,
     next: u64,
+    /// Bytes of all of them that wait.
+    queued: usize,
     /// Who waits for bytes to be taken.
     waiting: usize,
     closing: bool,
@@ -241,6 +246,7 @@ impl State {
         };
         upload.sums = Some(sums);
         upload.queued -= len;
+        self.queued -= len;
         if !upload.queue.is_empty() {
             self.ready.push_back(ticket);
         }
@@ -250,20 +256,23 @@ impl State {
 
 impl Digests {
     /// - `threads`: as many cores as digests may take; at least one.
-    pub(super) fn new(threads: usize) -> Self {
+    /// - `ahead_max`: bytes of all uploads that wait before who pushes has to, but for one push of each.
+    pub(super) fn new(threads: usize, ahead_max: usize) -> Self {
         let shared = Arc::<Shared>::default();
         let work = |_| {
             let shared = Arc::clone(&shared);
             std::thread::spawn(move || shared.work())
         };
         let threads = (0..threads.max(1)).map(work).collect();
-        Self { shared, threads }
+        Self {
+            shared,
+            ahead_max,
+            threads,
+        }
     }
 
     /// Begins the digests of an upload.
-    ///
-    /// - `ahead_max`: bytes that wait, unless one push has more, before who pushes has to.
-    pub(super) fn begin(&self, sums: Sums, ahead_max: usize) -> DigestHandle {
+    pub(super) fn begin(&self, sums: Sums) -> DigestHandle {
         let mut state = self.shared.state();
         let ticket = state.next;
         state.next += 1;
@@ -277,7 +286,7 @@ impl Digests {
         DigestHandle {
             shared: Arc::clone(&self.shared),
             ticket,
-            ahead_max,
+            ahead_max: self.ahead_max,
             is_idle,
         }
     }
@@ -310,11 +319,10 @@ impl DigestHandle {
             return;
         }
         let mut state = self.shared.state();
-        while state.uploads[&self.ticket].queued > 0
-            && state.uploads[&self.ticket].queued + bytes.len() > self.ahead_max
-        {
+        while state.uploads[&self.ticket].queued > 0 && state.queued + bytes.len() > self.ahead_max {
             state = self.wait_until_taken(state);
         }
+        state.queued += bytes.len();
         let upload = state
             .uploads
             .get_mut(&self.ticket)
@@ -357,7 +365,11 @@ impl DigestHandle {
 
 impl Drop for DigestHandle {
     fn drop(&mut self) {
-        self.shared.state().uploads.remove(&self.ticket);
+        let mut state = self.shared.state();
+        if let Some(upload) = state.uploads.remove(&self.ticket) {
+            state.queued -= upload.queued;
+        }
+        drop(state);
         // The others may be all there are now.
         self.shared.work.notify_one();
     }
@@ -370,7 +382,7 @@ mod tests {
     /// Goal: uploads that share lanes get each its own digests, whatever they push and whoever gives up.
     #[test]
     fn uploads_of_many_threads_get_their_own_digests() {
-        let digests = Digests::new(2);
+        let digests = Digests::new(2, 1_000_000);
         std::thread::scope(|scope| {
             for seed in 0..24 {
                 let digests = &digests;
@@ -382,7 +394,7 @@ mod tests {
                     };
                     let whole = &DigestFunction::ALL[random.usize(..=2)..];
                     let mut sums = Sums::with_whole(&wanted, whole);
-                    let handle = digests.begin(sums.clone(), 300_000);
+                    let handle = digests.begin(sums.clone());
                     for _ in 0..random.usize(..12) {
                         let mut bytes = vec![0; random.usize(..400_000)];
                         random.fill(&mut bytes);
@@ -395,7 +407,9 @@ mod tests {
                 });
             }
         });
-        assert!(digests.shared.state().uploads.is_empty(), "all have ended");
+        let state = digests.shared.state();
+        assert!(state.uploads.is_empty(), "all have ended");
+        assert_eq!(state.queued, 0, "nothing waits for those who gave up");
     }
 
     #[test]

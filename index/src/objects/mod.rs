@@ -77,8 +77,8 @@ pub struct ObjectOptions {
     pub digest: DigestAlgorithm,
     /// How chunks are stored when they come, in buckets that say nothing of it.
     pub compression: Compression,
-    /// Bytes of blocks of all uploads together, those that are gathered and those that wait for their digests; more uploads have
-    /// smaller blocks.
+    /// Bytes of blocks of all uploads together, half for those that are gathered, half for those that wait for their digests; more
+    /// uploads have smaller blocks.
     pub buffer_len: usize,
     /// Bytes of an upload's block, at least and at most: what is cut, hashed and put together.
     pub block_len: (usize, usize),
@@ -146,7 +146,7 @@ impl Objects {
     pub fn new(names: Names, packs: Arc<PackEngine>, mut options: ObjectOptions) -> Arc<Self> {
         options.ranges.plain = (options.plain_len > 0).then(|| PlainCache::new(options.plain_len));
         Arc::new(Self {
-            digests: Digests::new(options.digest_threads),
+            digests: Digests::new(options.digest_threads, options.buffer_len / 2),
             leases: Arc::new(Leases::new(&names, Arc::clone(&packs), options.lease)),
             reads: Mutex::default(),
             uploads: AtomicUsize::new(0),

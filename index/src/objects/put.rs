@@ -259,17 +259,17 @@ impl ObjectWriter {
             self.ingest.push(now, room);
             bytes = later;
             if self.ingest.unseen() >= block_len {
-                self.put_block(block_len)?;
+                self.put_block()?;
             }
         }
         Ok(())
     }
 
-    fn put_block(&mut self, ahead_max: usize) -> Result<()> {
+    fn put_block(&mut self) -> Result<()> {
         let block = self.ingest.take_block();
         if let Place::Here(sums) = &self.sums {
             // Nothing has been taken into them here.
-            let handle = self.open.objects.digests.begin(sums.clone(), ahead_max);
+            let handle = self.open.objects.digests.begin(sums.clone());
             self.sums = Place::There(handle);
         }
         if let Place::There(handle) = &self.sums {
@@ -305,8 +305,7 @@ impl ObjectWriter {
             let block = self.ingest.take_block();
             self.ingest.put_block(block)?;
         } else if self.ingest.unseen() > 0 {
-            let ahead_max = self.open.objects.block_len();
-            self.put_block(ahead_max)?;
+            self.put_block()?;
         }
         let ingested = self.ingest.finish()?;
         let content = self.open.content(&ingested.chunks)?;
