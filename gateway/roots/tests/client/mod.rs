@@ -141,7 +141,8 @@ impl Client {
         }
         head += "\r\n";
         self.send(head.as_bytes());
-        self.send(body);
+        // Who is refused before all is read is told so, and then hung up on.
+        self.try_send(body);
         self.receive(method)
     }
 
