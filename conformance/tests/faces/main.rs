@@ -67,6 +67,21 @@ impl Ground {
         path
     }
 
+    /// The index of an object is what casync makes of the file `in`, byte for byte.
+    fn compare_index(&self, key: &str) {
+        let (own, store) = (self.path("own.caibx"), self.path("own.castr"));
+        let _ = fs::remove_file(&own);
+        ok(casync().args(args![
+            "make",
+            format!("--store={}", store.display()),
+            own,
+            self.path("in")
+        ]));
+        let (status, served) = self.ask("GET", &format!("/index/abc/{key}.caibx"), READER, b"");
+        assert_eq!(status, 200);
+        assert!(served == fs::read(&own).unwrap(), "the index of {key}");
+    }
+
     fn ask(&self, method: &str, path: &str, token: &str, body: &[u8]) -> (u16, Vec<u8>) {
         let token = format!("Bearer {token}");
         let headers = [("authorization", token.as_str())];
@@ -122,19 +137,7 @@ fn an_object_of_s3_is_extracted_from_its_index() {
             assert!(fs::read(&out).unwrap() == bytes, "{key} by {tool}");
             fs::remove_file(&out).unwrap();
         }
-        // The index is casync's, byte for byte.
-        let own = ground.path("own.caibx");
-        let _ = fs::remove_file(&own);
-        let own_store = ground.path("own.castr");
-        ok(casync().args(args![
-            "make",
-            format!("--store={}", own_store.display()),
-            own,
-            ground.path("in")
-        ]));
-        let (status, served) = ground.ask("GET", &format!("/index/abc/{key}.caibx"), READER, b"");
-        assert_eq!(status, 200);
-        assert!(served == fs::read(&own).unwrap(), "the index of {key}");
+        ground.compare_index(key);
     }
     refused(casync().args(args![
         "extract",
@@ -142,6 +145,43 @@ fn an_object_of_s3_is_extracted_from_its_index() {
         ground.door.index("abc", "nothing.caibx"),
         ground.path("out")
     ]));
+}
+
+/// Uploads of the usual run, and of the full one (`CAIRN_FULL=1`).
+const UPLOADS: (u64, u64) = (3, 20);
+
+/// Goal: what comes in parts of any size in any order has casync's index of the whole, byte for byte.
+#[test]
+fn parts_in_any_order_have_casyncs_index() {
+    const PROGRAM: &str = "
+import door, sys
+key, file, lens, order = sys.argv[1:]
+s3, lens = door.client(), [int(n) for n in lens.split()]
+named = {'Bucket': 'abc', 'Key': key}
+named['UploadId'] = s3.create_multipart_upload(**named)['UploadId']
+data, parts = open(file, 'rb').read(), {}
+for n in map(int, order.split()):
+    at = sum(lens[:n])
+    tag = s3.upload_part(PartNumber=n + 1, Body=data[at:at + lens[n]], **named)['ETag']
+    parts[n] = {'PartNumber': n + 1, 'ETag': tag}
+s3.complete_multipart_upload(MultipartUpload={'Parts': [parts[n] for n in sorted(parts)]}, **named)
+";
+    let ground = Ground::start();
+    let full = std::env::var_os("CAIRN_FULL").is_some();
+    for seed in 0..if full { UPLOADS.1 } else { UPLOADS.0 } {
+        let mut random = fastrand::Rng::with_seed(seed);
+        let count = random.usize(2..6);
+        let mut lens: Vec<usize> = (0..count).map(|_| random.usize(5 * MIB..9 * MIB)).collect();
+        lens[count - 1] = random.usize(1..6 * MIB);
+        let mut order: Vec<usize> = (0..count).collect();
+        random.shuffle(&mut order);
+        let bytes = input(seed, lens.iter().sum());
+        let (key, file) = (format!("parts-{seed}"), ground.file("in", &bytes));
+        let words = |numbers: &[usize]| numbers.iter().map(|number| format!("{number} ")).collect::<String>();
+        ground.script(PROGRAM, &[&key, file.to_str().unwrap(), &words(&lens), &words(&order)]);
+        ground.compare_index(&key);
+        assert!(ground.get(&key) == bytes, "{key}");
+    }
 }
 
 /// Goal: what desync and cairn push is an object at once, blob and archive alike, and its index is what they pushed.
