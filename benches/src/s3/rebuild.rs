@@ -17,16 +17,11 @@ use crate::objects::{INDEX_FOLDER, World, owner};
 use crate::s3::Bench;
 use crate::s3::body::mix;
 use crate::s3::report::Report;
+use crate::s3::search::{KINDS, PAGE_LEN, QUERIES, TAGS, TYPES};
 
-pub(super) const THREADS: u64 = 64;
+const THREADS: u64 = 64;
 /// One object in so many is overwritten, one in so many deleted.
 const CHANGED_EVERY: u64 = 10;
-/// Values that a tag has.
-pub(super) const TAGS: u64 = 1000;
-pub(super) const TYPES: [&str; 4] = ["text/plain", "image/jpeg", "application/json", "video/mp4"];
-/// Queries of each kind.
-pub(super) const QUERIES: u64 = 200;
-pub(super) const PAGE_LEN: usize = 100;
 
 pub(super) fn run(bench: &Bench<'_>, report: &mut Report) -> Result<()> {
     let (folder, count) = (bench.folder.join("rebuild"), bench.options.s3_rows);
@@ -217,16 +212,7 @@ fn search(world: &World, bucket: &Bucket, count: u64, report: &mut Report) -> Re
         })
     };
     let mut worst: f64 = 0.0;
-    for kind in [
-        "prefix",
-        "tag",
-        "type",
-        "size",
-        "date",
-        "owner",
-        "metadata",
-        "prefix, tag and type",
-    ] {
+    for kind in KINDS {
         let mut latencies = Vec::new();
         let (mut found, mut scanned_max) = (0, 0);
         for n in 0..QUERIES {

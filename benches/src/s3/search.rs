@@ -6,7 +6,6 @@ use crate::Result;
 use crate::s3::Bench;
 use crate::s3::body::mix;
 use crate::s3::client::Client;
-use crate::s3::rebuild::{PAGE_LEN, QUERIES, TAGS, THREADS, TYPES};
 use crate::s3::report::Report;
 use crate::s3::servers::{Api, BUCKET, Peer, Which};
 use crate::s3::sign::{date, encode};
@@ -15,7 +14,16 @@ use crate::s3::sign::{date, encode};
 const FOLDER_LEN: u64 = 1000;
 /// Bytes of an object: from this on, so many lengths.
 const LENS: (u64, u64) = (16, 200);
-const KINDS: [&str; 8] = [
+/// Clients that put them.
+const THREADS: u64 = 64;
+/// Values that a tag has.
+pub(super) const TAGS: u64 = 1000;
+pub(super) const TYPES: [&str; 4] = ["text/plain", "image/jpeg", "application/json", "video/mp4"];
+/// Queries of each kind.
+pub(super) const QUERIES: u64 = 200;
+pub(super) const PAGE_LEN: usize = 100;
+/// What objects are asked for by.
+pub(super) const KINDS: [&str; 8] = [
     "prefix",
     "tag",
     "type",
