@@ -168,18 +168,27 @@ impl<S: ChunkStore + ?Sized> Member<S> {
         self.state().owed.iter().take(count).copied().collect()
     }
 
-    pub(super) fn forget_debts(&self, ids: &[ChunkId]) {
+    /// How many flushes have failed so far.
+    pub(super) fn flushes_failed(&self) -> u64 {
+        self.state().flushes_failed
+    }
+
+    /// These were put, and a flush succeeded. They are owed still if one has failed since there were `failed_before`: somebody else's
+    /// may have cost what was put.
+    pub(super) fn has_paid(&self, ids: &[ChunkId], failed_before: u64) {
         let mut state = self.state();
-        for id in ids {
-            state.owed.remove(id);
+        if state.flushes_failed == failed_before {
+            for id in ids {
+                state.owed.remove(id);
+            }
         }
     }
 
     /// These are to be nowhere.
     pub(super) fn forget(&self, ids: &[ChunkId]) {
-        self.forget_debts(ids);
         let mut state = self.state();
         for id in ids {
+            state.owed.remove(id);
             state.unflushed.remove(id);
         }
     }

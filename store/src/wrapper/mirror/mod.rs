@@ -330,8 +330,9 @@ impl<S: ChunkStore + ?Sized> MirrorStore<S> {
             if owed.is_empty() {
                 return;
             }
+            let failed_before = member.flushes_failed();
             match self.settle_some(number, &owed) {
-                Ok(()) => member.forget_debts(&owed),
+                Ok(()) => member.has_paid(&owed, failed_before),
                 Err(error) => {
                     member.failed(&error);
                     return;

@@ -1,8 +1,8 @@
 //! Mirrors of real folders, one of which fails as told; of a bucket and a folder behind SFTP; of packs with planted flips.
 
 use std::collections::BTreeSet;
-use std::fs;
 use std::sync::Mutex;
+use std::{fmt, fs};
 
 use cairn_formats::{Chunk, Level};
 use cairn_test_servers::{S3Server, Sshd};
@@ -35,6 +35,16 @@ struct Shaky {
     inner: FlatStore,
     staged: Mutex<Vec<StorableChunk>>,
     mode: Mutex<Mode>,
+    after_put: Mutex<Option<Beside>>,
+}
+
+/// What somebody else does, once.
+struct Beside(Box<dyn FnOnce() + Send>);
+
+impl fmt::Debug for Beside {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Beside")
+    }
 }
 
 impl Shaky {
@@ -49,6 +59,7 @@ impl Shaky {
             folder,
             staged: Mutex::default(),
             mode: Mutex::new(Mode::Well),
+            after_put: Mutex::default(),
         })
     }
 
@@ -111,6 +122,10 @@ impl ChunkStore for Shaky {
             _ => chunks,
         };
         self.staged.lock().unwrap().extend_from_slice(taken);
+        let beside = self.after_put.lock().unwrap().take();
+        if let Some(Beside(act)) = beside {
+            act();
+        }
         self.fails_in(&[Mode::Half])
     }
 
@@ -432,6 +447,26 @@ fn flushes_that_fail_are_told_to_all_whom_they_cost() {
         done.store(true, Ordering::Relaxed);
         outcomes.into_iter().for_each(|outcome| outcome.unwrap());
     });
+}
+
+/// Goal: what a member owes stays owed where somebody else's flush fails between its copy and its own flush.
+#[test]
+fn a_flush_that_fails_beside_a_settlement_leaves_the_debt() {
+    let members = three();
+    let mirror = Arc::new(mirror_of(&members, 3));
+    members[0].set(Mode::Forgetful);
+    mirror.put_many(&[chunk(1)]).unwrap();
+    mirror.flush().unwrap_err();
+    members[0].set(Mode::Well);
+    let (other, member) = (Arc::clone(&mirror), Arc::clone(&members[0]));
+    let beside = Beside(Box::new(move || {
+        member.set(Mode::Forgetful);
+        other.flush().unwrap_err();
+        member.set(Mode::Well);
+    }));
+    *members[0].after_put.lock().unwrap() = Some(beside);
+    mirror.flush().unwrap();
+    assert!(members.iter().all(|member| member.is_sound(1)));
 }
 
 #[test]
