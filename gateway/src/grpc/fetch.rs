@@ -196,17 +196,14 @@ async fn fetch_in_turn(
     let uri = request.uris.first().map_or("", String::as_str);
     let key = asset_key(&admitted.instance, Kind::Blob, uri, &request.qualifiers);
     let turn = core.fetches.turn((admitted.bucket.id(), key));
-    let (turn, has_waited) = match Arc::clone(&turn).try_lock_owned() {
-        Ok(turn) => (turn, false),
-        Err(_) => (turn.lock_owned().await, true),
-    };
+    let turn = turn.lock_owned().await;
     let place = Arc::clone(&core.fetches.places).acquire_owned().await;
     let place = place.expect("the semaphore is never closed");
     let core = Arc::clone(core);
     let fetching = tokio::spawn(async move {
         let _held = (turn, place);
         let words = "the fetch took too long";
-        let fetched = timeout_at(until, fetch_any(&core, ask, request, &wanted, has_waited)).await;
+        let fetched = timeout_at(until, fetch_any(&core, ask, request, &wanted)).await;
         fetched.unwrap_or_else(|_| Ok(lost(&Status::deadline_exceeded(words), "")))
     });
     fetching.await.map_err(|_| Status::internal("internal error"))?
@@ -218,20 +215,17 @@ async fn fetch_any(
     ask: Ask,
     request: FetchBlobRequest,
     wanted: &Wanted,
-    has_waited: bool,
 ) -> Result<FetchBlobResponse, Status> {
     // While they waited, their right may have been taken away, or the bucket.
     let admitted = core.admitted(ask, fetcher).await?;
     let (admitted, request) = (Arc::new(admitted), Arc::new(request));
-    if has_waited {
-        // Who was there before may have brought it.
-        let work = {
-            let (core, admitted, request) = (Arc::clone(core), Arc::clone(&admitted), Arc::clone(&request));
-            move || recall(&core, &admitted, Kind::Blob, &request)
-        };
-        if let Some(answer) = core.pool.run_patiently(work).await? {
-            return Ok(answer);
-        }
+    // Whoever had the turn before may have brought it, even one who has ended since this one looked first.
+    let work = {
+        let (core, admitted, request) = (Arc::clone(core), Arc::clone(&admitted), Arc::clone(&request));
+        move || recall(&core, &admitted, Kind::Blob, &request)
+    };
+    if let Some(answer) = core.pool.run_patiently(work).await? {
+        return Ok(answer);
     }
     let mut last = FetchBlobResponse::default();
     for (at, uri) in request.uris.iter().enumerate() {
