@@ -8,6 +8,7 @@ import base64
 import hashlib
 import http.client
 import os
+import select
 import socket
 import unittest
 import urllib.parse
@@ -48,6 +49,10 @@ class Wire:
         headers = {**asked.headers(), **{name.replace("_", "-"): str(value) for name, value in more.items()}}
         lines = [f"{asked.method} {target} HTTP/1.1"] + [f"{name}: {value}" for name, value in headers.items()]
         return self.send(("\r\n".join(lines) + "\r\n\r\n").encode())
+
+    def is_told(self):
+        """Whether there is something to read: the server goes on taking bytes then, for a while, and drops them."""
+        return bool(select.select([self.socket], [], [], 0)[0])
 
     def answer(self):
         """The answer; `None`: the connection ended without one."""
@@ -237,9 +242,9 @@ class Liars:
             wire.begin(self.ask(payload, **headers))
             wire.send(framed(first))
             sent = 0
-            while sent < most and wire.send(framed(again)):
+            while sent < most and not wire.is_told() and wire.send(framed(again)):
                 sent += len(again)
-            self.sent = sent
+            self.assertLess(sent, most)
             return wire.answer()
 
     def who_sends_chunks_for_ever(self):
@@ -308,11 +313,11 @@ class Heads(Suite):
         with Wire() as wire:
             wire.send(b"GET / HTTP/1.1\r\nhost: x\r\n")
             sent = 0
-            while sent < 8 * MIB and wire.send(b"x-amz-meta-a: " + b"x" * 4000 + b"\r\n"):
+            while sent < 8 * MIB and not wire.is_told() and wire.send(b"x-amz-meta-a: " + b"x" * 4000 + b"\r\n"):
                 sent += 4000
             answer = wire.answer()
         self.assertLess(sent, 8 * MIB)
-        self.assertIn(answer.status if answer else None, (None, 400, 431))
+        self.assertEqual(answer.status, 431)
 
     def test_a_head_that_does_not_come_ends_the_connection(self):
         with Wire() as wire:
@@ -342,7 +347,7 @@ class Heads(Suite):
         asked = self.raw("POST", "", {"delete": ""}, payload="UNSIGNED-PAYLOAD", headers={"content-md5": base64.b64encode(hashlib.md5(b"").digest()).decode()})
         with Wire() as wire:
             wire.begin(asked, content_length=1 << 40)
-            while wire.send(b"<Object>" * 8192):
+            while not wire.is_told() and wire.send(b"<Object>" * 8192):
                 pass
             answer = wire.answer()
         self.assertIn((answer.status, answer.code), ((400, "MalformedXML"), (400, "EntityTooLarge")))

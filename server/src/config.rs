@@ -306,6 +306,9 @@ pub(crate) struct Limits {
     pub(crate) headers: usize,
     /// Seconds a connection may take to send a request's head, waiting included; then it is closed. Default `75`.
     pub(crate) idle_seconds: u64,
+    /// Seconds for which a connection of HTTP/1.1 that is closed goes on taking what its client sends, and drops it, so that a client
+    /// that is refused before it has sent all reads why; `0`: none. Default `5`.
+    pub(crate) linger_seconds: u64,
     /// Seconds that requests in flight have once shutdown has begun. Default `25`.
     pub(crate) drain_seconds: u64,
     /// Threads that serve connections; `0` is one per core. Default `0`.

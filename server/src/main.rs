@@ -257,6 +257,7 @@ async fn run_server(config: Config, started: &Started<'_>) -> Result<(), String>
         header_bytes: config.limits.header_bytes,
         headers: config.limits.headers,
         idle: Duration::from_secs(config.limits.idle_seconds),
+        linger: Duration::from_secs(config.limits.linger_seconds),
         drain: Duration::from_secs(config.limits.drain_seconds),
         h2c: None,
     };

@@ -10,6 +10,7 @@ mod chunk_root;
 mod conditions;
 mod flights;
 mod index_root;
+mod linger;
 mod pull;
 mod reads;
 mod reply;

@@ -22,6 +22,7 @@ use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinSet;
 use tokio_rustls::TlsAcceptor;
 
+use crate::linger::Lingering;
 use crate::reply::Body;
 
 /// A TLS handshake that takes longer is given up.
@@ -55,6 +56,8 @@ pub struct ServeOptions {
     pub headers: usize,
     /// How long a connection may take to send a whole head, waiting for its next request included.
     pub idle: Duration,
+    /// How long a connection of HTTP/1.1 that is closed goes on taking what its client sends, so that the client reads the answer.
+    pub linger: Duration,
     /// How long requests in flight may take to end once shutdown has begun.
     pub drain: Duration,
     /// HTTP/2 on a plain listener for clients that begin with it, as those of gRPC do; `None`: they are not understood.
@@ -77,6 +80,7 @@ impl Default for ServeOptions {
             header_bytes: 16 << 10,
             headers: 100,
             idle: Duration::from_secs(75),
+            linger: Duration::from_secs(5),
             drain: Duration::from_secs(25),
             h2c: None,
         }
@@ -130,6 +134,10 @@ impl Shutdown {
     pub async fn begun(&mut self) {
         // An error is a dropped trigger, which begins it too.
         let _ = self.0.wait_for(|begun| *begun).await;
+    }
+
+    pub(crate) fn has_begun(&self) -> bool {
+        *self.0.borrow() || self.0.has_changed().is_err()
     }
 }
 
@@ -282,6 +290,7 @@ async fn serve_http1<H: Handler, S: AsyncRead + AsyncWrite + Send + Unpin + 'sta
     mut shutdown: Shutdown,
 ) {
     let service = service_fn(|request| answering(&handler, request));
+    let stream = Lingering::new(stream, options.linger, shutdown.clone());
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(options.idle)

@@ -8,6 +8,7 @@ mod client;
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex};
+use std::time::Duration;
 
 use cairn_formats::{ChunkId, EncodedChunk, StorableChunk};
 use cairn_roots::{Access, ChunkRoot, ChunkRootOptions, Grant, ServeOptions, WorkerOptions, Workers};
@@ -187,4 +188,39 @@ fn connections_beyond_the_limit_wait_their_turn() {
     assert_eq!(first.ask("HEAD", &path, &[], b"").status, 404);
     drop(first);
     assert_eq!(second.receive("HEAD").status, 404);
+}
+
+/// The head of a chunk that is longer than any may be: it is refused before it is read.
+fn put_of_too_much() -> String {
+    let path = Sample::new(b"some bytes").frame_path();
+    format!("PUT {path} HTTP/1.1\r\nHost: test\r\nContent-Length: 1000000000000\r\n\r\n")
+}
+
+/// Goal: a client that is refused while it sends can send on, more than sockets hold, and reads why.
+#[test]
+fn who_is_refused_while_sending_reads_why() {
+    let (_folder, _store, server) = start(ServeOptions {
+        linger: client::HANG,
+        ..ServeOptions::default()
+    });
+    let mut client = server.connect();
+    client.send(put_of_too_much().as_bytes());
+    client.send(&vec![0; 32 << 20]);
+    assert_eq!(client.receive("PUT").status, 413);
+    assert!(client.is_closed());
+}
+
+/// Goal: a client that is refused and never stops sending is cut.
+#[test]
+fn who_never_stops_sending_is_cut() {
+    let (_folder, _store, server) = start(ServeOptions {
+        linger: Duration::from_millis(50),
+        ..ServeOptions::default()
+    });
+    let mut client = server.connect();
+    client.send(put_of_too_much().as_bytes());
+    assert_eq!(client.receive("PUT").status, 413);
+    let piece = vec![0; 64 << 10];
+    while client.try_send(&piece) {}
+    assert!(client.is_closed());
 }

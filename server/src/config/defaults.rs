@@ -153,6 +153,7 @@ impl Default for Limits {
             header_bytes: 16 << 10,
             headers: 100,
             idle_seconds: 75,
+            linger_seconds: 5,
             drain_seconds: 25,
             threads: 0,
             jobs: 64,
