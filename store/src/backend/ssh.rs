@@ -532,8 +532,6 @@ fn shell_quoted(word: &str) -> String {
 
 #[cfg(test)]
 mod tests {
-    use std::os::unix::fs::PermissionsExt as _;
-
     use super::*;
     use crate::location::Location;
     use crate::{ChunkStoreExt as _, FlatOptions, FlatStore, contract};
@@ -548,8 +546,17 @@ mod tests {
     /// A program in place of ssh that runs the command here.
     pub(super) fn local_ssh(folder: &Path, script: &str) -> SshOptions {
         let ssh = folder.join("ssh");
-        std::fs::write(&ssh, format!("#!/bin/sh\n{script}\n")).unwrap();
-        std::fs::set_permissions(&ssh, std::fs::Permissions::from_mode(0o755)).unwrap();
+        // By another process: a child that another test has just forked holds what is open here for writing, and then it cannot be run.
+        let mut install = Command::new("install")
+            .args(["-m", "755", "/dev/stdin"])
+            .arg(&ssh)
+            .stdin(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut program = install.stdin.take().unwrap();
+        program.write_all(format!("#!/bin/sh\n{script}\n").as_bytes()).unwrap();
+        drop(program);
+        assert!(install.wait().unwrap().success());
         SshOptions {
             ssh: ssh.into(),
             error_retry: 0,

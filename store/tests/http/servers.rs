@@ -68,7 +68,7 @@ impl Server {
         let mut said = String::new();
         for _ in 0..10 {
             let folder = tempfile::tempdir().unwrap();
-            let port = free_port();
+            let port = cairn_test_servers::free_port();
             let log = fs::File::create(folder.path().join("output")).unwrap();
             let child = command(folder.path(), port)
                 .stdin(Stdio::null())
@@ -116,11 +116,6 @@ impl Drop for Server {
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
-}
-
-/// A port that nothing listened on a moment ago.
-pub(crate) fn free_port() -> u16 {
-    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
 }
 
 /// An authority, a server's certificate for 127.0.0.1 and a client's, made by openssl.

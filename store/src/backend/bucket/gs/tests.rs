@@ -3,14 +3,13 @@
 use std::fs;
 use std::io::{Read as _, Write as _};
 use std::net::TcpListener;
-use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex};
 
 use cairn_formats::{ChunkForm, ChunkId};
 use cairn_test_servers::{GsServer, TOKEN};
 
 use super::*;
-use crate::backend::bucket::tests::{always, quick as of_any_service};
+use crate::backend::bucket::tests::{always, assert_heard, quick as of_any_service};
 use crate::contract::open;
 use crate::{ChunkStoreExt as _, Error, Location, MemberSpec, StoreOptions, contract, error_chain, open_prunable};
 
@@ -270,5 +269,5 @@ fn a_silent_machine_is_given_up_soon() {
         text.contains("no answer within 20ms to the question for a token"),
         "{text}"
     );
-    assert_eq!(count.load(Ordering::SeqCst), 1);
+    assert_heard(&count, 1);
 }

@@ -12,7 +12,9 @@ use cairn_formats::{ChunkForm, ChunkId};
 use cairn_test_servers::{ACCESS_KEY, Minio, S3Server, SECRET_KEY};
 
 use super::*;
-use crate::backend::bucket::tests::{always, list_and_delete, put_and_read_an_index, quick as of_any_service};
+use crate::backend::bucket::tests::{
+    always, assert_heard, list_and_delete, put_and_read_an_index, quick as of_any_service,
+};
 use crate::contract::open;
 use crate::{
     ChunkStoreExt as _, Error, Location, MemberSpec, RemoteKind, StoreOptions, contract, error_chain,
@@ -423,7 +425,7 @@ fn a_machine_without_a_role_or_an_answer_says_so() {
         text.contains("no answer within 20ms to the question for the keys"),
         "{text}"
     );
-    assert_eq!(count.load(Ordering::SeqCst), 3);
+    assert_heard(&count, 3);
     let (wrong, _) = amazon();
     let options = of_environment(&[("AWS_EC2_METADATA_SERVICE_ENDPOINT", format!("{wrong}/elsewhere"))]);
     let text = error_chain(

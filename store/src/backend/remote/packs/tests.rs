@@ -271,7 +271,6 @@ fn uploads_that_fail_leave_nothing_and_go_on() {
         let (chunks, mut options) = one_pack(n as u64, operation);
         if matches!(trouble, S3Trouble::Silence) {
             options.http.timeout = Some(Duration::from_millis(300));
-            options.http.error_retry = 1;
         }
         let store = packs(&server.url("p"), options.clone());
         server.fail(operation, 1000, trouble);
