@@ -367,7 +367,12 @@ fn an_upstream_store_is_served_checked_and_kept() {
         page.contains("store_op_duration_seconds_count{backend=\"upstream\",op=\"get\"}"),
         "{page}"
     );
+    let address = origin.public;
     assert!(origin.stop().success());
+    // No other server gets its port, and who connects to a socket that does not listen is refused.
+    let held = tokio::net::TcpSocket::new_v4().unwrap();
+    held.set_reuseaddr(true).unwrap();
+    held.bind(address).unwrap();
     // What is kept is there without the origin; what is not is an error, never "missing".
     assert_eq!(
         edge.ask("GET", &format!("/store/kept{}", good.frame_path()), &[], b"")

@@ -90,10 +90,6 @@ fn counter(daemon: &Daemon, name: &str) -> u64 {
     value.map_or(0, |value| value.parse().unwrap())
 }
 
-fn collections(daemon: &Daemon) -> usize {
-    daemon.log().matches("a collection ended").count()
-}
-
 /// Goal: what came quickly becomes smaller under the same ids and reads as before; a rate holds it up; killed in the middle it goes
 /// on after the start; and what it did it does not do again.
 #[test]
@@ -106,7 +102,7 @@ fn packs_at_rest_become_smaller_once_while_they_are_served() {
     let before = pack_bytes(&daemon);
     assert!(before > 3 << 20, "{before} bytes are too few packs");
     // The leases on it end.
-    wait_until("collections", || collections(&daemon) >= 4);
+    wait_until("collections", || daemon.collections() >= 4);
 
     // At a byte a second nothing gets done, however long it has; and a new rate holds for what runs.
     daemon.configure(&settings(LEVEL, 1));
@@ -126,8 +122,8 @@ fn packs_at_rest_become_smaller_once_while_they_are_served() {
     let mut client = Client::connect(daemon.public);
     filled.check(&mut client);
     daemon.wait_for_log("packs were compressed anew", 1);
-    let ended = collections(&daemon);
-    wait_until("collections", || collections(&daemon) >= ended + 3);
+    let ended = daemon.collections();
+    wait_until("collections", || daemon.collections() >= ended + 3);
     filled.check(&mut client);
     let after = pack_bytes(&daemon);
     assert!(after * 20 < before * 19, "{after} of {before} bytes");
@@ -138,12 +134,12 @@ fn packs_at_rest_become_smaller_once_while_they_are_served() {
     assert!(done > saved && saved > 0, "{saved} of {done} bytes");
 
     // All is done: neither further collections nor a start do it again.
-    let ended = collections(&daemon);
-    wait_until("collections", || collections(&daemon) >= ended + 3);
+    let ended = daemon.collections();
+    wait_until("collections", || daemon.collections() >= ended + 3);
     assert_eq!(counter(&daemon, "store_recompressed_bytes_total"), done);
     drop(client);
     let daemon = Daemon::start_in(daemon.leave(), &settings(LEVEL, 0), &[]);
-    wait_until("collections", || collections(&daemon) >= 3);
+    wait_until("collections", || daemon.collections() >= 3);
     assert_eq!(counter(&daemon, "store_recompressed_bytes_total"), 0);
     filled.check(&mut Client::connect(daemon.public));
     assert!(!daemon.log().contains("ERROR"), "{}", daemon.log());

@@ -105,6 +105,12 @@ impl Daemon {
         std::fs::read_to_string(self.path().join("log")).unwrap()
     }
 
+    /// Collections of the store `default` that have ended; those of the objects' are in the log, too.
+    pub(crate) fn collections(&self) -> usize {
+        let is_one = |line: &&str| line.contains("a collection ended") && line.contains("\"store\":\"default\"");
+        self.log().lines().filter(is_one).count()
+    }
+
     pub(crate) fn wait_for_log(&self, word: &str, count: usize) {
         wait_until(word, || self.log().matches(word).count() >= count);
     }
