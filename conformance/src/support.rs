@@ -4,7 +4,7 @@
 
 use std::ffi::OsStr;
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
-use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::net::{SocketAddr, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Output, Stdio};
 use std::sync::Mutex;
@@ -103,7 +103,14 @@ macro_rules! args {
     ($($argument:expr),* $(,)?) => { [$(std::ffi::OsString::from(&$argument)),*] };
 }
 
+/// Copies the program `cairn` to where anybody may run it.
+pub fn copy_of_cairn(to: &Path) {
+    // By another process: a child that another test has just forked holds what is open here for writing, and then it cannot be run.
+    ok(Command::new("install").args(args!["-m", "755", built("cairn"), to]));
+}
+
 pub use crate::args;
+pub use cairn_test_servers::free_port;
 
 /// Bytes like real ones: pieces that compress, pieces that do not, repeats, runs of zeros. Same seed, same bytes.
 pub fn input(seed: u64, len: usize) -> Vec<u8> {
@@ -144,12 +151,6 @@ pub fn chunk_files(store: &Path) -> Vec<(String, Vec<u8>)> {
     }
     files.sort();
     files
-}
-
-/// A loopback port that was free a moment ago.
-pub fn free_port() -> u16 {
-    let listener = TcpListener::bind("127.0.0.1:0").expect("a loopback port");
-    listener.local_addr().expect("a bound socket has an address").port()
 }
 
 /// A program that serves until it is dropped; killed by its pid.

@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use cairn_conformance::mounted::{Mount, assert_gone, mounts};
-use cairn_conformance::support::{self, args, built, cairn, cairnd, casync, desync, input, ok, refused};
+use cairn_conformance::support::{self, args, built, cairn, cairnd, casync, copy_of_cairn, desync, input, ok, refused};
 use rustix::process::Signal;
 
 /// A folder with a blob, its index and store by `cairn`, and a place to mount on.
@@ -508,7 +508,7 @@ fn names_never_become_mount_options() {
 #[test]
 fn users_who_may_not_mount_go_through_fusermount3() {
     let place = Place::new(10, 1 << 20);
-    fs::copy(built("cairn"), place.path("cairn")).expect("a program that others may run");
+    copy_of_cairn(&place.path("cairn"));
     fs::set_permissions(place.folder.path(), fs::Permissions::from_mode(0o777)).expect("our folder");
     std::os::unix::fs::chown(place.path("mnt"), Some(65534), Some(65534)).expect("these tests run as root");
     let run = |script: &str| {

@@ -27,7 +27,7 @@ impl Rooted {
             ("CAIRN_STORES__DEFAULT__PACK_LEN", "1048576"),
             ("CAIRN_COLLECT__INTERVAL_SECONDS", "1"),
             // Longer than an upload takes on a busy machine: its chunks wait for their index.
-            ("CAIRN_COLLECT__LEASE_SECONDS", "5"),
+            ("CAIRN_COLLECT__LEASE_SECONDS", "15"),
             ("CAIRN_COLLECT__GRACE_SECONDS", "0"),
         ];
         let server = cairnd_with(&folder.path().join("data"), &settings);

@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use cairn_conformance::sshd::{Sshd, script};
-use cairn_conformance::support::{args, built, cairn, casync, desync, input, ok, refused, whole_path};
+use cairn_conformance::support::{args, built, cairn, casync, copy_of_cairn, desync, input, ok, refused, whole_path};
 
 /// A folder with a blob, a tree, and a way to a far end.
 struct Far {
@@ -276,7 +276,7 @@ fn a_push_that_is_refused_is_told_why() {
     fs::create_dir(far.path("locked")).expect("a folder");
     fs::set_permissions(far.path("locked"), fs::Permissions::from_mode(0o555)).expect("a mode");
     fs::set_permissions(far.folder.path(), fs::Permissions::from_mode(0o755)).expect("a mode");
-    fs::copy(built("cairn"), far.path("cairn")).expect("a copy that everybody can run");
+    copy_of_cairn(&far.path("cairn"));
     // Root may write everywhere: the far end is somebody else.
     let nobody = "if [ \"$(id -u)\" = 0 ]; then exec setpriv --reuid 65534 --regid 65534 --clear-groups";
     for program in ["casync".to_owned(), far.path("cairn").display().to_string()] {

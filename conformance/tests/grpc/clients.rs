@@ -12,7 +12,7 @@ use cairn_conformance::s3::Door;
 use cairn_conformance::support::{ok, run};
 use tempfile::TempDir;
 
-use super::{TOKEN, settings};
+use super::{TOKEN, seed, settings};
 
 /// A server with a bucket `main`, which calls that show nothing may use too.
 pub(super) struct World {
@@ -312,6 +312,7 @@ fn of_a_second_version_only_the_changed_chunks_go_over_the_wire() {
         .env("CAIRN_GRPC", world.address())
         .env("CAIRN_GRPC_TOKEN", TOKEN)
         .env("CAIRN_TEST_FOLDER", world.folder.path())
+        .env("CAIRN_SEED", seed())
         .current_dir(root.join("grpc"));
     let words = ok(&mut command).stderr;
     assert!(String::from_utf8_lossy(&words).contains("\nOK"));

@@ -59,13 +59,18 @@ fn suite(module: &str, least: usize, more: &[(&'static str, &'static str)]) {
         .args(["-B", "-W", "ignore", "-m", "unittest", "-v", module])
         .env("CAIRN_GRPC", format!("127.0.0.1:{}", door.internal))
         .env("CAIRN_GRPC_TOKEN", TOKEN)
-        .env("CAIRN_SEED", std::env::var("CAIRN_SEED").unwrap_or("1".to_owned()))
+        .env("CAIRN_SEED", seed())
         .current_dir(root().join("conformance/grpc"));
     let output = run(&mut command);
     let words = String::from_utf8_lossy(&output.stderr);
     assert!(output.status.success(), "{words}");
     let count = words.lines().filter(|line| line.ends_with("... ok")).count();
     assert!(count >= least, "{count} tests were run\n{words}");
+}
+
+/// Of the random numbers of a suite: the same in each run, unless told otherwise.
+fn seed() -> String {
+    std::env::var("CAIRN_SEED").unwrap_or("1".to_owned())
 }
 
 fn root() -> &'static Path {

@@ -101,7 +101,7 @@ fn cairn_administers_buckets_keys_versions_and_finds_objects() {
 #[test]
 fn uploads_that_nobody_completes_are_given_up() {
     let folder = tempfile::tempdir().unwrap();
-    let door = Door::start(&folder.path().join("data"), &[("CAIRN_S3__UPLOAD_AGE_SECONDS", "1")]);
+    let door = Door::start(&folder.path().join("data"), &[("CAIRN_S3__UPLOAD_AGE_SECONDS", "5")]);
     let program = "\
 import door
 s3 = door.client()

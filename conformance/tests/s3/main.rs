@@ -143,7 +143,7 @@ fn the_list_of_rows_names_tests_that_there_are() {
 fn hostile_clients_leave_nothing() {
     let folder = tempfile::tempdir().unwrap();
     let settings = [
-        ("CAIRN_S3__BODY_IDLE_SECONDS", "1"),
+        ("CAIRN_S3__BODY_IDLE_SECONDS", "2"),
         ("CAIRN_S3__LEASE_SECONDS", "2"),
         ("CAIRN_LIMITS__IDLE_SECONDS", "2"),
         ("CAIRN_COLLECT__INTERVAL_SECONDS", "1"),
