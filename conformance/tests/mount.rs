@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use cairn_conformance::mounted::{Mount, assert_gone, mounts};
-use cairn_conformance::support::{self, args, built, cairn, cairnd, casync, copy_of_cairn, desync, input, ok, refused};
+use cairn_conformance::support::{self, args, cairn, cairnd, casync, copy_of_cairn, desync, input, ok, refused};
 use rustix::process::Signal;
 
 /// A folder with a blob, its index and store by `cairn`, and a place to mount on.
