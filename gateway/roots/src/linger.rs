@@ -21,7 +21,7 @@ const DROPPED_LEN: usize = 16 << 10;
 pub(crate) struct Lingering<S> {
     stream: S,
     most: Duration,
-    /// Once it has begun nobody is waited for.
+    /// Once it has begun nobody is waited for: who serves the connection polls it then.
     shutdown: Shutdown,
     /// Its own side has ended, and when the other has to.
     end: Option<Pin<Box<Sleep>>>,
@@ -77,16 +77,13 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Lingering<S> {
             Some(end) => end,
             None => {
                 ready!(Pin::new(&mut *stream).poll_shutdown(cx))?;
-                if most.is_zero() || shutdown.has_begun() {
-                    return Poll::Ready(Ok(()));
-                }
                 end.insert(Box::pin(tokio::time::sleep(*most)))
             }
         };
         let mut dropped = [0; DROPPED_LEN];
         loop {
             let mut dropped = ReadBuf::new(&mut dropped);
-            if end.as_mut().poll(cx).is_ready() {
+            if most.is_zero() || shutdown.has_begun() || end.as_mut().poll(cx).is_ready() {
                 return Poll::Ready(Ok(()));
             }
             match ready!(Pin::new(&mut *stream).poll_read(cx, &mut dropped)) {

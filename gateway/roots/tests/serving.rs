@@ -210,6 +210,24 @@ fn who_is_refused_while_sending_reads_why() {
     assert!(client.is_closed());
 }
 
+/// Goal: a server that ends does not wait for clients whose connections it has ended.
+/// Method: who sees the end of the server's side is one that the server still listens to.
+#[test]
+fn nobody_who_was_refused_holds_up_a_shutdown() {
+    let hours = Duration::from_secs(24 * 60 * 60);
+    let (_folder, _store, server) = start(ServeOptions {
+        linger: hours,
+        drain: hours,
+        ..ServeOptions::default()
+    });
+    let mut client = server.connect();
+    client.send(put_of_too_much().as_bytes());
+    assert_eq!(client.receive("PUT").status, 413);
+    assert!(client.is_closed());
+    server.trigger.begin();
+    server.runtime.block_on(server.serving).unwrap();
+}
+
 /// Goal: a client that is refused and never stops sending is cut.
 #[test]
 fn who_never_stops_sending_is_cut() {
